@@ -1,0 +1,42 @@
+# The development commands. All that they need is Python 3.10 or newer with venv and pip.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCE := $(shell find doow_serverless -name '*.py') pyproject.toml
+
+.PHONY: test lint demo bench lock clean
+
+test: $(VENV)/.wheel lint  ## everything that must hold, against the built wheel
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q && $(BIN)/coverage report
+
+lint: $(VENV)/.wheel
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, delivering to the local ingest
+	$(BIN)/python -m doow_serverless demo
+
+bench: $(VENV)/.wheel  ## figures, side by side with a bare requests.post
+	$(BIN)/python -m benchmarks
+
+# The tests run against what users install, so the wheel is built anew when a source file changes.
+$(VENV)/.wheel: $(VENV)/.deps $(SOURCE)
+	rm -rf dist && $(BIN)/pip wheel -q --no-deps --no-build-isolation -w dist .
+	$(BIN)/pip install -q --no-deps --force-reinstall dist/*.whl
+	touch $@
+
+$(VENV)/.deps: requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+lock: $(VENV)/.deps  ## resolve the development environments anew, for every supported Python
+	$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
+	  --all-extras --group dev pyproject.toml -o requirements/dev.txt --custom-compile-command 'make lock' $(LOCKFLAGS)
+	$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
+	  --group sam pyproject.toml -o requirements/sam.txt --custom-compile-command 'make lock' $(LOCKFLAGS)
+
+clean:
+	rm -rf $(VENV) dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
