@@ -1,1 +1,47 @@
-"""Placeholder."""
+"""Usage events reach Doow before a serverless function returns.
+
+    import doow_serverless as doow
+
+    @doow.tracked
+    def handler(event, context):
+        doow.track("tokens", 812, license_id="lic_acme", unit="tokens")
+        return {"statusCode": 200}
+"""
+
+from __future__ import annotations
+
+from . import aws as _aws
+from . import errors
+from ._credentials import sources as _sources
+from ._default import Current as _Current
+from ._default import configure
+from ._outcome import Outcome
+from ._tracker import Tracker
+from ._version import __version__
+from ._wrap import deadlines as _deadlines
+
+__all__ = [
+    "Outcome",
+    "Tracker",
+    "__version__",
+    "aflush",
+    "configure",
+    "errors",
+    "flush",
+    "track",
+    "track_all",
+    "tracked",
+    "transaction",
+]
+
+_deadlines.append(_aws.find_deadline)
+_sources["DOOW_TRACK_API_KEY_SECRET_ARN"] = _aws.secret
+_sources["DOOW_TRACK_API_KEY_SSM_PARAMETER"] = _aws.parameter
+
+_current = _Current()
+track = _current.track
+track_all = _current.track_all
+tracked = _current.tracked
+transaction = _current.transaction
+flush = _current.flush
+aflush = _current.aflush

@@ -1,0 +1,57 @@
+"""The tracker that the functions of the package use: the current one, or the process's own."""
+
+from __future__ import annotations
+
+import threading
+
+from ._invocation import current
+from ._recorder import Recorder
+from ._tracker import Tracker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._invocation import Scope
+
+_making = threading.Lock()
+_tracker: Tracker | None = None
+
+
+class Current(Recorder):
+    """The functions of the package: the tracker of the current invocation, or else the default."""
+
+    def _where(self) -> tuple[Tracker, Scope | None]:
+        scope = current.get()
+        return (default() if scope is None else scope.tracker), scope
+
+
+def default() -> Tracker:
+    """The process's own tracker; made from the environment at first use."""
+    global _tracker
+    if _tracker is None:
+        with _making:
+            if _tracker is None:
+                _tracker = Tracker()
+    return _tracker
+
+
+def configure(api_key: str | None = None, **options: Any) -> Tracker:
+    """Make the tracker that the functions of the package use from now on.
+
+    Optional: without it the environment is all that counts. What an earlier tracker has not
+    delivered is taken over.
+
+    Returns:
+        The tracker.
+
+    Raises:
+        ConfigurationError: An option is wrong; then nothing has changed.
+    """
+    global _tracker
+    tracker = Tracker(api_key, **options)
+    with _making:
+        earlier, _tracker = _tracker, tracker
+    if earlier is not None:
+        tracker.succeed(earlier)
+    return tracker

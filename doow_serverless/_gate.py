@@ -1,0 +1,90 @@
+"""Whether sending is worth a wait just now: shut after a failure until something got through."""
+
+from __future__ import annotations
+
+import random
+import threading
+from time import monotonic
+
+from .errors import ErrorKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._budget import Clock
+
+FIRST_HOLD_S = 1.0
+LONGEST_HOLD_S = 60.0
+KEY_REFUSED_HOLD_S = 900.0
+"""Seconds after which a refused key is tried again, should it have been restored."""
+
+
+class Gate:
+    """Open while the server answers. Shut by a failure, it stays shut until a success.
+
+    While it is shut no flush waits; one probe at a time may try, once the hold-off is over. The
+    hold-off is a second at first and doubles with each failed probe, up to a minute, less up to a
+    half at random, so that a fleet of functions does not come back all at once.
+    """
+
+    def __init__(
+        self, clock: Clock = monotonic, uniform: Callable[[], float] = random.random
+    ) -> None:
+        self._clock = clock
+        self._uniform = uniform
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._until = 0.0
+        self._probing = False
+        self.reason: ErrorKind | None = None
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether flushes should not wait."""
+        return self.reason is not None
+
+    def remaining_s(self) -> float:
+        """Seconds until a probe may try."""
+        return max(0.0, self._until - self._clock())
+
+    def opened(self) -> None:
+        """Something got through."""
+        with self._lock:
+            self._failures = 0
+            self._until = 0.0
+            self.reason = None
+
+    def failed(self, reason: ErrorKind) -> None:
+        """Nothing got through: hold off, for longer each time."""
+        with self._lock:
+            # Flushes that fail together are one failure: the first has set the hold-off.
+            if self.reason is None or self._until <= self._clock():
+                hold_s = min(FIRST_HOLD_S * 2.0**self._failures, LONGEST_HOLD_S)
+                self._failures = min(self._failures + 1, 16)
+                self._shut(reason, hold_s * (0.5 + self._uniform() / 2))
+
+    def shut(self, reason: ErrorKind, seconds: float | None) -> None:
+        """Hold off for the ``seconds`` that were asked for, or as after any failure."""
+        if not seconds:
+            self.failed(reason)
+            return
+        with self._lock:
+            self._shut(reason, seconds)
+
+    def _shut(self, reason: ErrorKind, seconds: float) -> None:
+        self.reason = reason
+        self._until = max(self._until, self._clock() + seconds)
+
+    def begin_probe(self) -> bool:
+        """Whether the caller may try to send in the background; if so it must call `end_probe`."""
+        with self._lock:
+            if self._probing or (self.reason is not None and self._until > self._clock()):
+                return False
+            self._probing = True
+            return True
+
+    def end_probe(self) -> None:
+        """The probe is over, however it went."""
+        with self._lock:
+            self._probing = False

@@ -1,0 +1,164 @@
+"""Where recorded events wait: the buffer of an invocation, its transactions, and which is current.
+
+A buffer is shared by everything that runs for one invocation, on whatever thread or task. What is
+current is told by a ContextVar, so that concurrent invocations never see each other's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import ContextVar
+from weakref import WeakSet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._delivery import Shipment
+    from ._event import Defaults, Event, Shape
+    from ._tracker import Tracker
+
+_IDS_AT_ONCE = 64
+_buffers: WeakSet[Buffer] = WeakSet()
+
+
+class Buffer:
+    """Events that have not left yet: those of an invocation, of a transaction, or a tracker's own.
+
+    Args:
+        bound: How many events may be in hand: recorded, and not known to be settled or kept
+            elsewhere.
+        parent: The buffer that a transaction's events go to once it succeeds. A transaction shares
+            the bound of the outermost.
+
+    Every method may be called from any thread.
+    """
+
+    __slots__ = (
+        "__weakref__", "_bound", "_entropy", "_events", "_lock",
+        "in_hand", "is_closed", "parent", "refused", "root", "shipment",
+    )  # fmt: skip
+
+    def __init__(self, bound: int, parent: Buffer | None = None) -> None:
+        self._bound = bound
+        self.parent = parent
+        self.root: Buffer = self if parent is None else parent.root
+        self.shipment: Shipment | None = None
+        """Batches that left early, until a flush has waited for them."""
+        self._begin_anew()
+        _buffers.add(self)
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self._entropy = b""
+        self.is_closed = False
+        self.in_hand = 0
+        self.refused = 0
+
+    def transaction(self) -> Buffer:
+        """A buffer whose events come here only if it is committed."""
+        return Buffer(self._bound, self)
+
+    def open(self) -> Buffer | None:
+        """This buffer, or the nearest around it that still accepts events."""
+        buffer: Buffer | None = self
+        while buffer is not None and buffer.is_closed:
+            buffer = buffer.parent
+        return buffer
+
+    def record(
+        self,
+        event_id: str | None,
+        time: float | str,
+        shape: Shape,
+        quantity: float | str,
+        metadata: str | None,
+    ) -> int | None:
+        """Keep an event; the number of events that wait, 0 if it was refused, None if closed."""
+        root = self.root
+        with root._lock:
+            if self.is_closed:
+                return None
+            if root.in_hand >= root._bound:
+                root.refused += 1
+                return 0
+            root.in_hand += 1
+            given: str | bytes | None = event_id
+            if given is None:
+                # Random bytes are drawn for many events at a time, but kept no longer than the
+                # buffer: what was drawn before a snapshot must not be used after it.
+                entropy = root._entropy or os.urandom(16 * _IDS_AT_ONCE)
+                given = entropy[:16]
+                root._entropy = entropy[16:]
+            self._events.append((given, time, shape, quantity, metadata))
+            return len(self._events)
+
+    def take(self, at_least: int = 1) -> list[Event]:
+        """All events that wait, if they are ``at_least`` so many; they stay in hand."""
+        with self.root._lock:
+            if len(self._events) < at_least:
+                return []
+            events, self._events = self._events, []
+            return events
+
+    def take_last(self) -> list[Event]:
+        """Take all events, and accept no more."""
+        with self.root._lock:
+            self.is_closed = True
+            events, self._events = self._events, []
+            return events
+
+    def take_refused(self) -> int:
+        """How many events the bound has refused since this was last asked."""
+        with self.root._lock:
+            refused, self.root.refused = self.root.refused, 0
+            return refused
+
+    def adopt(self, events: list[Event]) -> bool:
+        """Take over events of another buffer, and their count; False if closed."""
+        with self.root._lock:
+            if self.is_closed:
+                return False
+            self.root.in_hand += len(events)
+            self._events += events
+            return True
+
+    def count(self, events: int) -> None:
+        """Change the number of events in hand."""
+        with self.root._lock:
+            self.root.in_hand += events
+
+
+class Scope:
+    """What code records into: a buffer, the defaults of events, and the tracker of both."""
+
+    __slots__ = ("buffer", "defaults", "outer", "tracker")
+
+    def __init__(
+        self, tracker: Tracker, buffer: Buffer, defaults: Defaults, outer: Scope | None
+    ) -> None:
+        self.tracker = tracker
+        self.buffer = buffer
+        self.defaults = defaults
+        self.outer = outer
+
+    def of(self, tracker: Tracker) -> Scope | None:
+        """The innermost scope of ``tracker``, from here outwards."""
+        scope: Scope | None = self
+        while scope is not None and scope.tracker is not tracker:
+            scope = scope.outer
+        return scope
+
+
+current: ContextVar[Scope | None] = ContextVar("doow_serverless.current", default=None)
+"""The scope of the running code; None where no invocation can be seen."""
+
+
+def _leave_to_parent_process() -> None:
+    """In a forked child, forget the events that the parent has recorded, and will send."""
+    for buffer in list(_buffers):
+        buffer.shipment = None
+        buffer._begin_anew()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent_process)

@@ -1,0 +1,161 @@
+"""What opens a scope to record into, and closes it: a call of a wrapped handler, a transaction."""
+
+from __future__ import annotations
+
+from functools import wraps
+
+from ._faults import report_fault
+from ._invocation import Scope, current
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Token
+    from typing import Any, TypeVar
+
+    from typing_extensions import Self
+
+    from ._invocation import Buffer
+    from ._tracker import Tracker
+    from ._wrap import Settings
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Visit:
+    """One call of a wrapped handler, as a context manager, sync or async.
+
+    The outermost has a buffer of its own and flushes it at the end; one within it shares the
+    buffer. Nothing here ever raises, nor swallows what the handler raises.
+
+    Args:
+        tracker: The tracker to record with.
+        settings: The options of the wrapper.
+        remaining_s: Gives the seconds until the platform's deadline, where there is one.
+    """
+
+    __slots__ = ("_is_handed_over", "_owned", "_remaining_s", "_scope", "_settings", "_token",
+                 "_tracker")  # fmt: skip
+
+    def __init__(
+        self, tracker: Tracker, settings: Settings, remaining_s: Callable[[], float] | None = None
+    ) -> None:
+        self._tracker = tracker
+        self._settings = settings
+        self._remaining_s = remaining_s
+        self._owned: Buffer | None = None
+        self._scope: Scope | None = None
+        self._token: Token[Scope | None] | None = None
+        self._is_handed_over = False
+
+    def hand_over(self) -> None:
+        """Leave without an end: a coroutine will enter again."""
+        self._is_handed_over = True
+
+    def __enter__(self) -> Self:
+        try:
+            if self._scope is None and self._tracker.config.enabled:
+                self._begin()
+            elif self._scope is not None:
+                self._token = current.set(self._scope)
+        except Exception as fault:
+            report_fault("beginning an invocation", fault)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._end(failed=kind is not None) and self._owned is not None:
+            self._tracker.deliver(self._owned, self._limit_s(), last=True)
+
+    async def __aenter__(self) -> Self:
+        self._is_handed_over = False
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._end(failed=kind is not None) and self._owned is not None:
+            await self._tracker.adeliver(self._owned, self._limit_s(), last=True)
+
+    def _begin(self) -> None:
+        tracker, settings = self._tracker, self._settings
+        outer = current.get()
+        enclosing = None if outer is None else outer.of(tracker)
+        buffer = None if enclosing is None else enclosing.buffer.open()
+        if enclosing is None or buffer is None:
+            tracker.redeliver()
+            buffer = self._owned = tracker.new_buffer()
+        defaults = tracker.defaults if enclosing is None else enclosing.defaults
+        if settings.attribution or settings.license_id:
+            defaults = defaults.overlaid(settings, settings.license_id, settings.attribution)
+        if settings.discards:
+            buffer = buffer.transaction()
+        self._scope = Scope(tracker, buffer, defaults, outer)
+        self._token = current.set(self._scope)
+        tracker.report_removed(settings.removed)
+        if settings.metric is not None:
+            tracker.track(settings.metric)
+
+    def _end(self, failed: bool) -> bool:
+        """Leave the scope; whether that was the end of the visit."""
+        try:
+            if self._token is not None:
+                token, self._token = self._token, None
+                current.reset(token)
+            if self._is_handed_over:
+                return False
+            if self._scope is not None and self._settings.discards:
+                self._tracker.conclude(self._scope.buffer, discard=failed)
+        except Exception as fault:
+            report_fault("ending an invocation", fault)
+        return True
+
+    def _limit_s(self) -> float:
+        config = self._tracker.config
+        limit_s = config.budget_s if self._settings.budget_s is None else self._settings.budget_s
+        if self._remaining_s is not None:
+            try:
+                limit_s = min(limit_s, self._remaining_s() - config.reserve_s)
+            except Exception as fault:
+                report_fault("asking for the deadline", fault)
+        return max(0.0, limit_s)
+
+
+class Transaction:
+    """A block, or a function, whose events count only if it succeeds.
+
+    Args:
+        where: Gives the tracker and the scope that enclose the block, when it begins.
+    """
+
+    def __init__(self, where: Callable[[], tuple[Tracker, Scope | None]]) -> None:
+        self._where = where
+        self._open: list[tuple[Tracker, Buffer, Token[Scope | None]]] = []
+
+    def __enter__(self) -> None:
+        tracker, scope = self._where()
+        enclosing = tracker.strays if scope is None else scope.buffer
+        buffer = (enclosing.open() or tracker.strays).transaction()
+        defaults = tracker.defaults if scope is None else scope.defaults
+        token = current.set(Scope(tracker, buffer, defaults, current.get()))
+        self._open.append((tracker, buffer, token))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        tracker, buffer, token = self._open.pop()
+        current.reset(token)
+        tracker.conclude(buffer, discard=kind is not None)
+
+    def __call__(self, function: F) -> F:
+        """Decorate a def or an async def: each call is a transaction of its own."""
+        if function.__code__.co_flags & 0x80:  # CO_COROUTINE
+
+            @wraps(function)
+            async def in_transaction_async(*args: Any, **kwargs: Any) -> Any:
+                with Transaction(self._where):
+                    return await function(*args, **kwargs)
+
+            return in_transaction_async  # type: ignore[return-value]  # the same signature
+
+        @wraps(function)
+        def in_transaction(*args: Any, **kwargs: Any) -> Any:
+            with Transaction(self._where):
+                return function(*args, **kwargs)
+
+        return in_transaction  # type: ignore[return-value]  # the same signature

@@ -1,0 +1,355 @@
+"""The tracker: ties buffers, batches, delivery and backlog together, for one key and endpoint."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from weakref import WeakSet
+
+from ._backlog import Backlog
+from ._budget import Budget
+from ._config import Config
+from ._delivery import Courier, Shipment
+from ._event import Defaults
+from ._faults import call_hook, debug, report_fault, warn
+from ._gate import Gate
+from ._invocation import Buffer, current
+from ._outcome import Outcome
+from ._recorder import Recorder
+from ._wire import seal
+from ._workers import Workers
+from .errors import ConfigurationError, DoowError, ErrorKind, InvalidEvent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from ._budget import Clock
+    from ._delivery import Fate, Transport
+    from ._event import Event
+    from ._invocation import Scope
+    from ._wire import Batch
+
+FORK_WAIT_S = 5.0
+"""Seconds for which a fork waits for the warm-up, whose import locks a child could not release."""
+
+_trackers: WeakSet[Tracker] = WeakSet()
+
+
+class Tracker(Recorder):
+    """Records events, and delivers them when their invocation ends.
+
+    The functions of the package use a tracker made from the environment at first use, or by
+    :func:`doow_serverless.configure`. Make one of your own to send with another key or elsewhere.
+
+    Args:
+        api_key: An SDK key of Doow; one that the environment gives wins.
+        transport: Sends instead of HTTP.
+        clock: Monotonic seconds, by which budgets and hold-offs are measured.
+        **options: As of :func:`doow_serverless.configure`.
+
+    Raises:
+        ConfigurationError: An option is wrong.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        transport: Transport | None = None,
+        clock: Clock = time.monotonic,
+        **options: Any,
+    ) -> None:
+        try:
+            config = Config(api_key, **options)
+        except TypeError as problem:
+            # Python's own words name the option: "unexpected keyword argument 'endpont'".
+            raise ConfigurationError(str(problem).replace("Config.__init__()", "doow")) from None
+        self.config = config
+        self.defaults = Defaults(config.license_id, config.attribution, config.removed)
+        self.strays = Buffer(config.max_queue_size)
+        self._clock = clock
+        self._given_transport = transport
+        self._warned: set[str] = set()
+        self._begin_anew()
+        _trackers.add(self)
+        if config.enabled:
+            for problem in config.problems:
+                warn(problem)
+            self.report_removed(config.removed)
+            if config.warm_up and not config.credentials.are_missing:
+                self._start_warm_up()
+
+    def __repr__(self) -> str:
+        return (
+            f"Tracker(endpoint={self.config.endpoint!r}, license_id={self.config.license_id!r}, "
+            f"enabled={self.config.enabled})"
+        )
+
+    def _begin_anew(self) -> None:
+        """Everything that belongs to this process alone: threads, connections, and their locks."""
+        self._loading = threading.Lock()
+        self._shipping = threading.Lock()
+        self._warm_up: threading.Thread | None = None
+        self._transport = self._given_transport
+        self.backlog = Backlog(self.config.max_queue_size, self.config.max_backlog_bytes)
+        self._workers = Workers()
+        self._gate = Gate(self._clock)
+        if self.config.credentials.are_missing:
+            self._gate.shut(ErrorKind.AUTH_FAILURE, float("inf"))
+        self.config.credentials.begin_anew()
+        self._courier = Courier(self._loaded_transport, self.config.credentials)
+
+    def _where(self) -> tuple[Tracker, Scope | None]:
+        scope = current.get()
+        return self, None if scope is None else scope.of(self)
+
+    # ── what scopes and recorders ask for ──────────────────────────────────────────────────────
+
+    def new_buffer(self) -> Buffer:
+        """A buffer for an invocation that begins."""
+        return Buffer(self.config.max_queue_size)
+
+    def send_early(self, buffer: Buffer) -> None:
+        """Have full batches of ``buffer`` leave in the background."""
+        events = buffer.take(at_least=self.config.flush_at)
+        if events:
+            with self._shipping:
+                shipment = self._shipment_of(buffer)
+            shipment.add(self._sealed(events))
+
+    def conclude(self, transaction: Buffer, *, discard: bool) -> None:
+        """End a transaction: its events are forgotten, or go to the buffer around it."""
+        events = transaction.take_last()
+        transaction.count(-len(events))
+        if discard or not events:
+            return
+        buffer = transaction.parent
+        while buffer is not None and not buffer.adopt(events):
+            buffer = buffer.parent
+        if buffer is None:
+            buffer = self.strays
+            buffer.adopt(events)
+        if buffer.parent is None:
+            self.send_early(buffer)
+
+    def refuse(self, problem: InvalidEvent, event_id: object) -> None:
+        """Report an event that breaks a rule, or raise in strict mode."""
+        if isinstance(event_id, str):
+            problem.event_ids = (event_id,)
+        if self.config.strict:
+            raise problem
+        self._report(problem)
+
+    def report_removed(self, removed: list[str]) -> None:
+        """Warn of what looked like a credential, once for each name."""
+        while removed:
+            name = removed.pop()
+            if name not in self._warned and len(self._warned) < 1_000:
+                self._warned.add(name)
+                warn(f"{name} looked like a credential and was removed; the event goes on without")
+
+    # ── flushing ───────────────────────────────────────────────────────────────────────────────
+
+    def deliver(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
+        """Send what ``buffer`` and the stray events hold; wait ``limit_s`` seconds at most.
+
+        Args:
+            buffer: The outermost buffer of an invocation, or the tracker's own.
+            limit_s: Seconds of wall time.
+            last: Whether the invocation is over, so that the buffer takes no more.
+
+        Never raises an Exception.
+        """
+        budget = Budget(limit_s, self._clock)
+        try:
+            shipment = self._ship(buffer, last)
+            if shipment is None:
+                return Outcome()
+            shipment.wait(budget)
+            return self._concluded(shipment, budget)
+        except Exception as fault:
+            report_fault("flushing", fault)
+            return Outcome()
+
+    async def adeliver(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
+        """As :meth:`deliver`, without blocking the event loop."""
+        from ._async import wait_for_shipment  # Imports asyncio, which only async code has paid for.
+
+        budget = Budget(limit_s, self._clock)
+        try:
+            shipment = self._ship(buffer, last)
+            if shipment is None:
+                return Outcome()
+            cancelled = await wait_for_shipment(shipment, budget)
+            outcome = self._concluded(shipment, budget)
+        except Exception as fault:
+            report_fault("flushing", fault)
+            return Outcome()
+        if cancelled is not None:
+            raise cancelled
+        return outcome
+
+    def _ship(self, buffer: Buffer, last: bool) -> Shipment | None:
+        """Put everything on its way that this flush has to account for."""
+        events = buffer.take_last() if last else buffer.take()
+        refused = buffer.take_refused()
+        if buffer is not self.strays:
+            strays = self.strays.take()
+            self.strays.count(-len(strays))
+            buffer.count(len(strays))
+            events += strays
+            refused += self.strays.take_refused()
+        if not events and not refused and buffer.shipment is None:
+            return None
+        with self._shipping:
+            shipment = self._shipment_of(buffer)
+            buffer.shipment = None
+        shipment.refused(refused)
+        shipment.add(self._sealed(events))
+        return shipment
+
+    def _shipment_of(self, buffer: Buffer) -> Shipment:
+        """The shipment that the next flush of ``buffer`` accounts for."""
+        if buffer.shipment is None:
+            buffer.shipment = Shipment(
+                self._courier,
+                self._gate,
+                self._workers,
+                keep=self._keep,
+                late=self._note_late,
+                release=lambda events: buffer.count(-events),
+                give_up_after_s=self.config.timeout_s,
+                clock=self._clock,
+            )
+        return buffer.shipment
+
+    def _sealed(self, events: list[Event]) -> Iterator[Batch]:
+        return seal(
+            events, max_bytes=self.config.max_payload_bytes, compress=self.config.compress
+        )
+
+    def _concluded(self, shipment: Shipment, budget: Budget) -> Outcome:
+        outcome, errors = shipment.close(budget)
+        self.redeliver()
+        for error in errors:
+            self._report(error)
+        if self.config.debug:
+            debug(f"flushed {outcome}")
+        if self.config.on_flush is not None:
+            call_hook("on_flush", self.config.on_flush, outcome)
+        return outcome
+
+    def _report(self, error: DoowError) -> None:
+        if self.config.on_error is not None:
+            call_hook("on_error", self.config.on_error, error)
+        else:
+            warn(f"{error.kind}: {error}")
+
+    # ── what was not delivered ─────────────────────────────────────────────────────────────────
+
+    def redeliver(self) -> None:
+        """Have another thread send the backlog, if there is one and it is worth a try."""
+        transport = self._transport
+        if transport is not None:
+            transport.reap()
+        if len(self.backlog) and self._gate.begin_probe() and not self._workers.submit(self._drain):
+            self._gate.end_probe()
+
+    def _drain(self) -> None:
+        """Send the backlog, oldest first, until it is empty or an attempt fails."""
+        try:
+            while (batch := self.backlog.oldest()) is not None:
+                # After a failure the kept connections are not to be trusted.
+                fate = self._courier.send(batch, fresh=self._gate.is_shut)
+                if not fate.is_settled and fate.halves is None:
+                    self._gate.shut(fate.reason, fate.hold_s)
+                    return
+                self._settle_kept(batch, fate)
+        except Exception as fault:
+            report_fault("redelivering", fault)
+        finally:
+            self._gate.end_probe()
+
+    def _note_late(self, batch: Batch, fate: Fate) -> None:
+        """An answer came for a batch that had been given up."""
+        if fate.is_settled or fate.halves is not None:
+            self._settle_kept(batch, fate)
+            self.redeliver()
+
+    def _settle_kept(self, batch: Batch, fate: Fate) -> None:
+        self._gate.opened()
+        if fate.halves is not None:
+            self.backlog.replace(batch, fate.halves)
+        elif self.backlog.remove(batch.id):
+            for error in fate.errors():
+                self._report(error)
+
+    def _keep(self, batch: Batch, fate: Fate) -> None:
+        pushed_out = self.backlog.put(batch, fate.reason)
+        if pushed_out:
+            ids = [event_id for batch in pushed_out for event_id in batch.event_ids]
+            text = f"the backlog is full: its oldest {len(ids)} events were dropped"
+            self._report(DoowError(text, ErrorKind.DROPPED_EVENTS, ids))
+
+    # ── the life of the process ────────────────────────────────────────────────────────────────
+
+    def succeed(self, other: Tracker) -> None:
+        """Take over what ``other`` has not delivered, and will not, now that it is replaced."""
+        strays, other.strays = other.strays, self.strays
+        self.strays.adopt(strays.take_last())
+        backlog, other.backlog = other.backlog, self.backlog
+        for batch in backlog.drain():
+            self.backlog.put(batch, ErrorKind.TIMEOUT)
+
+    def _loaded_transport(self) -> Transport:
+        """The transport; its first use imports requests, which is why it waits until here."""
+        with self._loading:
+            if self._transport is None:
+                from ._transport import HttpTransport
+
+                self._transport = HttpTransport(
+                    self.config.endpoint,
+                    timeout_s=self.config.timeout_s,
+                    ca_bundle=self.config.ca_bundle,
+                )
+            return self._transport
+
+    def _start_warm_up(self) -> None:
+        self._warm_up = threading.Thread(target=self._warm, name="doow-warm-up", daemon=True)
+        self._warm_up.start()
+
+    def _warm(self) -> None:
+        try:
+            transport = self._loaded_transport()
+            key = self.config.credentials.current()
+            if self.config.warm_up == "connect":
+                transport.connect(key)
+        except Exception as fault:
+            # The first flush will meet the same trouble, and report it with the events it befell.
+            if self.config.debug:
+                debug(f"warm-up failed: {type(fault).__name__}")
+
+    def before_fork(self) -> None:
+        """Let the warm-up finish, since a child could not release the import locks it holds."""
+        if self._warm_up is not None:
+            self._warm_up.join(FORK_WAIT_S)
+
+    def after_fork(self) -> None:
+        """In a child: what was recorded before is the parent's to deliver."""
+        self._begin_anew()
+
+
+def _before_fork() -> None:
+    for tracker in list(_trackers):
+        tracker.before_fork()
+
+
+def _after_fork() -> None:
+    for tracker in list(_trackers):
+        tracker.after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

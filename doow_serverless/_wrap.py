@@ -1,0 +1,126 @@
+"""Handlers become tracked ones: the only file that tells def, async def and other callables apart."""
+
+from __future__ import annotations
+
+from functools import partial, update_wrapper
+from types import CoroutineType
+
+from ._config import seconds
+from ._event import check_attribution, check_text
+from ._faults import report_fault
+from ._scopes import Visit
+from ._secrets import show
+from .errors import ConfigurationError, DoowError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from ._tracker import Tracker
+
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # the CO_ flags of inspect
+_ON_EXCEPTION = ("flush", "discard")
+
+deadlines: list[Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], float] | None]] = []
+"""Where platforms tell the time that is left: each finds, in the arguments of a handler, what gives
+the seconds that remain, or None. Filled by the faces."""
+
+
+class Settings:
+    """The options of one ``tracked``; see there."""
+
+    def __init__(
+        self,
+        *,
+        budget: float | None = None,
+        license_id: str | None = None,
+        attribution: Mapping[str, Any] | None = None,
+        on_exception: str = "flush",
+        metric: str | None = None,
+    ) -> None:
+        self.removed: list[str] = []
+        self.budget_s = None if budget is None else seconds("budget", budget)
+        try:
+            self.license_id = None if license_id is None else check_text("license_id", license_id)
+            self.attribution = check_attribution(attribution, self.removed)
+            self.metric = None if metric is None else check_text("metric", metric)
+        except DoowError as problem:
+            raise ConfigurationError(f"tracked(): {problem}") from None
+        if on_exception not in _ON_EXCEPTION:
+            raise ConfigurationError(
+                f"on_exception must be 'flush' or 'discard', not {show(on_exception)}"
+            )
+        self.discards = on_exception == "discard"
+
+
+def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
+    """``handler``, tracked. ``tracker`` is asked at each call, since it may be configured late."""
+    if isinstance(handler, type) or not callable(handler):
+        raise ConfigurationError(
+            f"tracked() takes a function or another callable, not {show(handler)}"
+        )
+    flags = _code_flags(handler)
+    if flags & (_GENERATOR | _ASYNC_GENERATOR):
+        raise ConfigurationError(
+            f"tracked() cannot wrap the generator function {_name(handler)}, whose body runs only "
+            "after it has returned: wrap the function that consumes it"
+        )
+
+    if flags & _COROUTINE:
+
+        async def tracked_async(*args: Any, **kwargs: Any) -> Any:
+            async with Visit(tracker(), settings, _deadline(args, kwargs)):
+                return await handler(*args, **kwargs)
+
+        return _like(handler, tracked_async)
+
+    def tracked(*args: Any, **kwargs: Any) -> Any:
+        with Visit(tracker(), settings, _deadline(args, kwargs)) as visit:
+            result = handler(*args, **kwargs)
+            if type(result) is not CoroutineType:
+                return result
+            # A def that returns a coroutine, as decorators make them: its body is yet to run.
+            visit.hand_over()
+        return _await_in(visit, result)
+
+    return _like(handler, tracked)
+
+
+async def _await_in(visit: Visit, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    async with visit:
+        return await coroutine
+
+
+def _deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
+    for find in deadlines:
+        try:
+            remaining_s = find(args, kwargs)
+        except Exception as fault:
+            report_fault("looking for the deadline", fault)
+        else:
+            if remaining_s is not None:
+                return remaining_s
+    return None
+
+
+def _code_flags(handler: Any) -> int:
+    """The flags of the code that a call runs, under partials, methods and callable objects."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    code = getattr(handler, "__code__", None)
+    if code is None:
+        code = getattr(getattr(handler, "__call__", None), "__code__", None)  # noqa: B004
+    return getattr(code, "co_flags", 0)
+
+
+def _name(handler: Any) -> str:
+    return getattr(handler, "__qualname__", None) or type(handler).__qualname__
+
+
+def _like(handler: Any, wrapper: Any) -> Any:
+    """``wrapper`` with the name, signature and attributes of ``handler``."""
+    update_wrapper(wrapper, handler)
+    if not hasattr(handler, "__name__"):  # A partial, or an object with __call__.
+        wrapper.__name__ = wrapper.__qualname__ = type(handler).__name__
+    return wrapper

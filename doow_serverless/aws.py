@@ -1,0 +1,54 @@
+"""AWS Lambda: the deadline from the context, the key from Secrets Manager or Parameter Store."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    class LambdaContext(Protocol):
+        """What is used of the context that Lambda passes."""
+
+        def get_remaining_time_in_millis(self) -> int:
+            """Milliseconds until the function is killed."""
+
+
+_PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
+
+
+def find_deadline(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[], float] | None:
+    """What gives the seconds until Lambda kills the function, where a context is passed.
+
+    It may stand anywhere among the arguments, since methods and decorators add their own, and may
+    be a durable context, which carries Lambda's as ``lambda_context``.
+    """
+    for argument in (*args, *kwargs.values()):
+        if isinstance(argument, _PLAIN):
+            continue
+        for context in (argument, getattr(argument, "lambda_context", None)):
+            millis = getattr(context, "get_remaining_time_in_millis", None)
+            # A stand-in of a test may answer to any name: only a number is a time.
+            if callable(millis) and type(millis()) in (int, float):
+                return lambda: millis() / 1000
+    return None
+
+
+def secret(arn: str, anew: bool) -> str:
+    """A secret of AWS Secrets Manager, by ARN or name; ``anew`` bypasses the cache."""
+    from aws_lambda_powertools.utilities.parameters import get_secret
+
+    return _text(get_secret(arn, force_fetch=anew))
+
+
+def parameter(name: str, anew: bool) -> str:
+    """A SecureString of Systems Manager Parameter Store; ``anew`` bypasses the cache."""
+    from aws_lambda_powertools.utilities.parameters import get_parameter
+
+    return _text(get_parameter(name, decrypt=True, force_fetch=anew))
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
