@@ -1,11 +1,11 @@
 """Usage events reach Doow before a serverless function returns.
 
-    import doow_serverless as doow
+import doow_serverless as doow
 
-    @doow.tracked
-    def handler(event, context):
-        doow.track("tokens", 812, license_id="lic_acme", unit="tokens")
-        return {"statusCode": 200}
+@doow.tracked
+def handler(event, context):
+    doow.track("tokens", 812, license_id="lic_acme", unit="tokens")
+    return {"statusCode": 200}
 """
 
 from __future__ import annotations

@@ -107,10 +107,11 @@ def wait_asked(answer: Answer, now_unix_s: float) -> float:
     seconds). At most :data:`LONGEST_WAIT_S`.
     """
     headers = answer.headers
-    waits = [_retry_after(headers.get("retry-after", ""), now_unix_s)]
-    for category in _object(headers.get("x-doow-rate-limits", "")).values():
-        if isinstance(category, dict):
-            waits.append(_seconds(category.get("retry_after")))
+    categories = _object(headers.get("x-doow-rate-limits", "")).values()
+    waits = [
+        _retry_after(headers.get("retry-after", ""), now_unix_s),
+        *(_seconds(each.get("retry_after")) for each in categories if isinstance(each, dict)),
+    ]
     if not any(waits):
         reset = _seconds(headers.get("x-ratelimit-reset"))
         waits.append(reset - now_unix_s if reset > 1e9 else reset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
 TYPE_CHECKING = False
@@ -11,9 +12,7 @@ if TYPE_CHECKING:
     from ._delivery import Shipment
 
 
-async def wait_for_shipment(
-    shipment: Shipment, budget: Budget
-) -> asyncio.CancelledError | None:
+async def wait_for_shipment(shipment: Shipment, budget: Budget) -> asyncio.CancelledError | None:
     """Wait until everything is settled or given up, or ``budget`` is used up.
 
     Returns:
@@ -36,7 +35,5 @@ async def wait_for_shipment(
 
 
 def _set(loop: asyncio.AbstractEventLoop, settled: asyncio.Event) -> None:
-    try:
+    with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
         loop.call_soon_threadsafe(settled.set)
-    except RuntimeError:
-        pass  # The loop is closed: nobody waits any more.

@@ -1,4 +1,4 @@
-"""The configuration, resolved once from arguments and environment; nothing else reads the latter."""
+"""The configuration, from arguments and from the environment, which only this file reads."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class Config:
         value = self._from(variable, read)
         return otherwise if value is None else value
 
-    def _attribution(self, name: str, value: Any) -> dict[str, Any]:
+    def _attribution(self, _name: str, value: Any) -> dict[str, Any]:
         return check_attribution(value, self.removed)
 
     def _attribution_json(self, variable: str, text: str) -> dict[str, Any]:

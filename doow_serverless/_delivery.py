@@ -6,14 +6,13 @@ them, and the caller waits no longer than its budget, whatever the network does.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
 from functools import partial
 
 from ._answers import TransportFault, Verdict, describe, judge, kind_of, rejections, wait_asked
-from ._gate import KEY_REFUSED_HOLD_S
+from ._gate import KEY_REFUSED_HOLD_S, uniform
 from ._outcome import Outcome
 from ._wire import split
 from .errors import DoowError, ErrorKind
@@ -198,7 +197,7 @@ class Shipment:
         release: Callable[[int], None],
         give_up_after_s: float,
         clock: Clock = time.monotonic,
-        uniform: Callable[[], float] = random.random,
+        uniform: Callable[[], float] = uniform,
     ) -> None:
         self._courier = courier
         self._gate = gate
@@ -391,6 +390,8 @@ class Shipment:
 
     def _doubt_kept_connections(self) -> None:
         with self._changed:
-            silent = [self._pending[id] for id in self._on_kept_connection if id in self._pending]
+            silent = [
+                self._pending[one] for one in self._on_kept_connection if one in self._pending
+            ]
         for batch in silent:
             self._workers.submit(partial(self._carry, batch, fresh=True))

@@ -18,14 +18,12 @@ from .errors import InvalidEvent
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
-    from typing import Any, TypeAlias, Union
+    from typing import Any, TypeAlias
 
-    Number: TypeAlias = Union[int, float, Decimal]
+    Number: TypeAlias = int | float | Decimal
     # id (16 random bytes, or the text given), time (Unix seconds, or ISO text), shape,
     # quantity (a number, or the JSON that stands in its place), metadata as JSON.
-    Event: TypeAlias = tuple[
-        Union[bytes, str], Union[float, str], "Shape", Union[int, float, str], Union[str, None]
-    ]
+    Event: TypeAlias = tuple[bytes | str, float | str, "Shape", int | float | str, str | None]
 
 MAX_TEXT = 256
 """Characters of a metric, license id, unit, source system, event id or attribution key."""
@@ -44,9 +42,7 @@ _quoted = json.JSONEncoder().encode
 _KINDS = ("USAGE", "ADJUSTMENT")
 _HINT_FIELDS = ("app_name", "license_name", "metric_name")
 _SHAPES_KEPT = 1_024
-_ISO = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII
-)
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _LONE_SURROGATE = re.compile(
     r"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}"
 )
@@ -110,16 +106,22 @@ class Defaults:
                 tuple(attribution.items()),
                 tuple(map(type, attribution.values())),
             )
-            key = (metric, license_id, unit, frozen, kind, source_system, hint and (*hint.items(),))
+            key: tuple[Hashable, ...] = (
+                metric,
+                license_id,
+                unit,
+                frozen,
+                kind,
+                source_system,
+                hint and (*hint.items(),),
+            )
             shape = self.shapes.get(key)
         except (TypeError, AttributeError):
             # Something is no mapping, or cannot be hashed: the checks below say what.
-            key = shape = None
+            key, shape = (), None
         if shape is None:
-            shape = self._build(
-                (metric,), license_id, unit, attribution, kind, source_system, hint
-            )
-            if key is not None:
+            shape = self._build((metric,), license_id, unit, attribution, kind, source_system, hint)
+            if key:
                 if len(self.shapes) >= _SHAPES_KEPT:
                     self.shapes.clear()
                 self.shapes[key] = shape
@@ -245,9 +247,7 @@ def _check_attribute(name: str, value: Any) -> None:
     label = f"attribution[{show(name)}]"
     if isinstance(value, str):
         if len(value) > MAX_VALUE:
-            raise InvalidEvent(
-                f"{label} has {len(value):,} characters, {MAX_VALUE:,} are allowed"
-            )
+            raise InvalidEvent(f"{label} has {len(value):,} characters, {MAX_VALUE:,} are allowed")
         for text in (name, value):
             _check_unicode(label, text)
     elif not isinstance(value, bool):
@@ -327,9 +327,7 @@ def uuid_text(entropy: bytes) -> str:
     """16 random bytes as a UUID of version 4 (RFC 9562)."""
     digits = entropy.hex()
     variant = "89ab"[entropy[8] & 3]
-    return (
-        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
-    )
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def check_text(name: str, value: Any) -> str:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import random
+import os
 import threading
 from time import monotonic
-
-from .errors import ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._budget import Clock
+    from .errors import ErrorKind
 
 FIRST_HOLD_S = 1.0
 LONGEST_HOLD_S = 60.0
 KEY_REFUSED_HOLD_S = 900.0
 """Seconds after which a refused key is tried again, should it have been restored."""
+
+
+def uniform() -> float:
+    """A random number from 0.0 up to 1.0; the module random would cost its import."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
 class Gate:
@@ -28,9 +32,7 @@ class Gate:
     half at random, so that a fleet of functions does not come back all at once.
     """
 
-    def __init__(
-        self, clock: Clock = monotonic, uniform: Callable[[], float] = random.random
-    ) -> None:
+    def __init__(self, clock: Clock = monotonic, uniform: Callable[[], float] = uniform) -> None:
         self._clock = clock
         self._uniform = uniform
         self._lock = threading.Lock()

@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from ._tracker import Tracker
 
     Handler = TypeVar("Handler")
-else:
-
-    def overload(function):
-        """Nothing: typing is not worth its import time at run time."""
-        return function
-
 
 _FASTEST_INT = 10**15
 
@@ -153,20 +147,34 @@ class Recorder:
         """
         return Transaction(self._where)
 
-    @overload
-    def tracked(self, handler: Handler, /) -> Handler: ...
-    @overload
-    def tracked(
+    if TYPE_CHECKING:
+
+        @overload
+        def tracked(self, handler: Handler, /) -> Handler: ...
+        @overload
+        def tracked(
+            self,
+            *,
+            budget: float | None = None,
+            license_id: str | None = None,
+            attribution: Mapping[str, Any] | None = None,
+            on_exception: Literal["flush", "discard"] = "flush",
+            metric: str | None = None,
+            tracker: Tracker | None = None,
+        ) -> Callable[[Handler], Handler]: ...
+
+    def tracked(  # type: ignore[misc]  # a false alarm of mypy about the unnamed first argument
         self,
+        handler: Any = None,
+        /,
         *,
         budget: float | None = None,
         license_id: str | None = None,
         attribution: Mapping[str, Any] | None = None,
-        on_exception: Literal["flush", "discard"] = "flush",
+        on_exception: str = "flush",
         metric: str | None = None,
         tracker: Tracker | None = None,
-    ) -> Callable[[Handler], Handler]: ...
-    def tracked(self, handler: Any = None, /, *, tracker: Tracker | None = None, **options: Any) -> Any:
+    ) -> Any:
         """Decorate a handler: its events are delivered before its result goes back.
 
         With or without arguments, on a ``def`` or ``async def``, a method, or any callable. The
@@ -186,7 +194,13 @@ class Recorder:
         Raises:
             ConfigurationError: An option is wrong, or the handler is nothing that can be wrapped.
         """
-        settings = _wrap.Settings(**options)
+        settings = _wrap.Settings(
+            budget=budget,
+            license_id=license_id,
+            attribution=attribution,
+            on_exception=on_exception,
+            metric=metric,
+        )
         where = self._where if tracker is None else tracker._where
         if handler is None:
             return lambda handler: _wrap.wrap(handler, settings, lambda: where()[0])

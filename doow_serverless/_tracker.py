@@ -64,9 +64,10 @@ class Tracker(Recorder):
     ) -> None:
         try:
             config = Config(api_key, **options)
-        except TypeError as problem:
-            # Python's own words name the option: "unexpected keyword argument 'endpont'".
-            raise ConfigurationError(str(problem).replace("Config.__init__()", "doow")) from None
+        except TypeError as unknown:
+            # Python's own words name the option: "got an unexpected keyword argument 'endpont'".
+            text = str(unknown).replace("Config.__init__()", "configure()")
+            raise ConfigurationError(text) from None
         self.config = config
         self.defaults = Defaults(config.license_id, config.attribution, config.removed)
         self.strays = Buffer(config.max_queue_size)
@@ -76,8 +77,8 @@ class Tracker(Recorder):
         self._begin_anew()
         _trackers.add(self)
         if config.enabled:
-            for problem in config.problems:
-                warn(problem)
+            for line in config.problems:
+                warn(line)
             self.report_removed(config.removed)
             if config.warm_up and not config.credentials.are_missing:
                 self._start_warm_up()
@@ -176,7 +177,9 @@ class Tracker(Recorder):
 
     async def adeliver(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As :meth:`deliver`, without blocking the event loop."""
-        from ._async import wait_for_shipment  # Imports asyncio, which only async code has paid for.
+        from ._async import (
+            wait_for_shipment,
+        )  # Imports asyncio, which only async code has paid for.
 
         budget = Budget(limit_s, self._clock)
         try:
@@ -227,9 +230,7 @@ class Tracker(Recorder):
         return buffer.shipment
 
     def _sealed(self, events: list[Event]) -> Iterator[Batch]:
-        return seal(
-            events, max_bytes=self.config.max_payload_bytes, compress=self.config.compress
-        )
+        return seal(events, max_bytes=self.config.max_payload_bytes, compress=self.config.compress)
 
     def _concluded(self, shipment: Shipment, budget: Budget) -> Outcome:
         outcome, errors = shipment.close(budget)

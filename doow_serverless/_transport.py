@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -153,18 +154,16 @@ class _Connection(HTTPAdapter):
         """Wake the thread that waits for the answer, with an error."""
         sock = getattr(self._live, "sock", None)
         if sock is not None:
-            try:
+            with suppress(OSError):  # Gone already is all that was wanted.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                pass  # It is gone already, which is all that was wanted.
 
     def build_connection_pool_key_attributes(
-        self, *args: Any, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        self, request: PreparedRequest, verify: bool | str, cert: Any = None
+    ) -> Any:
         """As requests does, but with our context, which holds the certificates already."""
-        host, tls = super().build_connection_pool_key_attributes(*args, **kwargs)
+        host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
         if self._tls is not None:
-            tls = {"ssl_context": self._tls, "cert_reqs": "CERT_REQUIRED"}
+            return host, {"ssl_context": self._tls, "cert_reqs": "CERT_REQUIRED"}
         return host, tls
 
     def cert_verify(self, *_: Any, **__: Any) -> None:
@@ -172,9 +171,9 @@ class _Connection(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         """As requests does, and remember the connection underneath for :meth:`abort`."""
-        pool = super().get_connection_with_tls_context(*args, **kwargs)
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         if not isinstance(pool.ConnectionCls, _Remembering):
-            pool.ConnectionCls = _Remembering(pool.ConnectionCls, self)  # type: ignore[assignment]
+            pool.ConnectionCls = _Remembering(pool.ConnectionCls, self)
         return pool
 
     def remember(self, live: Any) -> None:

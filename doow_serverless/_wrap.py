@@ -1,4 +1,4 @@
-"""Handlers become tracked ones: the only file that tells def, async def and other callables apart."""
+"""Handlers become tracked ones: only here def, async def and other callables are told apart."""
 
 from __future__ import annotations
 
@@ -93,15 +93,12 @@ async def _await_in(visit: Visit, coroutine: CoroutineType[Any, Any, Any]) -> An
 
 
 def _deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
-    for find in deadlines:
-        try:
-            remaining_s = find(args, kwargs)
-        except Exception as fault:
-            report_fault("looking for the deadline", fault)
-        else:
-            if remaining_s is not None:
-                return remaining_s
-    return None
+    try:
+        found = (find(args, kwargs) for find in deadlines)
+        return next((remaining_s for remaining_s in found if remaining_s is not None), None)
+    except Exception as fault:
+        report_fault("looking for the deadline", fault)
+        return None
 
 
 def _code_flags(handler: Any) -> int:

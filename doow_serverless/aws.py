@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
-def find_deadline(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[[], float] | None:
+def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
     """What gives the seconds until Lambda kills the function, where a context is passed.
 
     It may stand anywhere among the arguments, since methods and decorators add their own, and may

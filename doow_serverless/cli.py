@@ -1,0 +1,146 @@
+"""The command line: ``doow-serverless ingest`` and what else a developer runs by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+from doow_serverless._version import __version__
+
+_EXTRA_MISSING = "doow-serverless needs more for its command line: install doow-serverless[local]"
+
+
+def _exit_without_extra() -> NoReturn:
+    sys.stderr.write(f"{_EXTRA_MISSING}\n")
+    raise SystemExit(2)
+
+
+try:
+    import click
+except ModuleNotFoundError:
+    # This module is a program, imported by nothing but its entry points.
+    _exit_without_extra()
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from doow_serverless.local import Post
+
+#: Well formed and known to nobody: what a local ingest accepts unless it was given keys.
+_LOCAL_KEY = "dk_" + "0" * 64
+_SHOWN_REJECTIONS = 3
+
+
+def main() -> None:
+    """Run the command line; a missing extra is one line, not a traceback."""
+    try:
+        commands(prog_name="doow-serverless")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"rich", "starlette", "uvicorn"}:
+            raise
+        _exit_without_extra()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def commands() -> None:
+    """Meter usage from serverless Python: tools for development."""
+
+
+class _Failure(click.ClickException):
+    """One line on standard error, and exit status 2."""
+
+    exit_code = 2
+
+
+@commands.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True)
+@click.option(
+    "--database",
+    type=click.Path(dir_okay=False),
+    default=":memory:",
+    help="Keep what arrives in this file; without it, in memory.",
+)
+@click.option("--key", "keys", multiple=True, help="Accept only this key; repeatable.")
+def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
+    """Receive events on this machine, as Doow's ingest does, and show them."""
+    from rich.console import Console
+
+    from doow_serverless.local import Ingest
+
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        server = Ingest(
+            database,
+            keys=keys or None,
+            port=port,
+            on_post=lambda post: console.print(_line(post)),
+        )
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise _Failure(
+            f"cannot listen on port {port}: {reason}; choose another with --port"
+        ) from None
+    except ValueError as error:
+        raise _Failure(f"--key: {error}") from None
+    except sqlite3.Error as error:
+        raise _Failure(f"cannot use {database} as a database: {error}") from None
+    # A key that the user gave is theirs: it is not shown.
+    key = "<a key given with --key>" if keys else _LOCAL_KEY
+    # Ctrl-C is the usual way to end it, so no error.
+    with contextlib.suppress(KeyboardInterrupt), server:
+        console.print(f"Doow's ingest, on this machine: {server.url}   (Ctrl-C ends it)")
+        console.print(f"export DOOW_TRACK_ENDPOINT={server.url}")
+        console.print(f"export DOOW_TRACK_API_KEY={key}")
+        threading.Event().wait()
+
+
+def _line(post: Post) -> Text:
+    """One POST in a line: when, what was answered, how much of what."""
+    import time
+
+    from rich.text import Text
+
+    status = "none" if post.status is None else str(post.status)
+    colour = "green" if post.status == 202 else "yellow" if post.status == 207 else "red"
+    count = len(post.event_ids)
+    parts = [f"{count} event{'' if count == 1 else 's'}"]
+    parts += [f"{_shown(name)}={quantity:,}" for name, quantity in post.totals.items()]
+    if post.duplicate:
+        parts.append("duplicate")
+    parts += _complaints(post)
+    text = Text(time.strftime("%H:%M:%S "))
+    text.append(f"{status:4} ", colour)
+    return text.append("  ".join(parts))
+
+
+def _complaints(post: Post) -> list[str]:
+    """What the answer objects to."""
+    import json
+
+    try:
+        answer = json.loads(post.answer or b"{}")
+    except ValueError:
+        return []
+    if not isinstance(answer, dict):
+        return []
+    rejections = answer.get("rejections") or []
+    if not isinstance(rejections, list):
+        rejections = []
+    complaints = [
+        f"{r.get('event_id')}: {r.get('reason')}" for r in rejections if isinstance(r, dict)
+    ]
+    if len(complaints) > _SHOWN_REJECTIONS:
+        complaints[_SHOWN_REJECTIONS:] = [f"and {len(complaints) - _SHOWN_REJECTIONS} more"]
+    if "message" in answer:
+        complaints.append(answer["message"])
+    return [_shown(each) for each in complaints]
+
+
+def _shown(text: object) -> str:
+    """Text of a sender, without what would steer the terminal, and not without end."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:200])
