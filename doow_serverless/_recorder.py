@@ -154,6 +154,8 @@ class Recorder:
         @overload
         def tracked(
             self,
+            handler: None = None,
+            /,
             *,
             budget: float | None = None,
             license_id: str | None = None,
@@ -163,7 +165,7 @@ class Recorder:
             tracker: Tracker | None = None,
         ) -> Callable[[Handler], Handler]: ...
 
-    def tracked(  # type: ignore[misc]  # a false alarm of mypy about the unnamed first argument
+    def tracked(
         self,
         handler: Any = None,
         /,

@@ -1,0 +1,1 @@
+"""What doow-serverless costs, measured beside a bare ``requests.Session.post`` in the same run."""

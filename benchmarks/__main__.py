@@ -1,0 +1,38 @@
+"""Prints every figure: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import platform
+
+from rich.console import Console
+from rich.table import Table
+
+from . import cold, warm
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    """A table whose first column is text and whose others are figures."""
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def main() -> None:
+    """Measure and print."""
+    console = Console()
+    console.print(f"CPython {platform.python_version()} on {platform.machine()}")
+    console.print(table("Cold start", ("", "ms", "modules"), [*cold.rows()]))
+    console.print(
+        table("Recording", ("", "median"), [*warm.recording(), *warm.ten_thousand()])
+    )
+    for delay_s, rounds in ((0.0, 200), (0.02, 40)):
+        title = f"A warm invocation, server delay {delay_s * 1e3:.0f} ms"
+        columns = ("events", "bare post, ms", "tracked, ms", "difference", "requests")
+        console.print(table(title, columns, warm.invocations(delay_s, rounds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Warm invocations: recording, memory, and whole invocations beside one bare POST."""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import time
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import requests
+
+import doow_serverless as doow
+from doow_serverless._event import Defaults
+from doow_serverless._wire import seal
+
+from .server import answering
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = "dk_" + "0" * 64
+EVENTS = (1, 10, 100, 1_000)
+
+
+def milliseconds(function: Callable[[], object]) -> float:
+    """How long one call takes."""
+    began = time.perf_counter()
+    function()
+    return (time.perf_counter() - began) * 1e3
+
+
+def record(events: int) -> None:
+    """Record as an application does that meters tokens for a customer and a model."""
+    for number in range(events):
+        doow.track("tokens", number + 1, license_id="lic_acme", unit="tokens")
+
+
+def record_attributed(events: int) -> None:
+    """Record with an attribution of one's own for each event."""
+    for number in range(events):
+        doow.track("tokens", number + 1, attribution={"model": "gpt-4o", "team": "search"})
+
+
+def record_unique(events: int) -> None:
+    """Record with an attribution that no other event has."""
+    for number in range(events):
+        doow.track("tokens", number + 1, attribution={"request": f"req-{number}"})
+
+
+def recording() -> list[tuple[str, str]]:
+    """Microseconds of one ``track``, without any sending."""
+    found = []
+    cases = [
+        ("track(metric, quantity, license_id, unit)", record),
+        ("… with an attribution of two entries", record_attributed),
+        ("… with an attribution that is new each time", record_unique),
+    ]
+    for name, work in cases:
+        tracker = doow.configure(KEY, license_id="lic_acme", max_queue_size=10**6, warm_up=False)
+        best = []
+        for _ in range(9):
+            # Measured below the size of a batch, so that nothing is sealed meanwhile.
+            with doow.transaction():
+                best.append(milliseconds(lambda work=work: work(400)) / 400 * 1e3)
+                tracker.strays.take()
+        found.append((name, f"{statistics.median(best):.2f} µs"))
+    return found
+
+
+def ten_thousand() -> list[tuple[str, str]]:
+    """10,000 events in one invocation: time, and memory at the peak."""
+    with answering(0.0) as url:
+        doow.configure(KEY, endpoint=url, license_id="lic_acme", budget=10)
+        outcomes: list[doow.Outcome] = []
+        doow.configure(
+            KEY, endpoint=url, license_id="lic_acme", budget=10, on_flush=outcomes.append
+        )
+        handler = doow.tracked(record)
+        handler(500)
+        times = [milliseconds(lambda: handler(10_000)) for _ in range(7)]
+        gc.collect()
+        tracemalloc.start()
+        handler(10_000)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert outcomes[-1].accepted == 10_000, outcomes[-1]
+    return [
+        ("10,000 events in one invocation, delivered", f"{statistics.median(times):.1f} ms"),
+        ("… memory at the peak", f"{peak / 2**20:.1f} MB"),
+    ]
+
+
+def bodies(events: int) -> list[bytes]:
+    """The bytes that such an invocation sends."""
+    defaults = Defaults("lic_acme", None, [])
+    shape = defaults.shape("tokens", "lic_acme", "tokens", None, "USAGE", None, None)
+    now = time.time()
+    recorded = [(os.urandom(16), now, shape, number + 1, None) for number in range(events)]
+    return [batch.body for batch in seal(recorded)]
+
+
+def invocations(delay_s: float, rounds: int) -> list[tuple[str, ...]]:
+    """Whole warm invocations beside bare POSTs of the same bytes, interleaved."""
+    found = []
+    with answering(delay_s) as url:
+        outcomes: list[doow.Outcome] = []
+        doow.configure(KEY, endpoint=url, license_id="lic_acme", on_flush=outcomes.append)
+        handler = doow.tracked(record)
+        session = requests.Session()
+        headers = {
+            "Authorization": f"Bearer {KEY}",
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+        }
+
+        def bare(parts: list[bytes]) -> None:
+            for part in parts:
+                session.post(f"{url}/telemetry/events", data=part, headers=headers, timeout=5)
+
+        for events in EVENTS:
+            parts = bodies(events)
+            pairs = [
+                (milliseconds(lambda: bare(parts[-1:])), milliseconds(lambda: handler(events)))
+                for _ in range(rounds + 3)
+            ][3:]  # the first ones open connections
+            floor = statistics.median(bare_ms for bare_ms, _ in pairs)
+            ours = statistics.median(our_ms for _, our_ms in pairs)
+            found.append(
+                (f"{events:,}", f"{floor:.2f}", f"{ours:.2f}", f"{ours - floor:+.2f}",
+                 str(outcomes[-1].requests))
+            )  # fmt: skip
+            assert outcomes[-1].accepted == events, outcomes[-1]
+    return found

@@ -1,0 +1,124 @@
+"""An ASGI application served from a thread of this process, on loopback only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class ServerThread:
+    """Serves ``app`` with uvicorn on ``127.0.0.1`` until :meth:`stop`, or as a context manager.
+
+    Args:
+        app: An ASGI application.
+        port: The TCP port; 0 lets the system choose a free one.
+        **options: Further settings of ``uvicorn.Config``. ``timeout_graceful_shutdown`` is how many
+            seconds :meth:`stop` lets requests end by themselves, before it cuts them off.
+
+    The port is bound in the constructor, so that ``url`` is known, and a port that is taken is an
+    ``OSError`` at the caller's line, before anything runs.
+    """
+
+    def __init__(self, app: Any, *, port: int = 0, **options: Any) -> None:
+        # The protocol is named since asyncio turns off Nagle's delay only where it reads TCP.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind(("127.0.0.1", port))
+        except OSError:
+            self._socket.close()
+            raise
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        settings: dict[str, Any] = {
+            "log_level": "error",
+            "access_log": False,
+            "lifespan": "off",
+            "date_header": False,
+            "server_header": False,
+            "timeout_graceful_shutdown": 1,
+            **options,
+        }
+        self._server = _PromptServer(uvicorn.Config(_cancellable(app), **settings))
+        self._thread = threading.Thread(target=self._run, name="doow-local-server", daemon=True)
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def start(self) -> Self:
+        """Listen, and serve from a daemon thread."""
+        # The kernel queues connections from here on: no need to wait until uvicorn runs.
+        self._socket.listen(128)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop serving, close every connection and wait for the thread."""
+        if self._thread.ident is not None:
+            self._server.stop()
+            self._thread.join(timeout=10)
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class _PromptServer(uvicorn.Server):
+    """Stops when it is told to; uvicorn polls, which adds up over the tests that start one."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def stop(self) -> None:
+        """Let :meth:`main_loop` return; from any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it stopped by itself
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def main_loop(self) -> None:
+        """Wait for :meth:`stop`."""
+        self._loop = asyncio.get_running_loop()
+        # Asked only now: who called stop() before the line above could not wake this loop.
+        if not self.should_exit:
+            await self._stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new connections, close idle ones, and give the others their time."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        tasks = set(self.server_state.tasks)
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=self.config.timeout_graceful_shutdown)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        # Cancelled after that, tasks find their connection lost, and do not try to answer.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _cancellable(app: Any) -> Any:
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        # Only _PromptServer cancels these tasks, at the end; uvicorn would print a traceback.
+        with contextlib.suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return run
