@@ -6,7 +6,7 @@ SOURCE := $(shell find doow_serverless -name '*.py') pyproject.toml
 
 .PHONY: test lint demo bench lock clean
 
-test: $(VENV)/.wheel lint  ## everything that must hold, against the built wheel
+test: $(VENV)/.wheel .venv-sam/.deps lint  ## everything that must hold, against the built wheel
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
@@ -16,7 +16,7 @@ lint: $(VENV)/.wheel
 	$(BIN)/mypy
 
 demo: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, delivering to the local ingest
-	$(BIN)/python -m doow_serverless demo
+	$(BIN)/python examples/lambda/demo.py
 
 bench: $(VENV)/.wheel  ## figures, side by side with a bare requests.post
 	$(BIN)/python -m benchmarks
@@ -32,6 +32,13 @@ $(VENV)/.deps: requirements/dev.txt
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
+# Apart from the rest, since it pins what the rest wants newer. Its own lock is complete, and pip
+# cannot match the extras that it names: hence --no-deps.
+.venv-sam/.deps: requirements/sam.txt
+	$(PYTHON) -m venv .venv-sam
+	.venv-sam/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
 lock: $(VENV)/.deps  ## resolve the development environments anew, for every supported Python
 	$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
 	  --all-extras --group dev pyproject.toml -o requirements/dev.txt --custom-compile-command 'make lock' $(LOCKFLAGS)
@@ -39,4 +46,4 @@ lock: $(VENV)/.deps  ## resolve the development environments anew, for every sup
 	  --group sam pyproject.toml -o requirements/sam.txt --custom-compile-command 'make lock' $(LOCKFLAGS)
 
 clean:
-	rm -rf $(VENV) dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-sam dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Cold start: what importing and decorating cost, beside importing requests, each in a new process."""
+"""Cold start: importing and decorating, beside importing requests, each in a new process."""
 
 from __future__ import annotations
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
-import os
 import statistics
 import time
 import tracemalloc
+from functools import partial
 from typing import TYPE_CHECKING
 
 import requests
 
 import doow_serverless as doow
 from doow_serverless._event import Defaults
+from doow_serverless._ids import new_id
 from doow_serverless._wire import seal
 
 from .server import answering
@@ -63,7 +64,7 @@ def recording() -> list[tuple[str, str]]:
         for _ in range(9):
             # Measured below the size of a batch, so that nothing is sealed meanwhile.
             with doow.transaction():
-                best.append(milliseconds(lambda work=work: work(400)) / 400 * 1e3)
+                best.append(milliseconds(partial(work, 400)) / 400 * 1e3)
                 tracker.strays.take()
         found.append((name, f"{statistics.median(best):.2f} µs"))
     return found
@@ -72,7 +73,6 @@ def recording() -> list[tuple[str, str]]:
 def ten_thousand() -> list[tuple[str, str]]:
     """10,000 events in one invocation: time, and memory at the peak."""
     with answering(0.0) as url:
-        doow.configure(KEY, endpoint=url, license_id="lic_acme", budget=10)
         outcomes: list[doow.Outcome] = []
         doow.configure(
             KEY, endpoint=url, license_id="lic_acme", budget=10, on_flush=outcomes.append
@@ -97,13 +97,13 @@ def bodies(events: int) -> list[bytes]:
     defaults = Defaults("lic_acme", None, [])
     shape = defaults.shape("tokens", "lic_acme", "tokens", None, "USAGE", None, None)
     now = time.time()
-    recorded = [(os.urandom(16), now, shape, number + 1, None) for number in range(events)]
+    recorded = [(new_id(), now, shape, number + 1, None) for number in range(events)]
     return [batch.body for batch in seal(recorded)]
 
 
 def invocations(delay_s: float, rounds: int) -> list[tuple[str, ...]]:
-    """Whole warm invocations beside bare POSTs of the same bytes, interleaved."""
-    found = []
+    """Whole warm invocations beside one bare POST of the same bytes, interleaved."""
+    found: list[tuple[str, ...]] = []
     with answering(delay_s) as url:
         outcomes: list[doow.Outcome] = []
         doow.configure(KEY, endpoint=url, license_id="lic_acme", on_flush=outcomes.append)
@@ -115,14 +115,13 @@ def invocations(delay_s: float, rounds: int) -> list[tuple[str, ...]]:
             "Content-Encoding": "gzip",
         }
 
-        def bare(parts: list[bytes]) -> None:
-            for part in parts:
-                session.post(f"{url}/telemetry/events", data=part, headers=headers, timeout=5)
+        def bare(body: bytes) -> None:
+            session.post(f"{url}/telemetry/events", data=body, headers=headers, timeout=5)
 
         for events in EVENTS:
-            parts = bodies(events)
+            body = b"".join(bodies(events))
             pairs = [
-                (milliseconds(lambda: bare(parts[-1:])), milliseconds(lambda: handler(events)))
+                (milliseconds(partial(bare, body)), milliseconds(partial(handler, events)))
                 for _ in range(rounds + 3)
             ][3:]  # the first ones open connections
             floor = statistics.median(bare_ms for bare_ms, _ in pairs)

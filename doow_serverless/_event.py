@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Number: TypeAlias = int | float | Decimal
-    # id (16 random bytes, or the text given), time (Unix seconds, or ISO text), shape,
-    # quantity (a number, or the JSON that stands in its place), metadata as JSON.
+    # id, time (Unix seconds, or ISO text), shape, quantity (a number, or the JSON that stands in
+    # its place), metadata as JSON.
     Event: TypeAlias = tuple[bytes | str, float | str, "Shape", int | float | str, str | None]
 
 MAX_TEXT = 256
@@ -318,16 +318,10 @@ def _is_date(text: str) -> bool:
     return True
 
 
-def iso_second(unix_s: int) -> str:
-    """Unix seconds as ISO 8601 in UTC, without the fraction and the ``Z`` that must follow."""
-    return f"{datetime.fromtimestamp(unix_s, timezone.utc):%Y-%m-%dT%H:%M:%S}"
-
-
-def uuid_text(entropy: bytes) -> str:
-    """16 random bytes as a UUID of version 4 (RFC 9562)."""
-    digits = entropy.hex()
-    variant = "89ab"[entropy[8] & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+def iso_time(unix_ms: int) -> str:
+    """Unix milliseconds as ISO 8601 in UTC."""
+    second, millisecond = divmod(unix_ms, 1000)
+    return f"{datetime.fromtimestamp(second, timezone.utc):%Y-%m-%dT%H:%M:%S}.{millisecond:03d}Z"
 
 
 def check_text(name: str, value: Any) -> str:

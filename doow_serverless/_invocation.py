@@ -11,13 +11,17 @@ import threading
 from contextvars import ContextVar
 from weakref import WeakSet
 
+from ._ids import new_id
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ._delivery import Shipment
     from ._event import Defaults, Event, Shape
     from ._tracker import Tracker
 
-_IDS_AT_ONCE = 64
+_COUNT = tuple(f"{number:02x}" for number in range(256))
 _buffers: WeakSet[Buffer] = WeakSet()
 
 
@@ -34,9 +38,18 @@ class Buffer:
     """
 
     __slots__ = (
-        "__weakref__", "_bound", "_entropy", "_events", "_lock",
-        "in_hand", "is_closed", "parent", "refused", "root", "shipment",
-    )  # fmt: skip
+        "__weakref__",
+        "_bound",
+        "_events",
+        "_ids",
+        "_lock",
+        "in_hand",
+        "is_closed",
+        "parent",
+        "refused",
+        "root",
+        "shipment",
+    )
 
     def __init__(self, bound: int, parent: Buffer | None = None) -> None:
         self._bound = bound
@@ -50,10 +63,20 @@ class Buffer:
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
         self._events: list[Event] = []
-        self._entropy = b""
+        self._ids: Iterator[str] = iter(())
         self.is_closed = False
         self.in_hand = 0
         self.refused = 0
+
+    def _begin_series(self) -> str:
+        """The first id of a new series.
+
+        An event's id is a UUID of version 4 that is random in all but its last two digits, which
+        count: a draw for each event would cost more than recording it, and most of the bytes on the
+        wire. No series outlives a fork, after which two processes would go on counting.
+        """
+        self._ids = map(new_id()[:-2].__add__, _COUNT)
+        return next(self._ids)
 
     def transaction(self) -> Buffer:
         """A buffer whose events come here only if it is committed."""
@@ -83,14 +106,9 @@ class Buffer:
                 root.refused += 1
                 return 0
             root.in_hand += 1
-            given: str | bytes | None = event_id
-            if given is None:
-                # Random bytes are drawn for many events at a time, but kept no longer than the
-                # buffer: what was drawn before a snapshot must not be used after it.
-                entropy = root._entropy or os.urandom(16 * _IDS_AT_ONCE)
-                given = entropy[:16]
-                root._entropy = entropy[16:]
-            self._events.append((given, time, shape, quantity, metadata))
+            if event_id is None:
+                event_id = next(root._ids, None) or root._begin_series()
+            self._events.append((event_id, time, shape, quantity, metadata))
             return len(self._events)
 
     def take(self, at_least: int = 1) -> list[Event]:

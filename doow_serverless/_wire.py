@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 
-from ._event import iso_second, uuid_text
+from ._event import iso_time
+from ._ids import new_id
 from ._version import __version__
 
 TYPE_CHECKING = False
@@ -60,11 +60,6 @@ class Batch:
         return (zlib.decompress(self.body, _GZIP) if self.gzipped else self.body).decode()
 
 
-def new_id() -> str:
-    """A random UUID, of version 4."""
-    return uuid_text(os.urandom(16))
-
-
 def seal(
     events: Sequence[Event],
     *,
@@ -113,24 +108,19 @@ def _write(events: Iterable[Event]) -> tuple[list[str], list[str]]:
     """The ids of events, and their JSON."""
     ids = []
     texts = []
-    second, to_second = -1, ""
-    for given, time, shape, quantity, metadata in events:
-        if isinstance(given, bytes):
-            event_id = uuid_text(given)
-            quoted = f'"{event_id}"'
-        else:
-            event_id = given
-            quoted = json.dumps(given)
+    millisecond, now = -1, ""
+    quoted = json.JSONEncoder().encode
+    for event_id, time, shape, quantity, metadata in events:
         if isinstance(time, str):
             moment = time
         else:
-            if second != int(time):
-                second = int(time)
-                to_second = iso_second(second)
-            moment = f"{to_second}.{int(time * 1000) % 1000:03d}Z"
+            if millisecond != int(time * 1000):
+                millisecond = int(time * 1000)
+                now = iso_time(millisecond)
+            moment = now
         extra = "" if metadata is None else f',"metadata":{metadata}'
         texts.append(
-            f'{{"event_id":{quoted},"occurred_at":"{moment}",'
+            f'{{"event_id":{quoted(event_id)},"occurred_at":"{moment}",'
             f"{shape.before}{quantity}{shape.after}{extra}}}"
         )
         ids.append(event_id)

@@ -40,7 +40,7 @@ class Answer:
         return cls(status, json.dumps(content).encode(), headers or {})
 
 
-class Refused(Exception):  # noqa: N818 - named after what happened to the request
+class Refused(Exception):
     """The whole request is refused."""
 
     def __init__(self, status: int, error_class: str, message: str) -> None:
