@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Number: TypeAlias = int | float | Decimal
     # id, time (Unix seconds, or ISO text), shape, quantity (a number, or the JSON that stands in
     # its place), metadata as JSON.
-    Event: TypeAlias = tuple[bytes | str, float | str, "Shape", int | float | str, str | None]
+    Event: TypeAlias = tuple[str, float | str, "Shape", int | float | str, str | None]
 
 MAX_TEXT = 256
 """Characters of a metric, license id, unit, source system, event id or attribution key."""
