@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from ._faults import report_fault
 from ._invocation import current
 from ._recorder import Recorder
 from ._tracker import Tracker
@@ -32,8 +33,17 @@ def default() -> Tracker:
     if _tracker is None:
         with _making:
             if _tracker is None:
-                _tracker = Tracker()
+                _tracker = _from_environment()
     return _tracker
+
+
+def _from_environment() -> Tracker:
+    try:
+        return Tracker()
+    except Exception as fault:
+        # No environment makes it raise; but if one did, no handler may hear of it.
+        report_fault("reading the environment", fault)
+        return Tracker(enabled=False, environ={})
 
 
 def configure(api_key: str | None = None, **options: Any) -> Tracker:

@@ -236,7 +236,7 @@ class Shipment:
                 self._pending[batch.id] = batch
             shut = ErrorKind.TIMEOUT if self._is_closed else self._gate.reason
             if shut is not None:
-                self._give_up([batch], Fate(shut, "holding off after a failure"))
+                self._give_up([batch], Fate(shut, f"holding off after: {self._gate.message}"))
                 continue
             with self._changed:
                 self._queue.append(batch)
@@ -278,7 +278,7 @@ class Shipment:
         for batch, fate in zip(left, fates, strict=True):
             self._give_up([batch], fate)
         if left and budget.limit_s:
-            self._gate.failed(fates[0].reason)
+            self._gate.failed(fates[0].reason, fates[0].message)
         self._outcome.elapsed_s = budget.spent()
         unsent = (
             DoowError(f"{len(ids)} events were not delivered: {why}", reason, ids, hold_s or None)
@@ -364,7 +364,7 @@ class Shipment:
 
     def _halt(self, fate: Fate) -> None:
         """Give everything up, since sending is of no use now."""
-        self._gate.shut(fate.reason, fate.hold_s)
+        self._gate.shut(fate.reason, fate.message, fate.hold_s)
         with self._changed:
             left = list(self._pending.values())
         self._give_up(left, fate)

@@ -51,12 +51,11 @@ _LONE_SURROGATE = re.compile(
 class Shape:
     """All of an event but its id, time, quantity and metadata, as JSON around the quantity."""
 
-    __slots__ = ("after", "before", "kind")
+    __slots__ = ("after", "before")
 
-    def __init__(self, before: str, after: str, kind: str) -> None:
+    def __init__(self, before: str, after: str) -> None:
         self.before = before
         self.after = after
-        self.kind = kind
 
 
 class Defaults:
@@ -174,7 +173,9 @@ class Defaults:
         if metrics:
             before += f'{{"metric_name":{text_json("metric", metrics[0])},"quantity":'
             after = f"{_hint_json(hint)}}}]"
-        return Shape(before, after, str(kind))
+        shape = Shape(before, after)
+        check_size(shape, "", None)
+        return shape
 
 
 def measurements_json(measurements: Any, kind: str) -> str:

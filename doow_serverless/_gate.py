@@ -40,6 +40,8 @@ class Gate:
         self._until = 0.0
         self._probing = False
         self.reason: ErrorKind | None = None
+        self.message = ""
+        """What shut the gate, in words."""
 
     @property
     def is_shut(self) -> bool:
@@ -57,24 +59,25 @@ class Gate:
             self._until = 0.0
             self.reason = None
 
-    def failed(self, reason: ErrorKind) -> None:
+    def failed(self, reason: ErrorKind, message: str) -> None:
         """Nothing got through: hold off, for longer each time."""
         with self._lock:
             # Flushes that fail together are one failure: the first has set the hold-off.
             if self.reason is None or self._until <= self._clock():
                 hold_s = min(FIRST_HOLD_S * 2.0**self._failures, LONGEST_HOLD_S)
                 self._failures = min(self._failures + 1, 16)
-                self._shut(reason, hold_s * (0.5 + self._uniform() / 2))
+                self._shut(reason, message, hold_s * (0.5 + self._uniform() / 2))
 
-    def shut(self, reason: ErrorKind, seconds: float | None) -> None:
+    def shut(self, reason: ErrorKind, message: str, seconds: float | None) -> None:
         """Hold off for the ``seconds`` that were asked for, or as after any failure."""
         if not seconds:
-            self.failed(reason)
+            self.failed(reason, message)
             return
         with self._lock:
-            self._shut(reason, seconds)
+            self._shut(reason, message, seconds)
 
-    def _shut(self, reason: ErrorKind, seconds: float) -> None:
+    def _shut(self, reason: ErrorKind, message: str, seconds: float) -> None:
+        self.message = message
         self.reason = reason
         self._until = max(self._until, self._clock() + seconds)
 

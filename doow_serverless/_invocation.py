@@ -179,4 +179,5 @@ def _leave_to_parent_process() -> None:
         buffer._begin_anew()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent_process)
+if hasattr(os, "register_at_fork"):  # Windows does not fork.
+    os.register_at_fork(after_in_child=_leave_to_parent_process)

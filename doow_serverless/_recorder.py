@@ -244,6 +244,7 @@ def _keep(
         event_id = check_text("event_id", event_id)
     if metadata is not None:
         metadata = check_metadata(metadata, tracker.config.removed)
+    if metadata is not None or isinstance(quantity, str):
         check_size(shape, quantity, metadata)
     buffer = tracker.strays if scope is None else scope.buffer
     waiting = buffer.record(event_id, when, shape, quantity, metadata)

@@ -6,6 +6,7 @@ from functools import wraps
 
 from ._faults import report_fault
 from ._invocation import Scope, current
+from .errors import InvalidEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Visit:
                 self._begin()
             elif self._scope is not None:
                 self._token = current.set(self._scope)
+        except InvalidEvent:
+            # Strict mode refuses the wrapper's own metric: the handler must not begin.
+            self._end(failed=True)
+            raise
         except Exception as fault:
             report_fault("beginning an invocation", fault)
         return self

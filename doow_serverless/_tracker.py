@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from weakref import WeakSet
 
 from ._backlog import Backlog
@@ -99,7 +100,7 @@ class Tracker(Recorder):
         self._workers = Workers()
         self._gate = Gate(self._clock)
         if self.config.credentials.are_missing:
-            self._gate.shut(ErrorKind.AUTH_FAILURE, float("inf"))
+            self._gate.shut(ErrorKind.AUTH_FAILURE, "there is no API key", float("inf"))
         self.config.credentials.begin_anew()
         self._courier = Courier(self._loaded_transport, self.config.credentials)
 
@@ -169,8 +170,12 @@ class Tracker(Recorder):
             shipment = self._ship(buffer, last)
             if shipment is None:
                 return Outcome()
-            shipment.wait(budget)
-            return self._concluded(shipment, budget)
+            try:
+                shipment.wait(budget)
+            finally:
+                # Also where a signal ends the wait: what is not delivered must be kept.
+                outcome = self._concluded(shipment, budget)
+            return outcome
         except Exception as fault:
             report_fault("flushing", fault)
             return Outcome()
@@ -186,8 +191,10 @@ class Tracker(Recorder):
             shipment = self._ship(buffer, last)
             if shipment is None:
                 return Outcome()
-            cancelled = await wait_for_shipment(shipment, budget)
-            outcome = self._concluded(shipment, budget)
+            try:
+                cancelled = await wait_for_shipment(shipment, budget)
+            finally:
+                outcome = self._concluded(shipment, budget)
         except Exception as fault:
             report_fault("flushing", fault)
             return Outcome()
@@ -266,7 +273,7 @@ class Tracker(Recorder):
                 # After a failure the kept connections are not to be trusted.
                 fate = self._courier.send(batch, fresh=self._gate.is_shut)
                 if not fate.is_settled and fate.halves is None:
-                    self._gate.shut(fate.reason, fate.hold_s)
+                    self._gate.shut(fate.reason, fate.message, fate.hold_s)
                     return
                 self._settle_kept(batch, fate)
         except Exception as fault:
@@ -319,8 +326,10 @@ class Tracker(Recorder):
             return self._transport
 
     def _start_warm_up(self) -> None:
-        self._warm_up = threading.Thread(target=self._warm, name="doow-warm-up", daemon=True)
-        self._warm_up.start()
+        warm_up = threading.Thread(target=self._warm, name="doow-warm-up", daemon=True)
+        with suppress(RuntimeError):  # No more threads: then the first flush does its work.
+            warm_up.start()
+            self._warm_up = warm_up
 
     def _warm(self) -> None:
         try:
@@ -353,4 +362,5 @@ def _after_fork() -> None:
         tracker.after_fork()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # Windows does not fork.
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

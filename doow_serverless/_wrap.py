@@ -56,6 +56,8 @@ class Settings:
 
 def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
     """``handler``, tracked. ``tracker`` is asked at each call, since it may be configured late."""
+    if isinstance(handler, (staticmethod, classmethod)):
+        return type(handler)(wrap(handler.__func__, settings, tracker))
     if isinstance(handler, type) or not callable(handler):
         raise ConfigurationError(
             f"tracked() takes a function or another callable, not {show(handler)}"

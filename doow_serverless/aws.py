@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +28,23 @@ def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[],
     for argument in (*args, *kwargs.values()):
         if isinstance(argument, _PLAIN):
             continue
-        for context in (argument, getattr(argument, "lambda_context", None)):
-            millis = getattr(context, "get_remaining_time_in_millis", None)
-            # A stand-in of a test may answer to any name: only a number is a time.
-            if callable(millis) and type(millis()) in (int, float):
-                return lambda: millis() / 1000
+        millis = _clock_of(argument) or _clock_of(getattr(argument, "lambda_context", None))
+        if millis is not None:
+            return partial(_seconds, millis)
     return None
+
+
+def _clock_of(context: object) -> Callable[[], float] | None:
+    try:
+        millis = getattr(context, "get_remaining_time_in_millis", None)
+        # A stand-in of a test may answer to any name: only a number is a time.
+        return millis if callable(millis) and type(millis()) in (int, float) else None
+    except Exception:
+        return None  # Whatever it is, it is no context of Lambda's.
+
+
+def _seconds(millis: Callable[[], float]) -> float:
+    return millis() / 1000
 
 
 def secret(arn: str, anew: bool) -> str:
