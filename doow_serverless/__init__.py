@@ -19,6 +19,7 @@ from ._outcome import Outcome
 from ._tracker import Tracker
 from ._version import __version__
 from ._wrap import deadlines as _deadlines
+from ._wrap import identities as _identities
 
 __all__ = [
     "Outcome",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _deadlines.append(_aws.find_deadline)
+_identities.append(_aws.find_identity)
 _sources["DOOW_TRACK_API_KEY_SECRET_ARN"] = _aws.secret
 _sources["DOOW_TRACK_API_KEY_SSM_PARAMETER"] = _aws.parameter
 

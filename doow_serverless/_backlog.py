@@ -52,10 +52,14 @@ class Backlog:
                 pushed_out.append(oldest)
         return pushed_out
 
-    def oldest(self) -> Batch | None:
-        """The batch that has waited longest; it stays until :meth:`remove`."""
+    def oldest(self, besides: Callable[[str], bool] = lambda _: False) -> Batch | None:
+        """The batch that has waited longest; it stays until :meth:`remove`.
+
+        Args:
+            besides: Says of a batch id whether to pass that batch over.
+        """
         with self._lock:
-            return next(iter(self._batches.values()), None)
+            return next((one for id, one in self._batches.items() if not besides(id)), None)
 
     def remove(self, batch_id: str) -> bool:
         """Forget a batch that is settled; False where it was not here (any more)."""

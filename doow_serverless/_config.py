@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 
 from ._credentials import Credentials
 from ._event import check_attribution, check_text
@@ -186,7 +186,7 @@ class Config:
 def seconds(name: str, value: Any) -> float:
     """``value`` as a finite number of seconds that is not negative."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
+    if not number or not 0 <= value < sys.float_info.max:
         raise ConfigurationError(
             f"{name} must be a number of seconds from 0 up, such as 0.5, not {show(value)}"
         )
@@ -249,7 +249,7 @@ def _url(name: str, value: str | None) -> str:
         host, _ = parts.hostname, parts.port
     except (AttributeError, ValueError):
         raise ConfigurationError(f"{remedy}, not {show(value)}") from None
-    if not host or parts.query or parts.fragment or "@" in parts.netloc:
+    if not host or "?" in value or "#" in value or "@" in parts.netloc:
         # Not shown: such a URL may hold a password.
         raise ConfigurationError(f"{remedy}, without user name, query and fragment")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):

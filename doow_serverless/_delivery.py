@@ -51,6 +51,8 @@ HEDGE_AFTER = 0.25
 """Part of the budget after which a silent kept connection is doubted."""
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 1.0
+LONGEST_PAUSE_S = 3_600.0
+"""A budget may have more seconds than a lock can wait for."""
 
 
 class Fate:
@@ -126,6 +128,8 @@ class Courier:
         self._transport = transport
         self._credentials = credentials
         self._wall_clock = wall_clock
+        self.under_way: dict[str, float] = {}
+        """When an attempt began, in seconds on the shipment's clock, by batch id."""
 
     def is_kept(self) -> bool:
         """Whether the next attempt goes out on a kept connection, which may have died."""
@@ -253,7 +257,8 @@ class Shipment:
             if not doubted and budget.spent() >= doubt_at:
                 doubted = True
                 self._doubt_kept_connections()
-            yield budget.remaining() if doubted else max(0.0, doubt_at - budget.spent())
+            pause = budget.remaining() if doubted else max(0.0, doubt_at - budget.spent())
+            yield min(pause, LONGEST_PAUSE_S)
 
     def wait(self, budget: Budget) -> None:
         """Block until everything is settled or given up, or ``budget`` is used up."""
@@ -297,7 +302,7 @@ class Shipment:
             self._runners -= 1
             others = self._runners
         if not others:
-            self._halt(Fate(ErrorKind.TIMEOUT, "too many requests are still unanswered", 0.0))
+            self._halt(Fate(ErrorKind.TIMEOUT, "the system starts no more threads", 0.0))
 
     def _run(self) -> None:
         """Carry queued batches until none is left; runs on a worker."""
@@ -315,7 +320,9 @@ class Shipment:
         backoff_s = FIRST_BACKOFF_S
         while self._begin(batch, on_kept=not fresh and self._courier.is_kept()):
             fate = self._courier.send(batch, fresh=fresh)
-            if not self._note(batch, fate):
+            again = self._note(batch, fate)
+            self._courier.under_way.pop(batch.id, None)
+            if not again:
                 return
             if fate.hold_s is not None or self._clock() - began > self._give_up_after_s:
                 self._halt(fate)
@@ -332,6 +339,7 @@ class Shipment:
             if batch.id not in self._pending:
                 return False
             self._outcome.requests += 1
+            self._courier.under_way[batch.id] = self._clock()
             if on_kept:
                 self._on_kept_connection.add(batch.id)
             return True
@@ -393,5 +401,13 @@ class Shipment:
             silent = [
                 self._pending[one] for one in self._on_kept_connection if one in self._pending
             ]
+            self._runners += len(silent)
         for batch in silent:
-            self._workers.submit(partial(self._carry, batch, fresh=True))
+            if not self._workers.submit(partial(self._stand_in, batch)):
+                with self._changed:
+                    self._runners -= 1
+
+    def _stand_in(self, batch: Batch) -> None:
+        """Do as the runner would that is stuck with ``batch``; runs on a worker."""
+        self._carry(batch, fresh=True)
+        self._run()

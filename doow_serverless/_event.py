@@ -43,9 +43,6 @@ _KINDS = ("USAGE", "ADJUSTMENT")
 _HINT_FIELDS = ("app_name", "license_name", "metric_name")
 _SHAPES_KEPT = 1_024
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
-_LONE_SURROGATE = re.compile(
-    r"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}"
-)
 
 
 class Shape:
@@ -81,6 +78,8 @@ class Defaults:
         if child is None:
             merged = {**self.attribution, **(attribution or {})}
             child = Defaults(license_id or self.license_id, merged, self.removed)
+            if len(self._children) >= _SHAPES_KEPT:
+                self._children.clear()
             self._children[key] = child
         return child
 
@@ -239,6 +238,7 @@ def check_attribution(attribution: Any, removed: list[str]) -> dict[str, Any]:
         elif isinstance(value, str) and looks_secret(value):
             removed.append(f"attribution.{name}")
         else:
+            _check_unicode("a key of attribution", name)
             _check_attribute(name, value)
             checked[name] = value
     return checked
@@ -249,8 +249,7 @@ def _check_attribute(name: str, value: Any) -> None:
     if isinstance(value, str):
         if len(value) > MAX_VALUE:
             raise InvalidEvent(f"{label} has {len(value):,} characters, {MAX_VALUE:,} are allowed")
-        for text in (name, value):
-            _check_unicode(label, text)
+        _check_unicode(label, value)
     elif not isinstance(value, bool):
         _number(label, value)
 
@@ -272,8 +271,8 @@ def _metadata_json(metadata: Any) -> str:
         text = json.dumps(metadata, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as problem:
         raise InvalidEvent(f"metadata must be JSON: {show(str(problem), 120)}") from None
-    if _LONE_SURROGATE.search(text):
-        raise InvalidEvent("metadata holds half of a surrogate pair, which is no valid text")
+    if "\\ud" in text:  # An emoji, or a lone surrogate, or a backslash before ud.
+        _check_unicode("metadata", json.dumps(metadata, ensure_ascii=False))
     return text
 
 
@@ -334,7 +333,7 @@ def check_text(name: str, value: Any) -> str:
     if looks_secret(value):
         raise InvalidEvent(f"{name} looks like a credential, and was not recorded")
     _check_unicode(name, value)
-    return str(value)
+    return str.__str__(value)  # str() of an Enum's member is its name, not its text.
 
 
 def text_json(name: str, value: Any) -> str:

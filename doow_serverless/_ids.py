@@ -1,4 +1,4 @@
-"""Random ids, from the system's own source, so that no snapshot or fork repeats them."""
+"""Ids of events and batches: random ones, and ones that a retry of the same work finds again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,39 @@ import os
 
 
 def new_id() -> str:
-    """A UUID of version 4 (RFC 9562), without the import of the module uuid."""
+    """A UUID of version 4 (RFC 9562), without the import of the module uuid.
+
+    From the system's own source of randomness, which neither a snapshot nor a fork repeats.
+    """
     entropy = os.urandom(16)
     digits = entropy.hex()
     variant = "89ab"[entropy[8] & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def derived_id(*parts: str) -> str:
+    """A UUID of version 5 that equal ``parts`` give again, in whatever process."""
+    import uuid  # Hardly ever needed, and dear at import.
+
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, "\0".join(parts)))
+
+
+class DerivedIds:
+    """Ids of the events of one piece of work, such as a message, that may be done again.
+
+    An id derives from what identifies the work, from what the event says but its time, and from how
+    many equal events came before. So work that is done again names equal events alike, in whatever
+    order its threads record them, and others differently.
+    """
+
+    __slots__ = ("_identity", "_seen")
+
+    def __init__(self, identity: str) -> None:
+        self._identity = identity
+        self._seen: dict[str, int] = {}
+
+    def next(self, said: str) -> str:
+        """The id of the next event that says ``said``."""
+        earlier = self._seen.get(said, 0)
+        self._seen[said] = earlier + 1
+        return derived_id(self._identity, said, str(earlier))

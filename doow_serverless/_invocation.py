@@ -11,7 +11,7 @@ import threading
 from contextvars import ContextVar
 from weakref import WeakSet
 
-from ._ids import new_id
+from ._ids import DerivedIds, new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Buffer:
             elsewhere.
         parent: The buffer that a transaction's events go to once it succeeds. A transaction shares
             the bound of the outermost.
+        identity: What identifies the work that records here, should it be done again: then the ids
+            of its events derive from it. Default: random ids, or as the parent has it.
 
     Every method may be called from any thread.
     """
@@ -40,6 +42,7 @@ class Buffer:
     __slots__ = (
         "__weakref__",
         "_bound",
+        "_derived",
         "_events",
         "_ids",
         "_lock",
@@ -51,12 +54,20 @@ class Buffer:
         "shipment",
     )
 
-    def __init__(self, bound: int, parent: Buffer | None = None) -> None:
+    def __init__(
+        self, bound: int, parent: Buffer | None = None, identity: str | None = None
+    ) -> None:
         self._bound = bound
         self.parent = parent
         self.root: Buffer = self if parent is None else parent.root
         self.shipment: Shipment | None = None
         """Batches that left early, until a flush has waited for them."""
+        self.is_closed = False
+        self._derived: DerivedIds | None = None
+        if identity is not None:
+            self._derived = DerivedIds(identity)
+        elif parent is not None:
+            self._derived = parent._derived
         self._begin_anew()
         _buffers.add(self)
 
@@ -64,7 +75,6 @@ class Buffer:
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._ids: Iterator[str] = iter(())
-        self.is_closed = False
         self.in_hand = 0
         self.refused = 0
 
@@ -78,9 +88,18 @@ class Buffer:
         self._ids = map(new_id()[:-2].__add__, _COUNT)
         return next(self._ids)
 
-    def transaction(self) -> Buffer:
-        """A buffer whose events come here only if it is committed."""
-        return Buffer(self._bound, self)
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether the ids of its events derive from what identifies their work."""
+        return self._derived is not None
+
+    def transaction(self, identity: str | None = None) -> Buffer:
+        """A buffer whose events come here only if it is committed.
+
+        Its own ``identity`` counts only where this one has one, too: where the ids of events are
+        to derive from their work at all.
+        """
+        return Buffer(self._bound, self, identity if self.is_idempotent else None)
 
     def open(self) -> Buffer | None:
         """This buffer, or the nearest around it that still accepts events."""
@@ -107,7 +126,11 @@ class Buffer:
                 return 0
             root.in_hand += 1
             if event_id is None:
-                event_id = next(root._ids, None) or root._begin_series()
+                if self._derived is not None:
+                    said = f"{shape.before}{quantity}{shape.after}{metadata}"
+                    event_id = self._derived.next(said)
+                else:
+                    event_id = next(root._ids, None) or root._begin_series()
             self._events.append((event_id, time, shape, quantity, metadata))
             return len(self._events)
 

@@ -14,12 +14,13 @@ class Outcome:
             except those under ``DROPPED_EVENTS``, for which there was no room.
         requests: How many POSTs were begun.
         elapsed_s: Seconds that the flush took, as the caller felt them.
+        backlog: Events in the backlog after the flush, those of earlier flushes included.
 
     Not guaranteed: an event counted under ``unsent`` may yet turn out to have been accepted, when
     only the answer was late. It is never counted twice, since its batch keeps its id.
     """
 
-    __slots__ = ("accepted", "elapsed_s", "rejected", "requests", "unsent")
+    __slots__ = ("accepted", "backlog", "elapsed_s", "rejected", "requests", "unsent")
 
     def __init__(
         self,
@@ -28,12 +29,14 @@ class Outcome:
         unsent: dict[str, int] | None = None,
         requests: int = 0,
         elapsed_s: float = 0.0,
+        backlog: int = 0,
     ) -> None:
         self.accepted = accepted
         self.rejected = [] if rejected is None else rejected
         self.unsent = {} if unsent is None else unsent
         self.requests = requests
         self.elapsed_s = elapsed_s
+        self.backlog = backlog
 
     @property
     def ok(self) -> bool:
@@ -56,5 +59,6 @@ class Outcome:
         unsent = {str(reason): events for reason, events in self.unsent.items()}
         return (
             f"Outcome(accepted={self.accepted}, rejected={self.rejected}, unsent={unsent}, "
-            f"requests={self.requests}, elapsed_s={self.elapsed_s:.4f})"
+            f"requests={self.requests}, elapsed_s={self.elapsed_s:.4f}, "
+            f"backlog={self.backlog})"
         )

@@ -162,6 +162,7 @@ class Recorder:
             attribution: Mapping[str, Any] | None = None,
             on_exception: Literal["flush", "discard"] = "flush",
             metric: str | None = None,
+            idempotent: bool = False,
             tracker: Tracker | None = None,
         ) -> Callable[[Handler], Handler]: ...
 
@@ -175,6 +176,7 @@ class Recorder:
         attribution: Mapping[str, Any] | None = None,
         on_exception: str = "flush",
         metric: str | None = None,
+        idempotent: bool = False,
         tracker: Tracker | None = None,
     ) -> Any:
         """Decorate a handler: its events are delivered before its result goes back.
@@ -191,6 +193,9 @@ class Recorder:
             on_exception: ``"flush"`` delivers what was recorded although the handler raised;
                 ``"discard"`` forgets it.
             metric: A metric of which one is recorded for each invocation.
+            idempotent: True derives the ids of events and batches from what the platform calls the
+                work (the request, or its messages), so that an invocation that is retried and
+                records the same events is counted once.
             tracker: The tracker to use. Default: the current one.
 
         Raises:
@@ -202,6 +207,7 @@ class Recorder:
             attribution=attribution,
             on_exception=on_exception,
             metric=metric,
+            idempotent=idempotent,
         )
         where = self._where if tracker is None else tracker._where
         if handler is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import wraps
 
 from ._faults import report_fault
+from ._guard import guard
 from ._invocation import Scope, current
 from .errors import InvalidEvent
 
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _leave(token: Token[Scope | None]) -> None:
+    # In another context than it was entered in, as where a framework runs the two halves of a
+    # generator on two threads, the scope is not current.
+    with suppress(ValueError):
+        current.reset(token)
+
+
 class Visit:
     """One call of a wrapped handler, as a context manager, sync or async.
 
@@ -33,21 +42,37 @@ class Visit:
         tracker: The tracker to record with.
         settings: The options of the wrapper.
         remaining_s: Gives the seconds until the platform's deadline, where there is one.
+        identity: What the platform calls the invocation, also when it is retried, where it does.
     """
 
-    __slots__ = ("_is_handed_over", "_owned", "_remaining_s", "_scope", "_settings", "_token",
-                 "_tracker")  # fmt: skip
+    __slots__ = (
+        "_identity",
+        "_is_handed_over",
+        "_owned",
+        "_remaining_s",
+        "_scope",
+        "_settings",
+        "_token",
+        "_tracker",
+        "_watch",
+    )
 
     def __init__(
-        self, tracker: Tracker, settings: Settings, remaining_s: Callable[[], float] | None = None
+        self,
+        tracker: Tracker,
+        settings: Settings,
+        remaining_s: Callable[[], float] | None = None,
+        identity: str | None = None,
     ) -> None:
         self._tracker = tracker
         self._settings = settings
         self._remaining_s = remaining_s
+        self._identity = identity if settings.idempotent else None
         self._owned: Buffer | None = None
         self._scope: Scope | None = None
         self._token: Token[Scope | None] | None = None
         self._is_handed_over = False
+        self._watch: int | None = None
 
     def hand_over(self) -> None:
         """Leave without an end: a coroutine will enter again."""
@@ -76,7 +101,10 @@ class Visit:
         return self.__enter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._end(failed=kind is not None) and self._owned is not None:
+        if kind is GeneratorExit:
+            # The coroutine is being closed, and may not await any more.
+            self.__exit__(kind)
+        elif self._end(failed=kind is not None) and self._owned is not None:
             await self._tracker.adeliver(self._owned, self._limit_s(), last=True)
 
     def _begin(self) -> None:
@@ -86,7 +114,7 @@ class Visit:
         buffer = None if enclosing is None else enclosing.buffer.open()
         if enclosing is None or buffer is None:
             tracker.redeliver()
-            buffer = self._owned = tracker.new_buffer()
+            buffer = self._owned = tracker.new_buffer(self._identity)
         defaults = tracker.defaults if enclosing is None else enclosing.defaults
         if settings.attribution or settings.license_id:
             defaults = defaults.overlaid(settings, settings.license_id, settings.attribution)
@@ -94,6 +122,8 @@ class Visit:
             buffer = buffer.transaction()
         self._scope = Scope(tracker, buffer, defaults, outer)
         self._token = current.set(self._scope)
+        if self._owned is not None and self._remaining_s is not None:
+            self._watch = tracker.watch(self._owned, self._remaining_s)
         tracker.report_removed(settings.removed)
         if settings.metric is not None:
             tracker.track(settings.metric)
@@ -103,9 +133,11 @@ class Visit:
         try:
             if self._token is not None:
                 token, self._token = self._token, None
-                current.reset(token)
+                _leave(token)
             if self._is_handed_over:
                 return False
+            if self._watch is not None:
+                guard.forget(self._watch)
             if self._scope is not None and self._settings.discards:
                 self._tracker.conclude(self._scope.buffer, discard=failed)
         except Exception as fault:
@@ -128,23 +160,28 @@ class Transaction:
 
     Args:
         where: Gives the tracker and the scope that enclose the block, when it begins.
+        identity: What identifies the work of the block, should it be done again. It counts only
+            within a handler that is ``tracked(idempotent=True)``.
     """
 
-    def __init__(self, where: Callable[[], tuple[Tracker, Scope | None]]) -> None:
+    def __init__(
+        self, where: Callable[[], tuple[Tracker, Scope | None]], identity: str | None = None
+    ) -> None:
         self._where = where
+        self._identity = identity
         self._open: list[tuple[Tracker, Buffer, Token[Scope | None]]] = []
 
     def __enter__(self) -> None:
         tracker, scope = self._where()
         enclosing = tracker.strays if scope is None else scope.buffer
-        buffer = (enclosing.open() or tracker.strays).transaction()
+        buffer = (enclosing.open() or tracker.strays).transaction(self._identity)
         defaults = tracker.defaults if scope is None else scope.defaults
         token = current.set(Scope(tracker, buffer, defaults, current.get()))
         self._open.append((tracker, buffer, token))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         tracker, buffer, token = self._open.pop()
-        current.reset(token)
+        _leave(token)
         tracker.conclude(buffer, discard=kind is not None)
 
     def __call__(self, function: F) -> F:
@@ -153,14 +190,14 @@ class Transaction:
 
             @wraps(function)
             async def in_transaction_async(*args: Any, **kwargs: Any) -> Any:
-                with Transaction(self._where):
+                with Transaction(self._where, self._identity):
                     return await function(*args, **kwargs)
 
             return in_transaction_async  # type: ignore[return-value]  # the same signature
 
         @wraps(function)
         def in_transaction(*args: Any, **kwargs: Any) -> Any:
-            with Transaction(self._where):
+            with Transaction(self._where, self._identity):
                 return function(*args, **kwargs)
 
         return in_transaction  # type: ignore[return-value]  # the same signature

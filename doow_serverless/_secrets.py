@@ -11,15 +11,18 @@ if TYPE_CHECKING:
 API_KEY = re.compile(r"dk_[0-9A-Fa-f]{64}")
 """An SDK key of Doow: ``dk_`` and 64 hex digits."""
 
+# Where a word begins: in JSON, and in a repr, also after an escape such as \n.
+_START = r"(?:\b|(?<=\\[bfnrtv])|(?<=\\u[0-9a-f]{4}))"
 _CREDENTIAL = re.compile(
-    r"""
-      \bdk_(?:live_|test_)?[0-9A-Za-z]{16,}                    # Doow
-    | \b(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b                  # AWS access key id
-    | (?<![0-9A-Za-z/+=])(?=[^"]{0,39}[A-Z])(?=[^"]{0,39}[a-z])(?=[^"]{0,39}[0-9/+])
-      [0-9A-Za-z/+]{40}(?![0-9A-Za-z/+=])                      # AWS secret access key
-    | \beyJ[0-9A-Za-z_-]{5,}\.[0-9A-Za-z_-]{5,}\.[0-9A-Za-z_-]*  # JSON Web Token
-    | -----BEGIN[ ][A-Z0-9 ]+-----                             # PEM block
-    | \b[Bb][Ee][Aa][Rr][Ee][Rr]\s+[^\s"]{6,}                  # Authorization header
+    rf"""
+      {_START}dk_(?:live_|test_)?[0-9A-Za-z]{{16,}}                   # Doow
+    | {_START}(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{{16}}\b                 # AWS access key id
+    | (?:(?<![0-9A-Za-z/+])|(?<=\\[bfnrtv])|(?<=\\u[0-9a-f]{{4}}))
+      (?=[^"]{{0,39}}[A-Z])(?=[^"]{{0,39}}[a-z])(?=[^"]{{0,39}}[0-9/+])
+      [0-9A-Za-z/+]{{40}}(?![0-9A-Za-z/+=])                           # AWS secret access key
+    | {_START}eyJ[0-9A-Za-z_-]{{5,}}\.[0-9A-Za-z_-]{{5,}}\.[0-9A-Za-z_-]*  # JSON Web Token
+    | -----BEGIN[ ][A-Z0-9 ]+-----                                  # PEM block
+    | {_START}[Bb][Ee][Aa][Rr][Ee][Rr](?:\s|\\[fnrtv])+[^\s"]{{6,}}   # Authorization header
     """,
     re.VERBOSE,
 )

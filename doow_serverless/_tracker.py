@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from weakref import WeakSet
 
 from ._backlog import Backlog
@@ -14,17 +15,20 @@ from ._config import Config
 from ._delivery import Courier, Shipment
 from ._event import Defaults
 from ._faults import call_hook, debug, report_fault, warn
-from ._gate import Gate
+from ._gate import FIRST_HOLD_S, Gate
+from ._guard import guard
+from ._ids import derived_id
 from ._invocation import Buffer, current
 from ._outcome import Outcome
 from ._recorder import Recorder
+from ._shutdown import install
 from ._wire import seal
 from ._workers import Workers
 from .errors import ConfigurationError, DoowError, ErrorKind, InvalidEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from ._budget import Clock
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
     from ._invocation import Scope
     from ._wire import Batch
 
+GUARD_LEAD_S = 0.25
+"""Seconds before the platform's deadline at which what was recorded so far is delivered."""
+LAST_WORDS_S = 0.08
+"""Seconds of these that are left for writing down what could not be delivered."""
 FORK_WAIT_S = 5.0
 """Seconds for which a fork waits for the warm-up, whose import locks a child could not release."""
 
@@ -78,6 +86,7 @@ class Tracker(Recorder):
         self._begin_anew()
         _trackers.add(self)
         if config.enabled:
+            install(_last_flush)
             for line in config.problems:
                 warn(line)
             self.report_removed(config.removed)
@@ -103,6 +112,7 @@ class Tracker(Recorder):
             self._gate.shut(ErrorKind.AUTH_FAILURE, "there is no API key", float("inf"))
         self.config.credentials.begin_anew()
         self._courier = Courier(self._loaded_transport, self.config.credentials)
+        self._live: WeakSet[Buffer] = WeakSet()
 
     def _where(self) -> tuple[Tracker, Scope | None]:
         scope = current.get()
@@ -110,9 +120,11 @@ class Tracker(Recorder):
 
     # ── what scopes and recorders ask for ──────────────────────────────────────────────────────
 
-    def new_buffer(self) -> Buffer:
-        """A buffer for an invocation that begins."""
-        return Buffer(self.config.max_queue_size)
+    def new_buffer(self, identity: str | None = None) -> Buffer:
+        """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
+        buffer = Buffer(self.config.max_queue_size, identity=identity)
+        self._live.add(buffer)
+        return buffer
 
     def send_early(self, buffer: Buffer) -> None:
         """Have full batches of ``buffer`` leave in the background."""
@@ -120,7 +132,7 @@ class Tracker(Recorder):
         if events:
             with self._shipping:
                 shipment = self._shipment_of(buffer)
-            shipment.add(self._sealed(events))
+            shipment.add(self._sealed(events, buffer))
 
     def conclude(self, transaction: Buffer, *, discard: bool) -> None:
         """End a transaction: its events are forgotten, or go to the buffer around it."""
@@ -202,23 +214,55 @@ class Tracker(Recorder):
             raise cancelled
         return outcome
 
+    def watch(self, buffer: Buffer, remaining_s: Callable[[], float]) -> int | None:
+        """Have what ``buffer`` holds delivered shortly before the platform kills the function."""
+        lead_s = remaining_s() - GUARD_LEAD_S
+        if lead_s <= 0:
+            return None
+        rescue = partial(self._rescue, buffer, remaining_s)
+        return guard.watch(time.monotonic() + lead_s, partial(self._workers.submit, rescue))
+
+    def _rescue(self, buffer: Buffer, remaining_s: Callable[[], float]) -> None:
+        """Deliver what was recorded so far, while the handler still runs."""
+        try:
+            budget = Budget(remaining_s() - LAST_WORDS_S, self._clock)
+            events = buffer.take()
+            if not events and buffer.shipment is None:
+                return
+            with self._shipping:
+                shipment = self._shipment_of(buffer)
+            shipment.add(self._sealed(events, buffer))
+            shipment.wait(budget)
+            with self._shipping:
+                if buffer.shipment is not shipment:
+                    return  # The handler has returned after all: its own flush accounts for it.
+                buffer.shipment = None
+            self._concluded(shipment, budget)
+        except Exception as fault:
+            report_fault("flushing before the deadline", fault)
+
     def _ship(self, buffer: Buffer, last: bool) -> Shipment | None:
         """Put everything on its way that this flush has to account for."""
         events = buffer.take_last() if last else buffer.take()
         refused = buffer.take_refused()
+        strays: list[Event] = []
         if buffer is not self.strays:
             strays = self.strays.take()
             self.strays.count(-len(strays))
             buffer.count(len(strays))
-            events += strays
             refused += self.strays.take_refused()
-        if not events and not refused and buffer.shipment is None:
+        if not events and not strays and not refused and buffer.shipment is None:
             return None
         with self._shipping:
             shipment = self._shipment_of(buffer)
             buffer.shipment = None
         shipment.refused(refused)
-        shipment.add(self._sealed(events))
+        if buffer.is_idempotent:
+            # Stray events would change a batch that a retry is to seal alike.
+            shipment.add(self._sealed(strays, self.strays))
+        else:
+            events += strays
+        shipment.add(self._sealed(events, buffer))
         return shipment
 
     def _shipment_of(self, buffer: Buffer) -> Shipment:
@@ -236,11 +280,17 @@ class Tracker(Recorder):
             )
         return buffer.shipment
 
-    def _sealed(self, events: list[Event]) -> Iterator[Batch]:
-        return seal(events, max_bytes=self.config.max_payload_bytes, compress=self.config.compress)
+    def _sealed(self, events: list[Event], buffer: Buffer) -> Iterator[Batch]:
+        return seal(
+            events,
+            max_bytes=self.config.max_payload_bytes,
+            compress=self.config.compress,
+            make_id=_derived_batch_id if buffer.is_idempotent else None,
+        )
 
     def _concluded(self, shipment: Shipment, budget: Budget) -> Outcome:
         outcome, errors = shipment.close(budget)
+        outcome.backlog = self.backlog.events
         self.redeliver()
         for error in errors:
             self._report(error)
@@ -269,7 +319,7 @@ class Tracker(Recorder):
     def _drain(self) -> None:
         """Send the backlog, oldest first, until it is empty or an attempt fails."""
         try:
-            while (batch := self.backlog.oldest()) is not None:
+            while (batch := self.backlog.oldest(self._is_under_way)) is not None:
                 # After a failure the kept connections are not to be trusted.
                 fate = self._courier.send(batch, fresh=self._gate.is_shut)
                 if not fate.is_settled and fate.halves is None:
@@ -280,6 +330,11 @@ class Tracker(Recorder):
             report_fault("redelivering", fault)
         finally:
             self._gate.end_probe()
+
+    def _is_under_way(self, batch_id: str) -> bool:
+        """Whether a POST that nobody waits for has only just begun: its answer may yet come."""
+        began_at = self._courier.under_way.get(batch_id)
+        return began_at is not None and self._clock() - began_at < FIRST_HOLD_S
 
     def _note_late(self, batch: Batch, fate: Fate) -> None:
         """An answer came for a batch that had been given up."""
@@ -296,7 +351,10 @@ class Tracker(Recorder):
                 self._report(error)
 
     def _keep(self, batch: Batch, fate: Fate) -> None:
-        pushed_out = self.backlog.put(batch, fate.reason)
+        self._put(batch, fate.reason)
+
+    def _put(self, batch: Batch, reason: ErrorKind) -> None:
+        pushed_out = self.backlog.put(batch, reason)
         if pushed_out:
             ids = [event_id for batch in pushed_out for event_id in batch.event_ids]
             text = f"the backlog is full: its oldest {len(ids)} events were dropped"
@@ -310,7 +368,7 @@ class Tracker(Recorder):
         self.strays.adopt(strays.take_last())
         backlog, other.backlog = other.backlog, self.backlog
         for batch in backlog.drain():
-            self.backlog.put(batch, ErrorKind.TIMEOUT)
+            self._put(batch, ErrorKind.TIMEOUT)
 
     def _loaded_transport(self) -> Transport:
         """The transport; its first use imports requests, which is why it waits until here."""
@@ -342,6 +400,18 @@ class Tracker(Recorder):
             if self.config.debug:
                 debug(f"warm-up failed: {type(fault).__name__}")
 
+    def last_flush(self, budget: Budget) -> None:
+        """Try once more to deliver everything, since the process is about to end."""
+        for buffer in (self.strays, *self._live):
+            self.deliver(buffer, budget.remaining())
+        if self.config.credentials.are_missing:
+            return
+        # One more attempt for what is kept, however lately the last one failed.
+        self._gate.opened()
+        self.redeliver()
+        while len(self.backlog) and budget.remaining() and not self._gate.is_shut:
+            time.sleep(min(0.005, budget.remaining()))
+
     def before_fork(self) -> None:
         """Let the warm-up finish, since a child could not release the import locks it holds."""
         if self._warm_up is not None:
@@ -350,6 +420,20 @@ class Tracker(Recorder):
     def after_fork(self) -> None:
         """In a child: what was recorded before is the parent's to deliver."""
         self._begin_anew()
+
+
+def _last_flush(limit_s: float) -> None:
+    budget = Budget(limit_s)
+    for tracker in list(_trackers):
+        try:
+            tracker.last_flush(budget)
+        except Exception as fault:
+            report_fault("the last flush", fault)
+
+
+def _derived_batch_id(event_ids: Sequence[str]) -> str:
+    # Sorted, since threads may record the same events in another order the next time.
+    return derived_id(*sorted(event_ids))
 
 
 def _before_fork() -> None:

@@ -6,7 +6,7 @@ import json
 import zlib
 
 from ._event import iso_time
-from ._ids import new_id
+from ._ids import derived_id, new_id
 from ._version import __version__
 
 TYPE_CHECKING = False
@@ -65,7 +65,7 @@ def seal(
     *,
     max_bytes: int = MAX_BYTES,
     compress: bool = True,
-    make_id: Callable[[], str] = new_id,
+    make_id: Callable[[Sequence[str]], str] | None = None,
 ) -> Iterator[Batch]:
     """Batches of ``events`` in their order, each within the server's bounds.
 
@@ -73,17 +73,20 @@ def seal(
         events: Checked events, in the order of recording.
         max_bytes: Bytes of JSON for one batch; a single event that is larger travels alone.
         compress: Whether bodies from :data:`COMPRESS_FROM` bytes on are gzipped.
-        make_id: Gives each batch its id.
+        make_id: Gives a batch its id from the ids of its events. Default: a random one.
     """
+    name = make_id or (lambda _: new_id())
     ids, texts = _write(events)
     start, room = 0, max_bytes - _ENVELOPE
     for at, text in enumerate(texts):
         room -= len(text) + 1
         if at > start and (room < 0 or at - start == MAX_EVENTS):
-            yield _sealed(make_id(), ids[start:at], texts[start:at], __version__, compress)
+            yield _sealed(
+                name(ids[start:at]), ids[start:at], texts[start:at], __version__, compress
+            )
             start, room = at, max_bytes - _ENVELOPE - len(text) - 1
     if texts:
-        yield _sealed(make_id(), ids[start:], texts[start:], __version__, compress)
+        yield _sealed(name(ids[start:]), ids[start:], texts[start:], __version__, compress)
 
 
 def split(batch: Batch) -> tuple[Batch, Batch]:
@@ -92,13 +95,11 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
     Their ids derive from the parent's, so that a replay of the parent splits into the same halves
     and the server recognises each.
     """
-    import uuid  # Hardly ever needed, and dear at import.
-
     texts = _events_of(batch.json())
     middle = len(batch) // 2
     halves = []
     for index, part in enumerate((slice(None, middle), slice(middle, None))):
-        half_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{batch.id}/{index}"))
+        half_id = derived_id(batch.id, str(index))
         ids = batch.event_ids[part]
         halves.append(_sealed(half_id, ids, texts[part], batch.sdk_version, batch.gzipped))
     return halves[0], halves[1]

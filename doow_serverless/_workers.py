@@ -8,6 +8,7 @@ exit however long they hang.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from contextvars import copy_context
 from functools import partial
 
@@ -24,26 +25,32 @@ MAX_IDLE = 8
 
 
 class Workers:
-    """Runs jobs on idle threads, the one that rested shortest first, or else on new ones."""
+    """Runs jobs on idle threads, the one that rested shortest first, or else on new ones.
+
+    Where no more are allowed, jobs wait for a thread in the order of their coming.
+    """
 
     def __init__(self, max_threads: int = MAX_THREADS, max_idle: int = MAX_IDLE) -> None:
         self._max_threads = max_threads
         self._max_idle = max_idle
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
+        self._waiting: deque[Job] = deque()
         self._threads = 0
 
     def submit(self, job: Job) -> bool:
-        """Run ``job`` on another thread; False where no more threads are allowed.
+        """Run ``job`` on another thread; False where the system starts none.
 
         The job must not raise. It runs in a copy of the caller's context, since Vercel's runtime
         tells by a ContextVar to which request a log line belongs.
         """
+        job = partial(copy_context().run, job)
         with self._lock:
             worker = self._idle.pop() if self._idle else None
             if worker is None:
                 if self._threads >= self._max_threads:
-                    return False
+                    self._waiting.append(job)
+                    return True
                 self._threads += 1
         if worker is None:
             return self._start(job)
@@ -66,8 +73,11 @@ class Workers:
             self._threads -= 1
 
     def _rest(self, worker: _Worker) -> bool:
-        """Whether ``worker`` should wait for another job."""
+        """Whether ``worker`` should wait for another job, which it may be given at once."""
         with self._lock:
+            if self._waiting:
+                worker.give(self._waiting.popleft())
+                return True
             if len(self._idle) >= self._max_idle:
                 self._threads -= 1
                 return False
@@ -87,7 +97,7 @@ class _Worker:
         self._job: Job | None = None
 
     def give(self, job: Job) -> None:
-        self._job = partial(copy_context().run, job)
+        self._job = job
         self._given.release()
 
     def run(self) -> None:

@@ -26,6 +26,10 @@ deadlines: list[Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], float] 
 """Where platforms tell the time that is left: each finds, in the arguments of a handler, what gives
 the seconds that remain, or None. Filled by the faces."""
 
+identities: list[Callable[[tuple[Any, ...], dict[str, Any]], str | None]] = []
+"""Where platforms name the work of an invocation: each finds, in the arguments of a handler, an
+identity that stays when the platform does the work again, or None. Filled by the faces."""
+
 
 class Settings:
     """The options of one ``tracked``; see there."""
@@ -38,6 +42,7 @@ class Settings:
         attribution: Mapping[str, Any] | None = None,
         on_exception: str = "flush",
         metric: str | None = None,
+        idempotent: bool = False,
     ) -> None:
         self.removed: list[str] = []
         self.budget_s = None if budget is None else seconds("budget", budget)
@@ -52,6 +57,9 @@ class Settings:
                 f"on_exception must be 'flush' or 'discard', not {show(on_exception)}"
             )
         self.discards = on_exception == "discard"
+        if not isinstance(idempotent, bool):
+            raise ConfigurationError(f"idempotent must be True or False, not {show(idempotent)}")
+        self.idempotent = idempotent
 
 
 def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
@@ -72,13 +80,13 @@ def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> An
     if flags & _COROUTINE:
 
         async def tracked_async(*args: Any, **kwargs: Any) -> Any:
-            async with Visit(tracker(), settings, _deadline(args, kwargs)):
+            async with _visit(tracker(), settings, args, kwargs):
                 return await handler(*args, **kwargs)
 
         return _like(handler, tracked_async)
 
     def tracked(*args: Any, **kwargs: Any) -> Any:
-        with Visit(tracker(), settings, _deadline(args, kwargs)) as visit:
+        with _visit(tracker(), settings, args, kwargs) as visit:
             result = handler(*args, **kwargs)
             if type(result) is not CoroutineType:
                 return result
@@ -94,12 +102,20 @@ async def _await_in(visit: Visit, coroutine: CoroutineType[Any, Any, Any]) -> An
         return await coroutine
 
 
-def _deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
+def _visit(
+    tracker: Tracker, settings: Settings, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Visit:
+    remaining_s = _first(deadlines, args, kwargs)
+    identity = _first(identities, args, kwargs) if settings.idempotent else None
+    return Visit(tracker, settings, remaining_s, identity)
+
+
+def _first(finders: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
-        found = (find(args, kwargs) for find in deadlines)
-        return next((remaining_s for remaining_s in found if remaining_s is not None), None)
+        found = (find(args, kwargs) for find in finders)
+        return next((value for value in found if value is not None), None)
     except Exception as fault:
-        report_fault("looking for the deadline", fault)
+        report_fault("looking at the arguments of the handler", fault)
         return None
 
 

@@ -28,19 +28,50 @@ def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[],
     for argument in (*args, *kwargs.values()):
         if isinstance(argument, _PLAIN):
             continue
-        millis = _clock_of(argument) or _clock_of(getattr(argument, "lambda_context", None))
+        millis = _clock_of(argument)
         if millis is not None:
             return partial(_seconds, millis)
     return None
 
 
-def _clock_of(context: object) -> Callable[[], float] | None:
+def find_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """What stays the same when Lambda does the work of an invocation again.
+
+    The ids of the messages or stream records where the event holds some, since those come again in
+    another invocation; else the request id, which Lambda keeps when it retries an asynchronous
+    invocation (https://docs.aws.amazon.com/lambda/latest/dg/invocation-retries.html).
+    """
+    arguments = (*args, *kwargs.values())
+    for argument in arguments:
+        records = argument.get("Records") if isinstance(argument, dict) else None
+        if isinstance(records, list) and records:
+            ids = [_record_id(record) for record in records]
+            if all(ids):
+                return "records:" + ",".join(sorted(ids))
+    for argument in arguments:
+        context = getattr(argument, "lambda_context", argument)
+        request_id = getattr(context, "aws_request_id", None)
+        if isinstance(request_id, str) and request_id:
+            return f"request:{request_id}"
+    return None
+
+
+def _record_id(record: Any) -> str:
+    """The id of an SQS message (``messageId``) or of a stream record (``eventID``)."""
+    found = record.get("messageId") or record.get("eventID") if isinstance(record, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _clock_of(argument: Any) -> Callable[[], float] | None:
     try:
-        millis = getattr(context, "get_remaining_time_in_millis", None)
-        # A stand-in of a test may answer to any name: only a number is a time.
-        return millis if callable(millis) and type(millis()) in (int, float) else None
+        for context in (argument, getattr(argument, "lambda_context", None)):
+            millis = getattr(context, "get_remaining_time_in_millis", None)
+            # A stand-in of a test may answer to any name: only a number is a time.
+            if callable(millis) and type(millis()) in (int, float):
+                return millis  # type: ignore[no-any-return]  # it has just been called
     except Exception:
-        return None  # Whatever it is, it is no context of Lambda's.
+        pass  # Whatever it is, it is no context of Lambda's.
+    return None
 
 
 def _seconds(millis: Callable[[], float]) -> float:

@@ -1,22 +1,159 @@
-"""Fixtures for the tests of users: ``pytest_plugins = ["doow_serverless.testing"]``."""
+"""What users test with: a transport in memory, and fixtures for pytest.
+
+``pytest_plugins = ["doow_serverless.testing"]`` in a ``conftest.py`` brings the fixtures
+:func:`doow_events` and :func:`doow_ingest`. :class:`MemoryTransport` works without pytest.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from contextlib import suppress
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
-import pytest
+from . import _default
+from ._answers import Answer, TransportFault, Verdict, judge, rejections
+from ._tracker import Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import TypeAlias
 
     from doow_serverless.local import Ingest
 
+    from ._wire import Batch
 
-@pytest.fixture
-def doow_ingest() -> Iterator[Ingest]:
-    """A local ingest that runs for the time of one test; give ``doow_ingest.url`` as endpoint."""
-    # Imported when it is used: the other fixtures need nothing of the extra "local".
-    from doow_serverless.local import Ingest
+    Scripted: TypeAlias = int | Answer | TransportFault
 
-    with Ingest() as ingest:
-        yield ingest
+__all__ = ["Answer", "MemoryTransport", "TransportFault", "rejecting"]
+
+LICENSE_ID = "lic_test"
+"""The license of events that name none, under the fixture :func:`doow_events`."""
+
+
+class MemoryTransport:
+    """Takes batches instead of Doow, for ``Tracker(transport=…)`` and ``configure(transport=…)``.
+
+    It accepts everything unless told otherwise::
+
+        MemoryTransport()
+        MemoryTransport([503, TransportFault(ErrorKind.TIMEOUT, "silent")])  # then accepts
+        MemoryTransport([rejecting({"evt_1": "unknown metric"})])
+        MemoryTransport(lambda batch: 413 if len(batch) > 10 else 202)
+
+    Args:
+        answers: What to answer, POST by POST and 202 from then on, or a function of the batch that
+            says so, from whatever thread: an HTTP status, an `Answer`, or a `TransportFault`, which
+            stands for a connection on which nothing arrived.
+
+    Attributes:
+        batches: The batch of each POST, in their order, whatever was answered. Its ``event_ids``
+            tell which events it holds, its ``json()`` what was sent.
+        events: The events that were accepted, decoded, in their order. As at the server, a batch
+            that arrives once more counts once.
+
+    Not simulated: time, connections, and whether the key is known.
+    """
+
+    def __init__(
+        self, answers: Callable[[Batch], Scripted] | Iterable[Scripted] | None = None
+    ) -> None:
+        self.batches: list[Batch] = []
+        self.events: list[dict[str, Any]] = []
+        self._lock = Lock()
+        self._seen: set[str] = set()
+        if callable(answers):
+            self._answer = answers
+        else:
+            self._script = iter(() if answers is None else answers)
+            self._answer = self._next
+
+    def __repr__(self) -> str:
+        return f"MemoryTransport({len(self.batches)} batches, {len(self.events)} events)"
+
+    def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:  # noqa: ARG002
+        """Take ``batch``, and answer as the script says."""
+        with self._lock:
+            self.batches.append(batch)
+        scripted = self._answer(batch)  # Not under the lock: a function may take its time.
+        if isinstance(scripted, TransportFault):
+            raise scripted
+        answer = Answer(scripted, {}, b"{}") if isinstance(scripted, int) else scripted
+        if judge(answer) in (Verdict.ACCEPTED, Verdict.PARTIAL):
+            with self._lock:
+                self._record(batch, answer)
+        return answer
+
+    def _next(self, _: Batch) -> Scripted:
+        with self._lock:
+            return next(self._script, 202)
+
+    def _record(self, batch: Batch, answer: Answer) -> None:
+        if batch.id in self._seen:
+            return
+        self._seen.add(batch.id)
+        rejected = {one for one, _ in rejections(answer, batch.event_ids)}
+        events = json.loads(batch.json())["events"]
+        self.events += (event for event in events if event["event_id"] not in rejected)
+
+    def has_idle(self) -> bool:
+        """No connection is kept that might have died."""
+        return False
+
+    def reap(self) -> None:
+        """Nothing hangs here."""
+
+    def connect(self, api_key: str) -> None:
+        """There is nothing to connect to."""
+
+
+def rejecting(reasons: Mapping[str, str]) -> Answer:
+    """An answer (207) that accepts a batch without the events of these ids, for these reasons."""
+    listed = [{"event_id": event_id, "reason": reason} for event_id, reason in reasons.items()]
+    said = {"rejected": len(listed), "rejections": listed}
+    return Answer(207, {"content-type": "application/json"}, json.dumps(said).encode())
+
+
+with suppress(ModuleNotFoundError):  # Without pytest there are no fixtures to make.
+    import pytest
+
+    @pytest.fixture
+    def doow_events() -> Iterator[MemoryTransport]:
+        """What the functions of the package deliver in one test, as a :class:`MemoryTransport`.
+
+        The default tracker is another for the time of the test: it is strict, so that a bad event
+        raises where it is recorded; events that name no license get ``lic_test``; and it neither
+        reads the environment nor touches the network. A test that calls ``configure`` replaces it.
+
+        ::
+
+            def test_tokens_are_metered(doow_events):
+                handler({"prompt": "…"}, None)
+                (event,) = doow_events.events
+                assert event["measurements"] == [{"metric_name": "tokens", "quantity": 812}]
+        """
+        transport = MemoryTransport()
+        tracker = Tracker(
+            "dk_" + "0" * 64,
+            transport=transport,
+            license_id=LICENSE_ID,
+            strict=True,
+            warm_up=False,
+            environ={},
+        )
+        with _default._making:
+            earlier, _default._tracker = _default._tracker, tracker
+        try:
+            yield transport
+        finally:
+            with _default._making:
+                _default._tracker = earlier
+
+    @pytest.fixture
+    def doow_ingest() -> Iterator[Ingest]:
+        """A local ingest that runs for one test; give ``doow_ingest.url`` as endpoint."""
+        # Imported when it is used: the other fixtures need nothing of the extra "local".
+        from doow_serverless.local import Ingest
+
+        with Ingest() as ingest:
+            yield ingest

@@ -1,0 +1,69 @@
+"""The end of the process: one last bounded flush, at SIGTERM and when the interpreter exits.
+
+Lambda sends SIGTERM only where an extension is registered; Azure kills its workers outright; Vercel
+sends it, and does not let the interpreter exit in an orderly way, so that only the signal is heard.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+SIGTERM_LIMIT_S = 0.25
+"""Seconds for the last flush at SIGTERM: Lambda grants 300 ms, Vercel 500 ms."""
+EXIT_LIMIT_S = 2.0
+"""Seconds for the last flush when the interpreter exits."""
+
+_last_flush: Callable[[float], None] | None = None
+_earlier: Any = None
+
+
+def install(last_flush: Callable[[float], None]) -> None:
+    """Have ``last_flush`` called, with the seconds it may take, when the process ends.
+
+    Once for the process. A handler of SIGTERM that is there already runs afterwards; one that the
+    application sets later replaces ours.
+    """
+    global _last_flush, _earlier
+    if _last_flush is not None:
+        return
+    _last_flush = last_flush
+    atexit.register(_flush_within, EXIT_LIMIT_S)
+    if threading.current_thread() is threading.main_thread():
+        _earlier = signal.getsignal(signal.SIGTERM)
+        # None is a handler that C code has set, which could not be called on.
+        if _earlier not in (None, signal.SIG_IGN):
+            with suppress(ValueError):  # Not the main interpreter.
+                signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _flush_within(limit_s: float) -> None:
+    # On a thread of its own: the signal may have come while this one holds a lock that is needed.
+    flushing = threading.Thread(target=_flush, args=(limit_s,), name="doow-last", daemon=True)
+    with suppress(RuntimeError):  # Some versions start no threads at this stage.
+        flushing.start()
+        flushing.join(limit_s + 0.05)
+
+
+def _flush(limit_s: float) -> None:
+    if _last_flush is not None:
+        _last_flush(limit_s)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    _flush_within(SIGTERM_LIMIT_S)
+    if callable(_earlier):
+        _earlier(number, frame)
+    else:
+        # The default ends the process, and tells its parent that it was this signal.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
