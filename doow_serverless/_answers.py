@@ -136,7 +136,7 @@ def rejections(answer: Answer, event_ids: Sequence[str]) -> list[tuple[str, str]
     }
     found = [(event_id, reasons[event_id]) for event_id in event_ids if event_id in reasons]
     if isinstance(counted, int) and not isinstance(counted, bool):
-        missing = min(counted, len(event_ids)) - len(found)
+        missing = max(0, min(counted, len(event_ids)) - len(found))
         found += [("?", "the server did not say which event, nor why")] * missing
     return found
 

@@ -59,7 +59,7 @@ class Backlog:
             besides: Says of a batch id whether to pass that batch over.
         """
         with self._lock:
-            return next((one for id, one in self._batches.items() if not besides(id)), None)
+            return next((one for one in self._batches.values() if not besides(one.id)), None)
 
     def remove(self, batch_id: str) -> bool:
         """Forget a batch that is settled; False where it was not here (any more)."""

@@ -50,6 +50,11 @@ class Config:
         max_backlog_bytes: Compressed bytes that the backlog may hold.
         max_payload_bytes: Bytes of JSON in one POST, before compression.
         disable_compression: True sends plain JSON.
+        dead_letter: Where to write down batches that are not delivered when their invocation
+            returns: ``"log"`` (standard output), a directory, or ``"off"``.
+            ``DOOW_TRACK_DEAD_LETTER``.
+        journal: True keeps recorded events in a file until they are settled, under the temporary
+            folder, or in the directory given, for the next process to recover after a crash.
         on_error: Receives a :class:`~doow_serverless.errors.DoowError` for events that were
             refused or not delivered, on the thread that noticed.
         on_flush: Receives the :class:`Outcome` of every flush that had events.
@@ -80,6 +85,8 @@ class Config:
         max_backlog_bytes: int = 16 * 1024 * 1024,
         max_payload_bytes: int = MAX_BYTES,
         disable_compression: bool = False,
+        dead_letter: str | os.PathLike[str] = "log",
+        journal: bool | str | os.PathLike[str] = False,
         on_error: Callable[[DoowError], object] | None = None,
         on_flush: Callable[[Outcome], object] | None = None,
         environ: Mapping[str, str] | None = None,
@@ -121,6 +128,10 @@ class Config:
                 f"not {max_payload_bytes}"
             )
         self.compress = not _bool("disable_compression", disable_compression)
+        self.dead_letter = self._first(
+            "DOOW_TRACK_DEAD_LETTER", _place, _place("dead_letter", dead_letter)
+        )
+        self.journal = journal if isinstance(journal, bool) else _place("journal", journal)
         self.on_error = _callable("on_error", on_error)
         self.on_flush = _callable("on_flush", on_flush)
         self.ca_bundle = (
@@ -229,6 +240,16 @@ def _count(name: str, value: Any) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigurationError(f"{name} must be a whole number from 1 up, not {show(value)}")
     return number
+
+
+def _place(name: str, value: Any) -> str:
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        path = ""
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise ConfigurationError(f"{name} must be the path of a directory, not {show(value)}")
+    return path
 
 
 def _callable(name: str, value: Any) -> Any:

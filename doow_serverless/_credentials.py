@@ -37,7 +37,8 @@ class Credentials:
 
     def begin_anew(self) -> None:
         """Forget who holds the lock: a forked child has none of those threads."""
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Held while the key is fetched."""
 
     def __repr__(self) -> str:
         return f"Credentials({'dk_…' if self._key else None}, {self._variable!r})"
@@ -54,7 +55,7 @@ class Credentials:
             DoowError: There is none, or it cannot be fetched.
         """
         if self._key is None:
-            with self._lock:
+            with self.lock:
                 if self._key is None:
                     self._key = self._fetch(anew=False)
         return self._key
@@ -65,7 +66,7 @@ class Credentials:
         Raises:
             DoowError: It cannot be fetched.
         """
-        with self._lock:
+        with self.lock:
             if self._key == refused and self._variable is not None:
                 self._key = self._fetch(anew=True)
             return self._key != refused

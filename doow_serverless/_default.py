@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from ._faults import report_fault
@@ -44,6 +45,16 @@ def _from_environment() -> Tracker:
         # No environment makes it raise; but if one did, no handler may hear of it.
         report_fault("reading the environment", fault)
         return Tracker(enabled=False, environ={})
+
+
+def _begin_anew() -> None:
+    """In a forked child, forget who was making a tracker: that thread is not here."""
+    global _making
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork.
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def configure(api_key: str | None = None, **options: Any) -> Tracker:

@@ -133,7 +133,10 @@ class Courier:
 
     def is_kept(self) -> bool:
         """Whether the next attempt goes out on a kept connection, which may have died."""
-        return self._transport().has_idle()
+        try:
+            return self._transport().has_idle()
+        except Exception:
+            return False  # Sending meets the same trouble, and says so.
 
     def send(self, batch: Batch, *, fresh: bool = False) -> Fate:
         """POST ``batch``, on a new connection if ``fresh``. Never raises an Exception."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from itertools import count
 from time import monotonic
 
@@ -19,10 +20,12 @@ class Guard:
     forgotten leaves it asleep: so an invocation that ends in time costs two entries of a dict.
     """
 
+    # Not begun anew in a forked child, whose invocations forget the numbers they had in the parent.
+    _numbers = count()
+
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._watched: dict[int, tuple[float, Callable[[], object]]] = {}
-        self._numbers = count()
         self._sleeps_until = float("inf")
         self._thread: threading.Thread | None = None
 
@@ -35,8 +38,10 @@ class Guard:
             number = next(self._numbers)
             self._watched[number] = (at, call)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="doow-guard", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="doow-guard", daemon=True)
+                with suppress(RuntimeError):  # No more threads: the next deadline tries again.
+                    thread.start()
+                    self._thread = thread
             elif at < self._sleeps_until:
                 self._changed.notify()
             return number
@@ -52,15 +57,18 @@ class Guard:
 
     def _wait_for_due(self) -> list[Callable[[], object]]:
         with self._changed:
-            earliest = min((at for at, _ in self._watched.values()), default=float("inf"))
+            # Copies, made in one step: what is forgotten vanishes at any time, without the lock.
+            earliest = min((at for at, _ in list(self._watched.values())), default=float("inf"))
             now = monotonic()
             if earliest > now:
                 self._sleeps_until = earliest
                 self._changed.wait(min(earliest - now, threading.TIMEOUT_MAX))
                 self._sleeps_until = float("-inf")
             now = monotonic()
-            due = [number for number, (at, _) in self._watched.items() if at <= now]
-            return [self._watched.pop(number)[1] for number in due]
+            due = [
+                (number, call) for number, (at, call) in list(self._watched.items()) if at <= now
+            ]
+            return [call for number, call in due if self._watched.pop(number, None) is not None]
 
 
 guard = Guard()

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    # The function, since several may do their own work on the same message; and the work.
+    Identity: TypeAlias = tuple[str, str]
+
 
 def new_id() -> str:
     """A UUID of version 4 (RFC 9562), without the import of the module uuid.
@@ -31,14 +38,17 @@ class DerivedIds:
     order its threads record them, and others differently.
     """
 
-    __slots__ = ("_identity", "_seen")
+    __slots__ = ("_identity", "_seen", "function")
 
-    def __init__(self, identity: str) -> None:
-        self._identity = identity
+    def __init__(self, function: str, work: str) -> None:
+        self.function = function
+        # Short, however many records it names: it goes into every id.
+        self._identity = derived_id(function, work)
         self._seen: dict[str, int] = {}
 
     def next(self, said: str) -> str:
         """The id of the next event that says ``said``."""
-        earlier = self._seen.get(said, 0)
-        self._seen[said] = earlier + 1
-        return derived_id(self._identity, said, str(earlier))
+        first = derived_id(self._identity, said)
+        earlier = self._seen.get(first, 0)
+        self._seen[first] = earlier + 1
+        return derived_id(first, str(earlier)) if earlier else first

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from ._delivery import Shipment
     from ._event import Defaults, Event, Shape
+    from ._ids import Identity
     from ._tracker import Tracker
 
+_UNNAMED = ""
 _COUNT = tuple(f"{number:02x}" for number in range(256))
 _buffers: WeakSet[Buffer] = WeakSet()
 
@@ -55,7 +57,7 @@ class Buffer:
     )
 
     def __init__(
-        self, bound: int, parent: Buffer | None = None, identity: str | None = None
+        self, bound: int, parent: Buffer | None = None, identity: Identity | None = None
     ) -> None:
         self._bound = bound
         self.parent = parent
@@ -65,7 +67,7 @@ class Buffer:
         self.is_closed = False
         self._derived: DerivedIds | None = None
         if identity is not None:
-            self._derived = DerivedIds(identity)
+            self._derived = DerivedIds(*identity)
         elif parent is not None:
             self._derived = parent._derived
         self._begin_anew()
@@ -93,13 +95,20 @@ class Buffer:
         """Whether the ids of its events derive from what identifies their work."""
         return self._derived is not None
 
+    @property
+    def is_own_work(self) -> bool:
+        """Whether this is a transaction around work that may be done again apart from the rest."""
+        return self.parent is not None and self._derived is not self.parent._derived
+
     def transaction(self, identity: str | None = None) -> Buffer:
         """A buffer whose events come here only if it is committed.
 
         Its own ``identity`` counts only where this one has one, too: where the ids of events are
         to derive from their work at all.
         """
-        return Buffer(self._bound, self, identity if self.is_idempotent else None)
+        if identity is None or self._derived is None:
+            return Buffer(self._bound, self)
+        return Buffer(self._bound, self, (self._derived.function, identity))
 
     def open(self) -> Buffer | None:
         """This buffer, or the nearest around it that still accepts events."""
@@ -126,13 +135,18 @@ class Buffer:
                 return 0
             root.in_hand += 1
             if event_id is None:
-                if self._derived is not None:
-                    said = f"{shape.before}{quantity}{shape.after}{metadata}"
-                    event_id = self._derived.next(said)
-                else:
-                    event_id = next(root._ids, None) or root._begin_series()
+                event_id = self._new_id(shape, quantity, metadata)
             self._events.append((event_id, time, shape, quantity, metadata))
             return len(self._events)
+
+    def _new_id(self, shape: Shape, quantity: float | str, metadata: str | None) -> str:
+        if self._derived is None:
+            return next(self.root._ids, None) or self.root._begin_series()
+        if self.parent is not None and not self.is_own_work:
+            # Named once it is adopted: what a transaction discards must not count, since the
+            # transaction may succeed at once when the work is done again.
+            return _UNNAMED
+        return self._derived.next(f"{shape.before}{quantity}{shape.after}{metadata}")
 
     def take(self, at_least: int = 1) -> list[Event]:
         """All events that wait, if they are ``at_least`` so many; they stay in hand."""
@@ -161,7 +175,10 @@ class Buffer:
             if self.is_closed:
                 return False
             self.root.in_hand += len(events)
-            self._events += events
+            self._events += [
+                event if event[0] != _UNNAMED else (self._new_id(*event[2:]), *event[1:])
+                for event in events
+            ]
             return True
 
     def count(self, events: int) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._ids import Identity
     from ._invocation import Buffer
     from ._tracker import Tracker
     from ._wrap import Settings
@@ -42,7 +43,7 @@ class Visit:
         tracker: The tracker to record with.
         settings: The options of the wrapper.
         remaining_s: Gives the seconds until the platform's deadline, where there is one.
-        identity: What the platform calls the invocation, also when it is retried, where it does.
+        identity: What the platform calls the function and its work, also when it is done again.
     """
 
     __slots__ = (
@@ -62,7 +63,7 @@ class Visit:
         tracker: Tracker,
         settings: Settings,
         remaining_s: Callable[[], float] | None = None,
-        identity: str | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self._tracker = tracker
         self._settings = settings

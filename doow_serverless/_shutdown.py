@@ -25,6 +25,7 @@ EXIT_LIMIT_S = 2.0
 
 _last_flush: Callable[[float], None] | None = None
 _earlier: Any = None
+_is_listening = False
 
 
 def install(last_flush: Callable[[float], None]) -> None:
@@ -33,12 +34,13 @@ def install(last_flush: Callable[[float], None]) -> None:
     Once for the process. A handler of SIGTERM that is there already runs afterwards; one that the
     application sets later replaces ours.
     """
-    global _last_flush, _earlier
-    if _last_flush is not None:
-        return
-    _last_flush = last_flush
-    atexit.register(_flush_within, EXIT_LIMIT_S)
-    if threading.current_thread() is threading.main_thread():
+    global _last_flush, _earlier, _is_listening
+    if _last_flush is None:
+        _last_flush = last_flush
+        atexit.register(_flush_at_exit)
+    # Only the main thread may set a handler: where another comes first, the next time counts.
+    if not _is_listening and threading.current_thread() is threading.main_thread():
+        _is_listening = True
         _earlier = signal.getsignal(signal.SIGTERM)
         # None is a handler that C code has set, which could not be called on.
         if _earlier not in (None, signal.SIG_IGN):
@@ -46,12 +48,21 @@ def install(last_flush: Callable[[float], None]) -> None:
                 signal.signal(signal.SIGTERM, _on_sigterm)
 
 
-def _flush_within(limit_s: float) -> None:
+def _flush_at_exit() -> None:
+    if not _flush_within(EXIT_LIMIT_S):
+        # CPython 3.12.0 and 3.12.1 start no threads at this stage. No lock can be held here.
+        _flush(EXIT_LIMIT_S)
+
+
+def _flush_within(limit_s: float) -> bool:
     # On a thread of its own: the signal may have come while this one holds a lock that is needed.
     flushing = threading.Thread(target=_flush, args=(limit_s,), name="doow-last", daemon=True)
-    with suppress(RuntimeError):  # Some versions start no threads at this stage.
+    try:
         flushing.start()
-        flushing.join(limit_s + 0.05)
+    except RuntimeError:
+        return False
+    flushing.join(limit_s + 0.05)
+    return True
 
 
 def _flush(limit_s: float) -> None:

@@ -12,6 +12,7 @@ from weakref import WeakSet
 from ._backlog import Backlog
 from ._budget import Budget
 from ._config import Config
+from ._deadletter import DeadLetters
 from ._delivery import Courier, Shipment
 from ._event import Defaults
 from ._faults import call_hook, debug, report_fault, warn
@@ -29,22 +30,26 @@ from .errors import ConfigurationError, DoowError, ErrorKind, InvalidEvent
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from ._budget import Clock
     from ._delivery import Fate, Transport
     from ._event import Event
+    from ._ids import Identity
     from ._invocation import Scope
     from ._wire import Batch
+
+    T = TypeVar("T")
 
 GUARD_LEAD_S = 0.25
 """Seconds before the platform's deadline at which what was recorded so far is delivered."""
 LAST_WORDS_S = 0.08
 """Seconds of these that are left for writing down what could not be delivered."""
 FORK_WAIT_S = 5.0
-"""Seconds for which a fork waits for the warm-up, whose import locks a child could not release."""
+"""Seconds for which a fork waits for imports by other threads, whose locks stay shut in a child."""
 
 _trackers: WeakSet[Tracker] = WeakSet()
+_forks_are_guarded = False
 
 
 class Tracker(Recorder):
@@ -87,6 +92,7 @@ class Tracker(Recorder):
         _trackers.add(self)
         if config.enabled:
             install(_last_flush)
+            _guard_forks()
             for line in config.problems:
                 warn(line)
             self.report_removed(config.removed)
@@ -102,10 +108,14 @@ class Tracker(Recorder):
     def _begin_anew(self) -> None:
         """Everything that belongs to this process alone: threads, connections, and their locks."""
         self._loading = threading.Lock()
+        self._held: list[threading.Lock] = []
         self._shipping = threading.Lock()
         self._warm_up: threading.Thread | None = None
         self._transport = self._given_transport
-        self.backlog = Backlog(self.config.max_queue_size, self.config.max_backlog_bytes)
+        self._dead_letters = DeadLetters(self.config.dead_letter)
+        self.backlog = Backlog(
+            self.config.max_queue_size, self.config.max_backlog_bytes, self._dead_letters.write
+        )
         self._workers = Workers()
         self._gate = Gate(self._clock)
         if self.config.credentials.are_missing:
@@ -120,7 +130,7 @@ class Tracker(Recorder):
 
     # ── what scopes and recorders ask for ──────────────────────────────────────────────────────
 
-    def new_buffer(self, identity: str | None = None) -> Buffer:
+    def new_buffer(self, identity: Identity | None = None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
         buffer = Buffer(self.config.max_queue_size, identity=identity)
         self._live.add(buffer)
@@ -137,6 +147,14 @@ class Tracker(Recorder):
     def conclude(self, transaction: Buffer, *, discard: bool) -> None:
         """End a transaction: its events are forgotten, or go to the buffer around it."""
         events = transaction.take_last()
+        root = transaction.root
+        if events and not discard and transaction.is_own_work and transaction.parent is root:
+            # Doow knows a batch again, not an event: so what may be done again apart from the rest
+            # travels apart from it, as soon as it is done.
+            with self._shipping:
+                shipment = self._shipment_of(root)
+            shipment.add(self._sealed(events, root))
+            return
         transaction.count(-len(events))
         if discard or not events:
             return
@@ -216,22 +234,28 @@ class Tracker(Recorder):
 
     def watch(self, buffer: Buffer, remaining_s: Callable[[], float]) -> int | None:
         """Have what ``buffer`` holds delivered shortly before the platform kills the function."""
-        lead_s = remaining_s() - GUARD_LEAD_S
-        if lead_s <= 0:
+        try:
+            lead_s = remaining_s() - GUARD_LEAD_S
+        except Exception as fault:
+            report_fault("asking for the deadline", fault)
+            return None
+        if not lead_s > 0:  # Nor where it is not a number.
             return None
         rescue = partial(self._rescue, buffer, remaining_s)
-        return guard.watch(time.monotonic() + lead_s, partial(self._workers.submit, rescue))
+        return guard.watch(time.monotonic() + lead_s, partial(self._begin_rescue, rescue))
+
+    def _begin_rescue(self, rescue: Callable[[], None]) -> None:
+        if not self._workers.submit(rescue):
+            rescue()  # Where there are no more threads nothing is sent either, but written down.
 
     def _rescue(self, buffer: Buffer, remaining_s: Callable[[], float]) -> None:
         """Deliver what was recorded so far, while the handler still runs."""
         try:
             budget = Budget(remaining_s() - LAST_WORDS_S, self._clock)
-            events = buffer.take()
-            if not events and buffer.shipment is None:
+            # Stray events as well, since the process is going to be killed.
+            shipment = self._ship(buffer, last=False, detach=False)
+            if shipment is None:
                 return
-            with self._shipping:
-                shipment = self._shipment_of(buffer)
-            shipment.add(self._sealed(events, buffer))
             shipment.wait(budget)
             with self._shipping:
                 if buffer.shipment is not shipment:
@@ -241,8 +265,11 @@ class Tracker(Recorder):
         except Exception as fault:
             report_fault("flushing before the deadline", fault)
 
-    def _ship(self, buffer: Buffer, last: bool) -> Shipment | None:
-        """Put everything on its way that this flush has to account for."""
+    def _ship(self, buffer: Buffer, last: bool, *, detach: bool = True) -> Shipment | None:
+        """Put everything on its way that this flush has to account for.
+
+        Without ``detach`` a flush that follows accounts for it, too, as long as it is not closed.
+        """
         events = buffer.take_last() if last else buffer.take()
         refused = buffer.take_refused()
         strays: list[Event] = []
@@ -255,7 +282,8 @@ class Tracker(Recorder):
             return None
         with self._shipping:
             shipment = self._shipment_of(buffer)
-            buffer.shipment = None
+            if detach:
+                buffer.shipment = None
         shipment.refused(refused)
         if buffer.is_idempotent:
             # Stray events would change a batch that a retry is to seal alike.
@@ -315,6 +343,7 @@ class Tracker(Recorder):
             transport.reap()
         if len(self.backlog) and self._gate.begin_probe() and not self._workers.submit(self._drain):
             self._gate.end_probe()
+            self._gate.failed(ErrorKind.TIMEOUT, "the system starts no more threads")
 
     def _drain(self) -> None:
         """Send the backlog, oldest first, until it is empty or an attempt fails."""
@@ -366,6 +395,7 @@ class Tracker(Recorder):
         """Take over what ``other`` has not delivered, and will not, now that it is replaced."""
         strays, other.strays = other.strays, self.strays
         self.strays.adopt(strays.take_last())
+        self._dead_letters.succeed(other._dead_letters)
         backlog, other.backlog = other.backlog, self.backlog
         for batch in backlog.drain():
             self._put(batch, ErrorKind.TIMEOUT)
@@ -402,7 +432,7 @@ class Tracker(Recorder):
 
     def last_flush(self, budget: Budget) -> None:
         """Try once more to deliver everything, since the process is about to end."""
-        for buffer in (self.strays, *self._live):
+        for buffer in (self.strays, *_members(self._live)):
             self.deliver(buffer, budget.remaining())
         if self.config.credentials.are_missing:
             return
@@ -413,18 +443,34 @@ class Tracker(Recorder):
             time.sleep(min(0.005, budget.remaining()))
 
     def before_fork(self) -> None:
-        """Let the warm-up finish, since a child could not release the import locks it holds."""
-        if self._warm_up is not None:
-            self._warm_up.join(FORK_WAIT_S)
+        """Let other threads finish what they import, and keep them from it during the fork."""
+        ends_at = time.monotonic() + FORK_WAIT_S
+        self._held = [
+            lock
+            for lock in (self._loading, self.config.credentials.lock)
+            if lock.acquire(timeout=max(0.0, ends_at - time.monotonic()))
+        ]
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        while self._held:
+            self._held.pop().release()
 
     def after_fork(self) -> None:
         """In a child: what was recorded before is the parent's to deliver."""
         self._begin_anew()
 
 
+def _members(weak: WeakSet[T]) -> list[T]:
+    """What ``weak`` holds, also while other threads add to it."""
+    while True:
+        with suppress(RuntimeError):  # It changed meanwhile.
+            return list(weak)
+
+
 def _last_flush(limit_s: float) -> None:
     budget = Budget(limit_s)
-    for tracker in list(_trackers):
+    for tracker in _members(_trackers):
         try:
             tracker.last_flush(budget)
         except Exception as fault:
@@ -441,10 +487,28 @@ def _before_fork() -> None:
         tracker.before_fork()
 
 
+def _guard_forks() -> None:
+    """Have forks wait for imports, once for all trackers."""
+    global _forks_are_guarded
+    if _forks_are_guarded or not hasattr(os, "register_at_fork"):
+        return
+    _forks_are_guarded = True
+    # What is registered last runs first: logging takes its lock for the time of a fork, and the
+    # imports that ours waits for need that lock.
+    import logging  # noqa: F401
+
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+
+
+def _after_fork_in_parent() -> None:
+    for tracker in list(_trackers):
+        tracker.after_fork_in_parent()
+
+
 def _after_fork() -> None:
     for tracker in list(_trackers):
         tracker.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork.
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from ._ids import Identity
     from ._tracker import Tracker
 
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # the CO_ flags of inspect
@@ -26,7 +27,7 @@ deadlines: list[Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], float] 
 """Where platforms tell the time that is left: each finds, in the arguments of a handler, what gives
 the seconds that remain, or None. Filled by the faces."""
 
-identities: list[Callable[[tuple[Any, ...], dict[str, Any]], str | None]] = []
+identities: list[Callable[[tuple[Any, ...], dict[str, Any]], Identity | None]] = []
 """Where platforms name the work of an invocation: each finds, in the arguments of a handler, an
 identity that stays when the platform does the work again, or None. Filled by the faces."""
 

@@ -6,8 +6,10 @@ from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, Protocol
+
+    from ._ids import Identity
 
     class LambdaContext(Protocol):
         """What is used of the context that Lambda passes."""
@@ -34,25 +36,31 @@ def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[],
     return None
 
 
-def find_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """What stays the same when Lambda does the work of an invocation again.
+def find_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identity | None:
+    """The function, and what stays the same when Lambda has it do its work again.
 
-    The ids of the messages or stream records where the event holds some, since those come again in
-    another invocation; else the request id, which Lambda keeps when it retries an asynchronous
-    invocation (https://docs.aws.amazon.com/lambda/latest/dg/invocation-retries.html).
+    That is the ids of the messages or stream records where the event holds some, since those come
+    again in another invocation; else the request id, which Lambda keeps when it retries an
+    asynchronous invocation (https://docs.aws.amazon.com/lambda/latest/dg/invocation-retries.html).
     """
     arguments = (*args, *kwargs.values())
+    contexts = (getattr(argument, "lambda_context", argument) for argument in arguments)
+    for context in contexts:
+        request_id = getattr(context, "aws_request_id", None)
+        if isinstance(request_id, str) and request_id:
+            work = _record_ids(arguments) or f"request:{request_id}"
+            return str(getattr(context, "function_name", "")), work
+    return None
+
+
+def _record_ids(arguments: Iterable[Any]) -> str | None:
     for argument in arguments:
-        records = argument.get("Records") if isinstance(argument, dict) else None
+        # An event may have become one of powertools' data classes, which are mappings.
+        records = argument.get("Records") if hasattr(argument, "get") else None
         if isinstance(records, list) and records:
             ids = [_record_id(record) for record in records]
             if all(ids):
                 return "records:" + ",".join(sorted(ids))
-    for argument in arguments:
-        context = getattr(argument, "lambda_context", argument)
-        request_id = getattr(context, "aws_request_id", None)
-        if isinstance(request_id, str) and request_id:
-            return f"request:{request_id}"
     return None
 
 

@@ -7,7 +7,8 @@ import os
 import sqlite3
 import sys
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from doow_serverless._version import __version__
 
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 #: Well formed and known to nobody: what a local ingest accepts unless it was given keys.
 _LOCAL_KEY = "dk_" + "0" * 64
 _SHOWN_REJECTIONS = 3
+#: The first line keeps click from filling the others up.
+_REPLAY_STATUS = """\b
+Exit status:
+  0    everything was delivered
+  1    something is damaged, incomplete, unreadable or rejected: see the list
+  2    wrong arguments or configuration, or the key is refused
+  3    something was not delivered, since the server was down: replay again
+  130  interrupted
+"""
 
 
 def main() -> None:
@@ -97,6 +107,50 @@ def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
         console.print(f"export DOOW_TRACK_ENDPOINT={server.url}")
         console.print(f"export DOOW_TRACK_API_KEY={key}")
         threading.Event().wait()
+
+
+@commands.command(epilog=_REPLAY_STATUS)
+@click.argument("files", nargs=-1, type=click.Path(exists=True, allow_dash=True, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Only say what would be delivered; needs no key.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Leave out what is older: 2026-11-22T11:33:00Z (UTC unless it says otherwise), or how "
+    "long ago, such as 90m, 2h, 3d.",
+)
+@click.option(
+    "--resume",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep a list of what is delivered in FILE, and leave out what it names.",
+)
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to retry a batch while the server is down. Rate limits are always waited out.",
+)
+def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **options: Any) -> None:
+    """Deliver the dead letters in FILES: logs in any form, gzip too, or directories of them.
+
+    Without FILES, or with -, standard input is read. What was delivered already is not counted
+    again, so that it is safe to replay the same logs twice.
+
+    The key and the endpoint come from the environment: DOOW_TRACK_API_KEY, DOOW_TRACK_ENDPOINT.
+    """
+    from doow_serverless.errors import ConfigurationError
+    from doow_serverless.replay import INTERRUPTED, run
+
+    try:
+        status = run(list(files), since=since, resume=resume, **options)
+    except KeyboardInterrupt:
+        status = INTERRUPTED  # Before it began, or while it summed up.
+    except (ConfigurationError, OSError) as error:
+        raise _Failure(str(error)) from None
+    raise SystemExit(status)
 
 
 def _line(post: Post) -> Text:

@@ -1,0 +1,283 @@
+"""Powertools for AWS Lambda: Event Handler middleware, batch records, metrics of the flushes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import wraps
+from inspect import iscoroutinefunction
+from types import CoroutineType
+
+from ._default import Current
+from ._faults import report_fault
+from ._outcome import Outcome
+from ._scopes import Transaction, Visit
+from ._secrets import show
+from ._wrap import Settings
+from .aws import find_deadline
+from .errors import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+    from aws_lambda_powertools.event_handler import ApiGatewayResolver, Response
+    from aws_lambda_powertools.metrics import EphemeralMetrics
+
+    from ._invocation import Scope
+    from ._tracker import Tracker
+
+    RecordHandler = TypeVar("RecordHandler", bound=Callable[..., Any])
+    Where: TypeAlias = Callable[[], tuple[Tracker, Scope | None]]
+
+__all__ = ["DoowMiddleware", "cloudwatch_metrics", "record_identity", "record_transaction"]
+
+_current = Current()
+
+
+class DoowMiddleware:
+    """Middleware of Event Handler: what a route records is delivered before the resolver returns.
+
+    ::
+
+        app = APIGatewayRestResolver()
+        app.use(middlewares=[DoowMiddleware()])
+
+    For every resolver that takes middleware, for a ``Router``, or for one route
+    (``@app.post("/jobs", middlewares=[…])``). The deadline comes from the Lambda context. Inside
+    ``@doow.tracked``, or another of these, it records into the same buffer, and the outermost
+    delivers, in one POST. The response and exceptions pass untouched.
+
+    Args:
+        budget: Seconds for which the response may be held. Default: that of ``configure``,
+            2 seconds.
+        license_id: The license of events that name none.
+        attribution: Attribution of all events of these routes, under their own.
+        on_exception: ``"flush"`` delivers what was recorded although the route raised;
+            ``"discard"`` forgets it, also where an ``@app.exception_handler`` turns the exception
+            into a response afterwards. A response that a route *returns* is a success, whatever its
+            status.
+        metric: A metric of which one is recorded for each request, those that find no route and
+            the preflights of CORS included where the middleware is the application's.
+        tracker: The tracker to use. Default: the current one.
+
+    Not covered: what runs outside of it, which is middleware that was added before, the validation
+    of requests, and exception handlers. What they record leaves with the next flush, unless
+    ``@doow.tracked`` is around it all. Under ``resolve_async`` Powertools runs this, as all
+    middleware that is no ``async def``, on a thread of its own, so that the loop is never held.
+
+    Raises:
+        ConfigurationError: An option is wrong.
+    """
+
+    # Not derived from Powertools' BaseMiddlewareHandler, whose import brings all of Event Handler,
+    # for which a consumer of messages has no use: what counts there is that this can be called.
+
+    def __init__(
+        self,
+        *,
+        budget: float | None = None,
+        license_id: str | None = None,
+        attribution: Mapping[str, Any] | None = None,
+        on_exception: Literal["flush", "discard"] = "flush",
+        metric: str | None = None,
+        tracker: Tracker | None = None,
+    ) -> None:
+        self._settings = Settings(
+            budget=budget,
+            license_id=license_id,
+            attribution=attribution,
+            on_exception=on_exception,
+            metric=metric,
+        )
+        self._where = _where(tracker)
+        self.__name__ = type(self).__name__  # By which Powertools shows the stack of middleware.
+
+    def __call__(
+        self, app: ApiGatewayResolver, next_middleware: Callable[..., Response[Any]]
+    ) -> Response[Any]:
+        """Run the rest of the middleware and the route, and deliver what they recorded."""
+        tracker, _ = self._where()
+        remaining_s = find_deadline((getattr(app, "lambda_context", None),), {})
+        with Visit(tracker, self._settings, remaining_s):
+            return next_middleware(app)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def record_transaction(record_handler: RecordHandler, /) -> RecordHandler: ...
+    @overload
+    def record_transaction(
+        record_handler: None = None, /, *, tracker: Tracker | None = None
+    ) -> Callable[[RecordHandler], RecordHandler]: ...
+
+
+def record_transaction(record_handler: Any = None, /, *, tracker: Tracker | None = None) -> Any:
+    """Decorate a record handler of batch processing: a transaction for each record.
+
+    A record that fails leaves no events, since its message is delivered again. One that succeeds
+    leaves them; where the Lambda handler is ``tracked(idempotent=True)``, under ids that derive
+    from the record (:func:`record_identity`), and are the same when it is delivered again, in
+    whatever company.
+
+    ::
+
+        @record_transaction
+        def process(record: SQSRecord) -> None:
+            doow.track("documents")
+
+        @doow.tracked(idempotent=True)
+        def handler(event, context):
+            return process_partial_response(event, process, processor, context)
+
+    For a ``def`` under ``BatchProcessor`` and ``SqsFifoPartialProcessor``, and an ``async def``
+    under ``AsyncBatchProcessor``, whose records run at once, each in a transaction of its own. It
+    nests with ``doow.transaction()`` inside.
+
+    Args:
+        record_handler: The handler; given by the decorator syntax.
+        tracker: The tracker to use. Default: the current one.
+
+    Without ``@doow.tracked`` around the Lambda handler the events leave with the next flush,
+    ``doow.flush()`` for one.
+
+    Not guaranteed: that a record counts once which succeeded and is delivered again all the same.
+    Lambda does so when the invocation fails afterwards, and on streams whenever an earlier record
+    of the batch has failed, since it goes on from the first failure
+    (https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html).
+    Doow recognises batches: ``idempotent`` makes it count once if the same records succeed together
+    again, else only the ids of the events tell. Nor is a record known to have failed for another
+    reason than its handler, as where a processor's own ``success_handler`` raises.
+
+    Raises:
+        ConfigurationError: The handler cannot be called.
+    """
+    where = _where(tracker)
+    if record_handler is None:
+        return lambda handler: _in_transaction(handler, where)
+    return _in_transaction(record_handler, where)
+
+
+def _in_transaction(handler: Any, where: Where) -> Any:
+    if not callable(handler):
+        raise ConfigurationError(
+            f"record_transaction() takes a record handler, not {show(handler)}"
+        )
+
+    if iscoroutinefunction(handler):
+
+        @wraps(handler)
+        async def in_transaction_async(*args: Any, **kwargs: Any) -> Any:
+            with Transaction(where, _identity(args, kwargs)):
+                return await handler(*args, **kwargs)
+
+        return in_transaction_async
+
+    @wraps(handler)
+    def in_transaction(*args: Any, **kwargs: Any) -> Any:
+        identity = _identity(args, kwargs)
+        with Transaction(where, identity):
+            result = handler(*args, **kwargs)
+        if type(result) is CoroutineType:
+            # A callable that returns a coroutine, as decorators make them: its body is yet to run.
+            return _await_in(Transaction(where, identity), result)
+        return result
+
+    return in_transaction
+
+
+async def _await_in(transaction: Transaction, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with transaction:
+        return await coroutine
+
+
+def _identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """That of the record, which Powertools passes by name, and a test or a method by position."""
+    try:
+        found = map(record_identity, (*kwargs.values(), *args))
+        return next((identity for identity in found if identity is not None), None)
+    except Exception as fault:
+        report_fault("looking at the record", fault)
+        return None
+
+
+def record_identity(record: object) -> str | None:
+    """What names a record, and names it again when it is delivered again; None if nothing does.
+
+    The message id for SQS; the stream's ARN and the event id for Kinesis (shard and sequence
+    number) and DynamoDB streams; topic, partition and offset for Kafka.
+
+    Args:
+        record: Powertools' data class, a model of its parser, or the dict that Lambda passes.
+
+    Not guaranteed: that a message which a producer sends twice, or which is moved back from a
+    dead-letter queue, keeps its identity, since SQS gives it another.
+    """
+    message_id = _field(record, "messageId")
+    if isinstance(message_id, str) and message_id:
+        return message_id
+    event_id, stream = _field(record, "eventID"), _field(record, "eventSourceARN")
+    if isinstance(event_id, str) and event_id:
+        # Shards are numbered in each stream anew, and so, as far as is promised, are records.
+        return f"{stream}/{event_id}" if isinstance(stream, str) else event_id
+    topic, offset = _field(record, "topic"), _field(record, "offset")
+    if isinstance(topic, str) and isinstance(offset, int):
+        return f"{topic}-{_field(record, 'partition')}/{offset}"
+    return None
+
+
+def _field(record: Any, name: str) -> Any:
+    """A field by the name that Lambda gives it, which data classes and models keep."""
+    return record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
+
+
+def cloudwatch_metrics(
+    namespace: str | None = None, *, service: str | None = None, **dimensions: str
+) -> Callable[[Outcome], None]:
+    """An ``on_flush`` hook that writes CloudWatch metrics of each flush to standard output.
+
+    ::
+
+        doow.configure(on_flush=cloudwatch_metrics("MyApp", service="documents", stage="prod"))
+
+    One line in the embedded metric format for each flush that had something to deliver, with
+    ``EventsAccepted``, ``EventsRejected``, ``EventsUnsent`` and ``BacklogEvents`` (Count), and
+    ``FlushTime`` (Milliseconds). Powertools' own ``Metrics`` are neither flushed nor added to.
+
+    Args:
+        namespace: The namespace. Default: ``POWERTOOLS_METRICS_NAMESPACE``.
+        service: The dimension ``service``. Default: ``POWERTOOLS_SERVICE_NAME``.
+        **dimensions: More dimensions, by their names; at most 28.
+
+    ``POWERTOOLS_METRICS_DISABLED`` silences it where the version of Powertools knows it. Not
+    guaranteed: that the sums tell what became of every event. One that is unsent may be delivered
+    from the backlog later, which is no flush: alarm on ``BacklogEvents`` and ``EventsRejected``.
+
+    Raises:
+        ConfigurationError: There is no namespace, or there are too many dimensions.
+    """
+    # Imported when the hook is made, not while the first flush holds a response.
+    from aws_lambda_powertools.metrics import EphemeralMetrics, SchemaValidationError
+
+    def measured(outcome: Outcome) -> EphemeralMetrics:
+        # Metrics share one state in their class; each of these has its own, on whatever thread.
+        metrics = EphemeralMetrics(namespace=namespace, service=service)
+        for name, value in dimensions.items():
+            metrics.add_dimension(name, value)
+        metrics.add_metric("EventsAccepted", "Count", outcome.accepted)
+        metrics.add_metric("EventsRejected", "Count", len(outcome.rejected))
+        metrics.add_metric("EventsUnsent", "Count", sum(outcome.unsent.values()))
+        metrics.add_metric("FlushTime", "Milliseconds", outcome.elapsed_s * 1000)
+        metrics.add_metric("BacklogEvents", "Count", outcome.backlog)
+        return metrics
+
+    try:
+        measured(Outcome()).serialize_metric_set()
+    except SchemaValidationError as problem:
+        raise ConfigurationError(f"cloudwatch_metrics(): {problem}") from None
+    return lambda outcome: measured(outcome).flush_metrics()
+
+
+def _where(tracker: Tracker | None) -> Where:
+    return (_current if tracker is None else tracker)._where

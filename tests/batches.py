@@ -1,0 +1,46 @@
+"""Sealed batches to test with, as a tracker would have made them."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from doow_serverless._wire import Batch, _sealed
+
+_TIME = "2026-11-22T11:33:00.000Z"
+
+
+def batch(
+    events: int = 1, *, batch_id: str = "", noise: int = 0, compress: bool = True, **fields: Any
+) -> Batch:
+    """A batch that the server accepts.
+
+    Args:
+        events: How many events.
+        batch_id: Its id; one that no other test uses unless given.
+        noise: Characters in each event that do not compress.
+        compress: Whether it is gzipped where it is large enough.
+        **fields: Of every event.
+    """
+    batch_id = batch_id or f"{random.getrandbits(128):032x}"
+    ids = [f"{batch_id}-{number}" for number in range(events)]
+    texts = [
+        json.dumps(
+            {
+                "event_id": event_id,
+                "license_id": "lic_1",
+                "occurred_at": _TIME,
+                "metadata": {"noise": "".join(random.choices("abcdefghijklmnop", k=noise))},
+                "measurements": [{"metric_name": "tokens", "quantity": 1}],
+                **fields,
+            }
+        )
+        for event_id in ids
+    ]
+    return _sealed(batch_id, ids, texts, "0.1.0", compress)
+
+
+def contents(one: Batch) -> tuple[Any, ...]:
+    """A batch as a value to compare."""
+    return one.id, one.event_ids, one.body, one.gzipped, one.sdk_version

@@ -1,0 +1,79 @@
+"""What every test stands on: a clean environment, no fault of ours unnoticed, a key, trackers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from doow_serverless import Tracker, _default
+from tests.network import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_SURROUNDINGS = {
+    "all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy",
+    "curl_ca_bundle", "requests_ca_bundle", "ssl_cert_dir", "ssl_cert_file",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that the developer's shell says about Doow, proxies or certificates counts."""
+    for name in list(os.environ):
+        if name.startswith("DOOW_") or name.lower() in _SURROUNDINGS:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_default_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test configures for itself."""
+    monkeypatch.setattr(_default, "_tracker", None)
+
+
+class _Faults(logging.Handler):
+    """Collects the lines in which the library contains a fault of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if "a fault of doow-serverless itself" in line:
+            self.lines.append(line)
+
+
+@pytest.fixture(autouse=True)
+def contained_faults(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """The faults of ours that were contained: a failure, unless the test is marked ``contains``."""
+    logger = logging.getLogger("doow_serverless")
+    level, faults = logger.level, _Faults()
+    logger.addHandler(faults)
+    yield faults.lines
+    logger.removeHandler(faults)
+    logger.setLevel(level)
+    if request.node.get_closest_marker("contains") is None:
+        assert faults.lines == []
+
+
+@pytest.fixture
+def key() -> str:
+    """An API key of the right form."""
+    return KEY
+
+
+@pytest.fixture
+def new_tracker(key: str) -> Callable[..., Tracker]:
+    """Makes a tracker with a key and a license, as soon as it is warm."""
+
+    def new(endpoint: str | None = None, **options: Any) -> Tracker:
+        tracker = Tracker(key, endpoint=endpoint, **{"license_id": "lic_1", **options})
+        if tracker._warm_up is not None:
+            tracker._warm_up.join()
+        return tracker
+
+    return new

@@ -1,0 +1,91 @@
+"""What an import loads: nothing that only sending needs, and no more than that when disabled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.network import KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAVY = {
+    "asyncio", "aws_lambda_powertools", "azure", "boto3", "certifi", "concurrent",
+    "dataclasses", "email", "http", "inspect", "requests", "socket",
+    "ssl", "starlette", "typing_extensions", "urllib", "urllib3", "uuid",
+}  # fmt: skip
+
+
+def run(script: str, cwd: Path, **environ: str) -> list[str]:
+    """The words that a script prints in a process of its own, where nothing else is imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(script)],
+        cwd=cwd,
+        env={"PATH": "", **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+# What the environment itself loads at the start of Python is not ours.
+LOADED = f"import sys\nbefore = set(sys.modules)\nheavy = {HEAVY}\n"
+SAY = "\nprint(*sorted(name for name in heavy if name in sys.modules and name not in before))"
+DECORATE = """
+import doow_serverless as doow
+
+@doow.tracked
+def handler(event, context):
+    doow.track("tokens", 812, license_id="lic_acme")
+    return "result"
+
+@doow.tracked(budget=0.5, license_id="lic_acme", attribution={"team": "ai"})
+async def async_handler(event, context):
+    return "result"
+"""
+
+
+def test_import_and_decoration_are_light(tmp_path: Path) -> None:
+    """Importing the package and decorating a def and an async def loads nothing heavy."""
+    assert run(LOADED + DECORATE + SAY, tmp_path) == []
+
+
+def test_light_means_light(tmp_path: Path) -> None:
+    """The test above can see what is imported."""
+    assert run(LOADED + "import requests, uuid" + SAY, tmp_path) != []
+
+
+@pytest.mark.parametrize("form", ["first use", "configure"])
+def test_requests_is_imported_on_another_thread(form: str, tmp_path: Path) -> None:
+    """An enabled tracker has requests imported on a thread of its own while the handler runs."""
+    script = f"""
+        import sys, threading
+        class Importer:
+            def find_spec(self, name, path=None, target=None):
+                if name == "requests":
+                    print(threading.current_thread() is threading.main_thread())
+        sys.meta_path.insert(0, Importer())
+        import doow_serverless as doow
+        tracker = doow.configure() if {form!r} == "configure" else doow._default.default()
+        tracker._warm_up.join()
+        print("requests" in sys.modules)
+    """
+    words = run(script, tmp_path, DOOW_TRACK_API_KEY=KEY)
+    assert words == ["False", "True"]
+
+
+def test_disabled_imports_nothing(tmp_path: Path) -> None:
+    """A disabled process runs its handlers and never imports requests, nor starts a thread."""
+    invoke = "\nimport threading\nassert handler({}, None) == 'result'"
+    invoke += "\nassert threading.active_count() == 1"
+    invoke += "\nheavy.discard('urllib')"  # to read the endpoint
+    words = run(LOADED + DECORATE + invoke + SAY, tmp_path, DOOW_TRACK_DISABLED="true")
+    assert words == []

@@ -1,0 +1,165 @@
+"""Connections that are kept between invocations, and have died meanwhile in one way or another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from doow_serverless import Outcome
+from tests.network import ACCEPTED, Peer, Server, accepting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doow_serverless import Tracker
+
+BUDGET_S = 1.0
+
+
+def closed_while_idle(peer: Peer) -> None:
+    """(a) The first connection ends in order after its first answer."""
+    peer.request()
+    peer.send(ACCEPTED)
+    while peer.number and peer.request():
+        peer.send(ACCEPTED)
+
+
+def reset_while_idle(peer: Peer) -> None:
+    """(a) The first connection is reset after its first answer."""
+    peer.request()
+    peer.send(ACCEPTED)
+    if peer.number == 0:
+        time.sleep(0.05)  # Until the answer is read: a reset discards what was not.
+        peer.reset()
+    while peer.request():
+        peer.send(ACCEPTED)
+
+
+def closed_after_reading(peer: Peer) -> None:
+    """(b) The first connection is closed once its second request is read, without an answer."""
+    peer.request()
+    peer.send(ACCEPTED)
+    while peer.request() and peer.number:
+        peer.send(ACCEPTED)
+
+
+def reset_after_reading(peer: Peer) -> None:
+    """(b) The first connection is reset once its second request is read."""
+    peer.request()
+    peer.send(ACCEPTED)
+    while peer.request():
+        if peer.number == 0:
+            peer.reset()
+        peer.send(ACCEPTED)
+
+
+def silently_dead(peer: Peer) -> None:
+    """(c) The first connection swallows all but its first request; new ones work."""
+    peer.request()
+    peer.send(ACCEPTED)
+    while peer.request():
+        if peer.number:
+            peer.send(ACCEPTED)
+
+
+WAYS = [
+    pytest.param(closed_while_idle, 1, 0.1, id="closed-while-idle"),
+    pytest.param(reset_while_idle, 1, 0.1, id="reset-while-idle"),
+    pytest.param(closed_after_reading, 1, 0.1, id="closed-after-reading"),
+    pytest.param(reset_after_reading, 1, 0.1, id="reset-after-reading"),
+    pytest.param(silently_dead, 2, BUDGET_S / 2, id="silently-dead"),
+]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize(("behave", "requests", "within_s"), WAYS)
+def test_dead_connection(
+    behave: Callable[[Peer], None],
+    requests: int,
+    within_s: float,
+    kind: str,
+    new_tracker: Callable[..., Tracker],
+) -> None:
+    """The events arrive within the same invocation, and count once."""
+    outcomes: list[Outcome] = []
+    with Server(behave) as server:
+        tracker = new_tracker(server.url, budget=BUDGET_S, on_flush=outcomes.append)
+
+        @tracker.tracked
+        def handler(event_id: str) -> None:
+            tracker.track("tokens", 3, event_id=event_id)
+
+        @tracker.tracked
+        async def async_handler(event_id: str) -> None:
+            tracker.track("tokens", 3, event_id=event_id)
+
+        def invoke(event_id: str) -> None:
+            if kind == "def":
+                handler(event_id)
+            else:
+                asyncio.run(async_handler(event_id))
+
+        invoke("evt_1")
+        time.sleep(0.1)  # Frozen, in the meantime of which the connection dies.
+        invoke("evt_2")
+        arrived = list(server.requests)
+
+    print(f"{outcomes[1].elapsed_s * 1000:.0f} ms")  # noqa: T201 - pytest -s shows the figures
+    expected = [Outcome(1, requests=1), Outcome(1, requests=requests)]
+    for outcome, limit_s in zip(outcomes, (0.1, within_s), strict=True):
+        assert outcome.elapsed_s < limit_s
+        outcome.elapsed_s = 0.0
+    assert outcomes == expected
+    # A server that knows batches by their id counts each once; under one id come the same bytes.
+    sent = {(request.batch["batch_id"], request.body) for request in arrived}
+    assert len(sent) == len({batch_id for batch_id, _ in sent}) == 2
+    assert {event for request in arrived for event in request.event_ids} == {"evt_1", "evt_2"}
+
+
+def test_all_kept_connections_dead(new_tracker: Callable[..., Tracker]) -> None:
+    """Ten batches arrive within half the budget although all kept connections are silently dead."""
+    frozen = threading.Event()
+    together = threading.Barrier(4)
+
+    def behave(peer: Peer) -> None:
+        born_dead = not frozen.is_set()
+        while peer.request():
+            if not frozen.is_set():
+                together.wait(5)  # So that four connections are needed, and kept.
+            if not (frozen.is_set() and born_dead):
+                peer.send(ACCEPTED)
+
+    outcomes: list[Outcome] = []
+    with Server(behave) as server:
+        # Each event is a batch of its own.
+        tracker = new_tracker(server.url, budget=BUDGET_S, flush_at=1, on_flush=outcomes.append)
+
+        @tracker.tracked
+        def handler(events: int) -> None:
+            for _ in range(events):
+                tracker.track("tokens", 3)
+
+        handler(4)
+        frozen.set()
+        handler(10)
+    assert [(outcome.accepted, outcome.unsent) for outcome in outcomes] == [(4, {}), (10, {})]
+    assert outcomes[1].elapsed_s < BUDGET_S / 2
+
+
+def test_connection_is_kept(new_tracker: Callable[..., Tracker]) -> None:
+    """A hundred invocations in turn share one connection, and each makes one POST."""
+    with Server(accepting) as server:
+        tracker = new_tracker(server.url)
+
+        @tracker.tracked
+        def handler(number: int) -> None:
+            tracker.track("tokens", 3, event_id=f"evt_{number}")
+
+        for number in range(100):
+            handler(number)
+        arrived = [(request.connection, request.event_ids) for request in server.requests]
+    assert arrived == [(0, [f"evt_{number}"]) for number in range(100)]

@@ -1,0 +1,431 @@
+"""Dead letters are written once, whole and soon; nothing about it reaches or holds the handler."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, TextIO
+
+import pytest
+
+from doow_serverless import _deadletter
+from doow_serverless._deadletter import WAIT_S, DeadLetters
+from doow_serverless._records import Assembly, find_records, records_of
+from doow_serverless.errors import ErrorKind
+from tests.batches import batch, contents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from doow_serverless._wire import Batch
+
+WHY = ErrorKind.TIMEOUT
+PLATFORMS_LONGEST = 30_000
+
+
+def read_back(text: str) -> list[tuple[Any, ...]]:
+    """The batches in what was written; nothing must be wrong with any."""
+    assembly = Assembly()
+    letters = [letter for one in find_records(text) if (letter := assembly.add(one))]
+    assert assembly.problems() == []
+    return [contents(letter.batch) for letter in letters]
+
+
+class Pipe:
+    """A pipe that is full, as standard output of a sandbox that nobody empties."""
+
+    def __init__(self) -> None:
+        self._reads, self._writes = os.pipe()
+        os.set_blocking(self._writes, False)
+        self._filling = 0
+        with suppress(BlockingIOError):
+            while True:
+                self._filling += os.write(self._writes, b"." * 4_096)
+        os.set_blocking(self._writes, True)
+        self.stream: TextIO = os.fdopen(self._writes, "w")
+
+    def read(self, lines: int) -> str:
+        """So many lines, as soon as they have come."""
+        text = ""
+        while text.count("\n") < lines:
+            text += os.read(self._reads, 65_536).decode()
+        text, self._filling = text[self._filling :], 0
+        return text
+
+    def close(self) -> None:
+        os.close(self._reads)
+        self.stream.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def timed(write: Callable[[Batch, ErrorKind], None], one: Batch) -> float:
+    began = time.perf_counter()
+    write(one, WHY)
+    return time.perf_counter() - began
+
+
+# ── the log ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_standard_output_gets_it_before_the_call_returns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After that the sandbox may freeze."""
+    letters = DeadLetters("log")
+    for events in (1, 3, 50):
+        one = batch(events, noise=900)
+        letters.write(one, WHY)
+        assert read_back(capsys.readouterr().out) == [contents(one)]
+
+
+def test_once_for_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    """A batch that fails again, or moves to a tracker that succeeds, is not written again."""
+    letters, later = DeadLetters("log"), DeadLetters("log")
+    first, second = batch(), batch()
+    letters.write(first, WHY)
+    letters.write(first, ErrorKind.NETWORK_ERROR)
+    later.succeed(letters)
+    later.write(first, WHY)
+    later.write(second, WHY)
+
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_what_is_remembered_is_bounded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest ids are forgotten first."""
+    monkeypatch.setattr(_deadletter, "MAX_REMEMBERED", 2)
+    letters = DeadLetters("log")
+    batches = [batch() for _ in range(3)]
+    for one in [*batches, *batches[1:], batches[0]]:
+        letters.write(one, WHY)
+
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_off_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a line nor a thread."""
+    threads = threading.active_count()
+    DeadLetters("off").write(batch(), WHY)
+
+    assert (capsys.readouterr().out, threading.active_count()) == ("", threads)
+
+
+def test_no_line_is_too_long_in_any_wrapper(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what Lambda's formats, Vercel and Application Insights add, 30,000 is not reached."""
+    DeadLetters("log").write(batch(500, noise=900), WHY)
+    lines = capsys.readouterr().out.splitlines()
+
+    assert len(lines) > 8
+    for line in lines:
+        request_id = "6e0c8b1a-0000-4000-8000-0123456789ab"
+        prefix = f"[ERROR]\t2026-11-22T11:33:00.123Z\t{request_id}\t"
+        wrapper = {"timestamp": "2026-11-22T11:33:00.123Z", "level": "ERROR", "message": line}
+        wrapped = json.dumps({**wrapper, "logger": "doow_serverless", "AWSRequestId": request_id})
+        telemetry = json.dumps({"time": "2026-11-22T11:33:00.123Z", "record": wrapped})
+        assert max(map(len, (prefix + line, wrapped, telemetry))) < PLATFORMS_LONGEST
+
+
+def test_under_powertools_logger(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its lines and ours stand beside each other, and ours stays whole inside one of its own."""
+    powertools = pytest.importorskip("aws_lambda_powertools")
+    logger = powertools.Logger(service="orders", stream=sys.stdout)
+    first, second = batch(3), batch(40, noise=100)
+    logger.info("before")
+    DeadLetters("log").write(first, WHY)
+    copy = io.StringIO()
+    DeadLetters("log", copy).write(second, WHY)
+    logger.info(copy.getvalue())
+    logger.info({"nested": [copy.getvalue()]})
+
+    text = capsys.readouterr().out
+
+    assert len(text.splitlines()) == 4
+    assert read_back(text) == [contents(first), contents(second)]
+
+
+def test_prints_of_other_threads_do_not_break_a_line() -> None:
+    """Each line goes out in one call."""
+    reads, writes = os.pipe()
+    batches = [batch(60, noise=900) for _ in range(10)]
+    with os.fdopen(writes, "w") as stream:
+        parts: list[str] = []
+
+        def read() -> None:
+            with os.fdopen(reads) as lines:
+                parts.extend(lines)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        done = threading.Event()
+
+        def chatter() -> None:
+            while not done.is_set():
+                print("chatter", file=stream)
+                time.sleep(0)
+
+        others = [threading.Thread(target=chatter) for _ in range(3)]
+        for other in others:
+            other.start()
+        letters = DeadLetters("log", stream)
+        for one in batches:
+            letters.write(one, WHY)
+        done.set()
+        for other in others:
+            other.join()
+    reader.join()
+
+    assert read_back("".join(parts)) == list(map(contents, batches))
+
+
+def test_the_context_is_that_of_the_caller() -> None:
+    """By it Vercel's runtime tells to which request a line belongs."""
+    request: ContextVar[str] = ContextVar("request")
+    seen = []
+
+    class Stream(io.StringIO):
+        def write(self, _text: str) -> int:
+            seen.append(request.get())
+            return 0
+
+    letters = DeadLetters("log", Stream())
+    for name in ("a", "b"):
+        context = copy_context()
+        context.run(request.set, name)
+        context.run(letters.write, batch(), WHY)
+
+    assert seen == ["a", "b"]
+
+
+# ── when it cannot be written ───────────────────────────────────────────────────────────────────
+
+
+def test_a_stuck_pipe_holds_the_handler_once_and_shortly(pipe: Pipe) -> None:
+    """The first batch waits, the next ones do not; what is late comes in order once it can."""
+    letters = DeadLetters("log", pipe.stream)
+    batches = [batch(60, noise=900) for _ in range(4)]
+
+    waits = [timed(letters.write, one) for one in batches]
+
+    assert WAIT_S * 0.9 < waits[0] < WAIT_S + 0.15
+    assert max(waits[1:]) < 0.05
+    lines = sum(len(records_of(one, WHY, 0)) for one in batches)
+    assert read_back(pipe.read(lines)) == list(map(contents, batches))
+
+    # It is waited for again once all is well.
+    while letters._waiting:
+        time.sleep(0.001)
+    last = batch()
+    letters.write(last, WHY)
+    assert letters._waiting == 0
+    assert read_back(pipe.read(1)) == [contents(last)]
+
+
+def test_what_waits_for_a_stuck_pipe_is_bounded(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has no room is left out, said as soon as that blocks nobody, and may be tried again."""
+    monkeypatch.setattr(_deadletter, "MAX_WAITING", 3_000)
+    letters = DeadLetters("log", pipe.stream)
+    batches = [batch() for _ in range(5)]
+    for one in batches:
+        letters.write(one, WHY)
+    kept = len(batches) - letters._left_out
+    assert 0 < kept < 5
+
+    assert read_back(pipe.read(kept)) == list(map(contents, batches[:kept]))
+    while letters._waiting:
+        time.sleep(0.001)
+    letters.write(batches[-1], WHY)
+    assert read_back(pipe.read(1)) == [contents(batches[-1])]
+    assert caplog.messages == [
+        f"{5 - kept} dead letters were not written, since standard output was stuck"
+    ]
+
+
+class Closed(io.StringIO):
+    """Closed from the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.close()
+
+
+class Broken(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("stream", [None, Closed(), Broken(), object()], ids=repr)
+def test_without_standard_output(
+    stream: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No handler notices; one line warns, however many batches it befalls."""
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "__stdout__", stream)
+    letters = DeadLetters("log")
+    letters.write(batch(), WHY)
+    letters.write(batch(), WHY)
+
+    (message,) = caplog.messages
+    assert message.startswith("dead letters cannot be written to standard output: ")
+
+
+def test_the_original_standard_output_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What took its place may be closed long since."""
+    original = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", Closed())
+    monkeypatch.setattr(sys, "__stdout__", original)
+    one = batch()
+    DeadLetters("log").write(one, WHY)
+
+    assert read_back(original.getvalue()) == [contents(one)]
+
+
+def test_without_threads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the end of the interpreter no thread can be started: then the caller writes."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    one = batch()
+    DeadLetters("log").write(one, WHY)
+
+    assert read_back(capsys.readouterr().out) == [contents(one)]
+
+
+@pytest.mark.contains
+def test_a_fault_of_ours_stays_ours(
+    monkeypatch: pytest.MonkeyPatch, contained_faults: list[str]
+) -> None:
+    """Whatever goes wrong, the handler goes on."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(_deadletter, "records_of", fail)
+    DeadLetters("log").write(batch(), WHY)
+
+    assert len(contained_faults) == 1
+
+
+# ── a directory ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_directory_gets_a_file_for_each_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made if needed; for the owner alone; nothing else is left there, and the log stays clean."""
+    directory = tmp_path / "dead" / "letters"
+    letters = DeadLetters(str(directory))
+    batches = [batch(60, noise=900), batch(batch_id="../../x y")]
+    for one in batches * 2:
+        letters.write(one, WHY)
+
+    files = sorted(directory.iterdir(), key=lambda file: -file.stat().st_size)
+    assert [read_back(file.read_text()) for file in files] == [[contents(one)] for one in batches]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
+    assert files[0].name == f"doow-{batches[0].id}.jsonl"
+    assert list(tmp_path.rglob("*.tmp")) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_a_directory_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning; the log has the batches, since nothing may be lost silently."""
+    (tmp_path / "file").touch()
+    letters = DeadLetters(str(tmp_path / "file"))
+    batches = [batch(), batch()]
+    for one in batches:
+        letters.write(one, WHY)
+
+    assert read_back(capsys.readouterr().out) == list(map(contents, batches))
+    (message,) = caplog.messages
+    assert message.startswith("dead letters cannot be written to the directory ")
+
+
+def test_a_half_written_file_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file is whole, or it is not there."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    DeadLetters(str(tmp_path)).write(batch(), WHY)
+
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out
+
+
+# ── the process ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_import_is_light() -> None:
+    """What only an outage needs is not imported before there is one."""
+    script = (
+        "import sys, doow_serverless; before = set(sys.modules)\n"
+        "import doow_serverless._deadletter\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert set(done.stdout.split()) <= {
+        "doow_serverless._deadletter",
+        "doow_serverless._records",
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+def test_a_child_writes_its_own(pipe: Pipe, tmp_path: Path) -> None:
+    """A new one in a child is not held by what the parent's thread is stuck with."""
+    DeadLetters("log", pipe.stream).write(batch(), WHY)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            DeadLetters(str(tmp_path)).write(batch(), WHY)
+            status = 0 if len(list(tmp_path.iterdir())) == 1 else 2
+        finally:
+            os._exit(status)
+
+    assert os.waitpid(child, 0)[1] == 0
+    pipe.read(1)
+
+
+def test_exit_with_a_stuck_pipe(pipe: Pipe) -> None:
+    """A process whose output nobody takes ends as it would without us."""
+    script = (
+        "import os, doow_serverless._deadletter as d; from tests.batches import batch\n"
+        "d.DeadLetters('log').write(batch(60, noise=900), 'TIMEOUT')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=pipe.stream, stderr=subprocess.PIPE, timeout=20
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")

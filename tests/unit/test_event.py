@@ -1,0 +1,519 @@
+"""The rules of events: what is taken, what is refused in which words, and what is written."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doow_serverless import _event
+from doow_serverless._event import (
+    Defaults,
+    check_attribution,
+    check_metadata,
+    check_quantity,
+    check_text,
+    check_timestamp,
+    measurements_json,
+)
+from doow_serverless.errors import InvalidEvent
+
+KEY = "dk_" + "a1" * 32
+MANY = {f"key{i}": i for i in range(101)}
+
+
+def shape(defaults: Defaults | None = None, **fields: Any) -> Any:
+    """What is written of an event with these fields, decoded."""
+    defaults = defaults or Defaults("lic_1", None, [])
+    names = ("metric", "license_id", "unit", "attribution", "kind", "source_system", "hint")
+    values = {"metric": "tokens", "kind": "USAGE", **fields}
+    made = defaults.shape(*(values.get(name) for name in names))  # type: ignore[arg-type]
+    return json.loads("{" + made.before + "1" + made.after + "}", parse_float=Decimal)
+
+
+def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(InvalidEvent) as caught:
+        call(*args, **kwargs)
+    assert caught.value.kind == "INVALID_EVENT"
+    return str(caught.value)
+
+
+def test_a_plain_event() -> None:
+    """What is not given is left out, but for the source system and the kind."""
+    assert shape() == {
+        "license_id": "lic_1",
+        "source_system": "sdk",
+        "kind": "USAGE",
+        "measurements": [{"metric_name": "tokens", "quantity": 1}],
+    }
+
+
+def test_every_field() -> None:
+    """All that can be said of an event is written where the protocol has it."""
+    hint = {"app_name": "a", "license_name": "l", "metric_name": "m"}
+    written = shape(
+        metric='to"kens',
+        license_id="lic_2",
+        unit="tökens",
+        attribution={"team": "ai", "n": 3, "x": 0.5, "d": Decimal("1.50"), "yes": True},
+        kind="ADJUSTMENT",
+        source_system="billing",
+        hint=hint,
+    )
+    assert written == {
+        "license_id": "lic_2",
+        "source_system": "billing",
+        "kind": "ADJUSTMENT",
+        "unit": "tökens",
+        "attribution": {
+            "team": "ai",
+            "n": 3,
+            "x": Decimal("0.5"),
+            "d": Decimal("1.50"),
+            "yes": True,
+        },
+        "measurements": [{"metric_name": 'to"kens', "quantity": 1, "metric_tuple_hint": hint}],
+    }
+
+
+TEXT = "must be a non-empty string of at most 256 characters, not"
+HINT = "metric_tuple_hint must be {'app_name': …, 'license_name': …, 'metric_name': …}, not"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metric": ""}, f"metric {TEXT} ''"),
+        ({"metric": " "}, f"metric {TEXT} ' '"),
+        ({"metric": None}, f"metric {TEXT} None"),
+        ({"metric": 5}, f"metric {TEXT} 5"),
+        ({"metric": b"tokens"}, f"metric {TEXT} b'tokens'"),
+        ({"metric": ["tokens"]}, f"metric {TEXT} ['tokens']"),
+        ({"metric": "m" * 257}, f"metric {TEXT} '{'m' * 59}…"),
+        ({"metric": "\ud800"}, "metric holds half of a surrogate pair, which is no valid text"),
+        ({"license_id": ""}, f"license_id {TEXT} ''"),
+        ({"license_id": 7}, f"license_id {TEXT} 7"),
+        ({"license_id": KEY}, "license_id looks like a credential, and was not recorded"),
+        ({"unit": ""}, f"unit {TEXT} ''"),
+        ({"unit": 1}, f"unit {TEXT} 1"),
+        ({"source_system": "s" * 300}, f"source_system {TEXT} '{'s' * 59}…"),
+        ({"kind": "usage"}, "kind must be 'USAGE' or 'ADJUSTMENT', not 'usage'"),
+        ({"kind": None}, "kind must be 'USAGE' or 'ADJUSTMENT', not None"),
+        ({"kind": ["USAGE"]}, "kind must be 'USAGE' or 'ADJUSTMENT', not ['USAGE']"),
+        ({"hint": {}}, f"{HINT} {{}}"),
+        ({"hint": "app"}, f"{HINT} 'app'"),
+        ({"hint": {"app_name": "a"}}, f"{HINT} {{'app_name': 'a'}}"),
+        ({"hint": {"app_name": "a", "license_name": "", "metric_name": "m"}},
+         f"metric_tuple_hint.license_name {TEXT} ''"),
+        ({"attribution": "team"},
+         "attribution must be a mapping such as {'team': 'search'}, not 'team'"),
+        ({"attribution": [("team", "ai")]},
+         "attribution must be a mapping such as {'team': 'search'}, not [('team', 'ai')]"),
+        ({"attribution": MANY}, "attribution has 101 entries, 100 are allowed"),
+        ({"attribution": {1: "x"}},
+         "attribution keys must be strings of 1 to 256 characters, not 1"),
+        ({"attribution": {"": "x"}},
+         "attribution keys must be strings of 1 to 256 characters, not ''"),
+        ({"attribution": {"team": None}},
+         "attribution['team'] must be a string, number or bool, not None"),
+        ({"attribution": {"team": {}}},
+         "attribution['team'] must be a string, number or bool, not {}"),
+        ({"attribution": {"team": ["a"]}},
+         "attribution['team'] must be a string, number or bool, not ['a']"),
+        ({"attribution": {"n": math.nan}},
+         "attribution['n'] must be finite and at most 64 digits long, not nan"),
+        ({"attribution": {"n": 10**64}},
+         "attribution['n'] must be finite and at most 64 digits long, not 1" + "0" * 59 + "…"),
+        ({"attribution": {"t": "v" * 4_097}},
+         "attribution['t'] has 4,097 characters, 4,096 are allowed"),
+        ({"attribution": {"t": "\udfff"}},
+         "attribution['t'] holds half of a surrogate pair, which is no valid text"),
+        ({"attribution": {"\ud800": 1}},
+         "a key of attribution holds half of a surrogate pair, which is no valid text"),
+    ],
+)  # fmt: skip
+def test_refused_shapes(fields: dict[str, Any], message: str) -> None:
+    """A refusal names the field, its value, and what is allowed."""
+    assert refusal(shape, **fields) == message
+
+
+def test_a_missing_license() -> None:
+    """Without a license anywhere, the message lists all the places to give one."""
+    assert refusal(shape, Defaults(None, None, [])) == (
+        "license_id is missing: pass license_id=… to track(), tracked() or configure(), "
+        "or set DOOW_TRACK_LICENSE_ID"
+    )
+
+
+def test_large_shapes_are_refused() -> None:
+    """Attribution alone may not carry an event over its bound, nor hide behind escapes."""
+    assert refusal(shape, attribution={f"k{i}": "\u00e9" * 4_000 for i in range(100)}) == (
+        "the event is 2,401,017 bytes of JSON, 262,144 are allowed: shorten metadata or attribution"
+    )
+
+
+class Text(str, Enum):
+    TOKENS = "tokens"
+    USAGE = "USAGE"
+
+
+def test_members_of_string_enums_count_as_their_text() -> None:
+    """An application may keep its metric names in an Enum."""
+    assert check_text("metric", Text.TOKENS) == "tokens"
+    written = shape(metric=Text.TOKENS, kind=Text.USAGE, attribution={"a": Text.TOKENS})
+    assert written == shape(attribution={"a": "tokens"})
+
+
+class _Int64:
+    """As a scalar of numpy: a number by behaviour, not by type."""
+
+    def __int__(self) -> int:
+        return 3
+
+    def __float__(self) -> float:
+        return 3.0
+
+    def __repr__(self) -> str:
+        return "int64(3)"
+
+
+QUANTITY = "quantity must be an int, float or Decimal, not"
+DIGITS = "quantity must be finite and at most 64 digits long, not"
+POSITIVE = "quantity must be greater than zero for USAGE, not"
+
+
+@pytest.mark.parametrize(
+    ("quantity", "message"),
+    [
+        (True, f"{QUANTITY} True"),
+        (None, f"{QUANTITY} None"),
+        ("3", f"{QUANTITY} '3'"),
+        (3j, f"{QUANTITY} 3j"),
+        (Fraction(1, 3), f"{QUANTITY} Fraction(1, 3)"),
+        (_Int64(), f"{QUANTITY} int64(3)"),
+        (math.nan, f"{DIGITS} nan"),
+        (math.inf, f"{DIGITS} inf"),
+        (-math.inf, f"{DIGITS} -inf"),
+        (Decimal("NaN"), f"{DIGITS} Decimal('NaN')"),
+        (Decimal("sNaN"), f"{DIGITS} Decimal('sNaN')"),
+        (Decimal("Infinity"), f"{DIGITS} Decimal('Infinity')"),
+        (Decimal("1e308"), f"{DIGITS} Decimal('1E+308')"),
+        (Decimal("1e-308"), f"{DIGITS} Decimal('1E-308')"),
+        (Decimal("0." + "1" * 63), f"{DIGITS} Decimal('0.{'1' * 49}…"),
+        (10**64, f"{DIGITS} 1{'0' * 59}…"),
+        pytest.param(10**5000, f"{DIGITS} <int>", id="huge"),
+        (0, f"{POSITIVE} 0: use kind='ADJUSTMENT' to correct"),
+        (-1, f"{POSITIVE} -1: use kind='ADJUSTMENT' to correct"),
+        (-0.5, f"{POSITIVE} -0.5: use kind='ADJUSTMENT' to correct"),
+        (Decimal("-0"), f"{POSITIVE} Decimal('-0'): use kind='ADJUSTMENT' to correct"),
+    ],
+)
+def test_refused_quantities(quantity: Any, message: str) -> None:
+    """A quantity is a finite number of bounded length, above zero for usage."""
+    assert refusal(check_quantity, quantity, "USAGE") == message
+
+
+def test_adjustments_may_be_negative() -> None:
+    """Corrections have any sign, and zero is a number."""
+    written = [check_quantity(q, "ADJUSTMENT") for q in (-3, 0, -0.5, Decimal("-1.10"))]
+    assert written == [-3, 0, -0.5, "-1.10"]
+
+
+class _Float64(float):
+    """As numpy's float64, which is a float by type and prints itself otherwise."""
+
+    def __repr__(self) -> str:
+        return "np.float64(0.5)"
+
+
+def test_subclasses_of_numbers_are_written_as_numbers() -> None:
+    """What is a float by type is written as one, however it prints itself."""
+    assert f"{check_quantity(_Float64(0.5), 'USAGE')}" == "0.5"
+
+
+@given(
+    st.decimals(allow_nan=False, allow_infinity=False).filter(
+        lambda number: len(str(number)) <= 64 and (not number or abs(number.adjusted()) <= 307)
+    )
+)
+def test_decimals_are_exact(number: Decimal) -> None:
+    """A Decimal is written to the digit, exponent and trailing zeros included."""
+    written = check_quantity(number, "ADJUSTMENT")
+    read = json.loads(f"[{written}]", parse_float=Decimal, parse_int=Decimal)[0]
+    assert read.as_tuple() == number.as_tuple()
+
+
+@given(
+    st.integers(-(10**62), 10**63)
+    | st.floats(allow_nan=False, allow_infinity=False, min_value=-1e9)
+)
+def test_numbers_are_written_as_json_reads_them(number: float) -> None:
+    """An int or a float comes back equal, and of its type."""
+    read = json.loads(f"[{check_quantity(number, 'ADJUSTMENT')}]")[0]
+    assert (read, type(read)) == (number, type(number))
+
+
+def test_several_measurements() -> None:
+    """A mapping becomes one measurement for each entry, in its order, decimals exact."""
+    written = measurements_json({"b": 2, "a": Decimal("0.10")}, "USAGE")
+    assert written == '{"metric_name":"b","quantity":2},{"metric_name":"a","quantity":0.10}'
+
+
+@pytest.mark.parametrize("given", [{}, None, "tokens", [("tokens", 1)], 5])
+def test_measurements_are_a_mapping(given: Any) -> None:
+    """Anything but a mapping with an entry is refused."""
+    assert refusal(measurements_json, given, "USAGE") == (
+        "measurements must be a mapping of metric to quantity with at least one entry, "
+        f"such as {{'tokens': 12}}, not {given!r}"
+    )
+
+
+def test_one_bad_measurement_refuses_all() -> None:
+    """Several measurements are accepted or refused together."""
+    assert refusal(measurements_json, {"a": 1, "b": True}, "USAGE") == f"{QUANTITY} True"
+
+
+AWARE = datetime(2026, 11, 22, 12, 33, 0, 123456, timezone(timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "written"),
+    [
+        (AWARE, "2026-11-22T11:33:00.123456Z"),
+        (datetime(2026, 11, 22, tzinfo=timezone.utc), "2026-11-22T00:00:00Z"),
+        ("2026-11-22T11:33:00Z", "2026-11-22T11:33:00Z"),
+        ("2026-11-22T11:33:00.123456789+05:30", "2026-11-22T11:33:00.123456789+05:30"),
+        ("2024-02-29T23:59:59-00:00", "2024-02-29T23:59:59-00:00"),
+    ],
+)
+def test_timestamps(timestamp: Any, written: str) -> None:
+    """Aware datetimes go out in UTC, ISO strings as they are."""
+    assert check_timestamp(timestamp) == written
+
+
+NAIVE = "is naive, so its moment is unknown: use datetime.now(timezone.utc), or give it a tzinfo"
+ISO = "timestamp must be ISO 8601 with Z or an offset, such as 2026-11-22T11:33:00Z, not"
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "message"),
+    [
+        (datetime(2026, 11, 22), f"timestamp datetime.datetime(2026, 11, 22, 0, 0) {NAIVE}"),
+        (1_795, "timestamp must be an aware datetime or an ISO 8601 string, not 1795"),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+         "timestamp datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone(da… is out of range"),
+        ("", f"{ISO} ''"),
+        ("2026-11-22", f"{ISO} '2026-11-22'"),
+        ("2026-11-22T11:33:00", f"{ISO} '2026-11-22T11:33:00'"),
+        ("2026-02-30T11:33:00Z", f"{ISO} '2026-02-30T11:33:00Z'"),
+        ("2026-11-22T25:00:00Z", f"{ISO} '2026-11-22T25:00:00Z'"),
+        ("2026-11-22T11:33:00Z\n", f"{ISO} '2026-11-22T11:33:00Z\\n'"),
+        ("٢٠٢٦-11-22T11:33:00Z", f"{ISO} '٢٠٢٦-11-22T11:33:00Z'"),
+        ('2026-11-22T11:33:00Z","x":"', f"{ISO} '2026-11-22T11:33:00Z\",\"x\":\"'"),
+    ],
+)  # fmt: skip
+def test_refused_timestamps(timestamp: Any, message: str) -> None:
+    """A moment that is unknown, or no date, is refused with the remedy."""
+    assert refusal(check_timestamp, timestamp) == message
+
+
+def test_credentials_are_removed_from_attribution() -> None:
+    """The event goes on without them; what was removed is told by its key, never by value."""
+    removed: list[str] = []
+    given = {"team": "ai", "token": KEY, KEY: "x", "n": 1}
+    assert check_attribution(given, removed) == {"team": "ai", "n": 1}
+    assert removed == ["attribution.token", "a key of attribution"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "written", "removed"),
+    [
+        ({"a": [1, {"b": KEY}], "c": "x"}, {"a": [1, {}], "c": "x"}, ["metadata.a[1].b"]),
+        (["x", f"see\n{KEY}"], ["x"], ["metadata[1]"]),
+        ({"a": {"b": f"\u2014{KEY}"}}, {"a": {}}, ["metadata.a.b"]),
+        (f"Bearer {KEY}", None, ["metadata"]),
+        (f"\n{KEY}", None, ["metadata"]),
+        ({"a": None, "b": [True, 0.5, "x\n"]}, {"a": None, "b": [True, 0.5, "x\n"]}, []),
+    ],
+)
+def test_credentials_are_removed_from_metadata(
+    metadata: Any, written: Any, removed: list[str]
+) -> None:
+    """They are found at any depth, in mappings and lists, behind line breaks too."""
+    found: list[str] = []
+    assert json.loads(check_metadata(metadata, found)) == written
+    assert found == removed
+
+
+def _nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"a": {1, 2}}, "metadata must be JSON: 'Object of type set is not JSON serializable'"),
+        (
+            {"a": math.nan},
+            "metadata must be JSON: 'Out of range float values are not JSON compliant",
+        ),
+        ({(1, 2): 3}, "metadata must be JSON: 'keys must be str, int, float, bool or None, not"),
+        ([10**5000], "metadata must be JSON: "),
+        (_nested(33), "metadata is nested deeper than 32 levels"),
+        ({"a": "\ud800"}, "metadata holds half of a surrogate pair, which is no valid text"),
+        ({"\udc00": 1}, "metadata holds half of a surrogate pair, which is no valid text"),
+        ("\ud800\ud800\udc00", "metadata holds half of a surrogate pair, which is no valid text"),
+    ],
+)
+def test_refused_metadata(metadata: Any, message: str) -> None:
+    """Metadata is JSON of bounded depth, and valid text."""
+    assert refusal(check_metadata, metadata, [])[: len(message)] == message
+
+
+def test_metadata_that_holds_itself_is_refused() -> None:
+    """A cycle is too deep, and no endless loop."""
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    assert refusal(check_metadata, cycle, []) == "metadata is nested deeper than 32 levels"
+
+
+def test_metadata_to_the_allowed_depth_and_pairs_of_surrogates() -> None:
+    """32 levels are allowed, and so is every character there is."""
+    assert json.loads(check_metadata(_nested(32), [])) == _nested(32)
+    assert json.loads(check_metadata("\U0001f600 \\ud800", [])) == "\U0001f600 \\ud800"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])), inner
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(JSON)
+def test_metadata_comes_back_as_it_was(metadata: Any) -> None:
+    """Whatever JSON can say is written as it is."""
+    removed: list[str] = []
+    assert json.loads(check_metadata(metadata, removed)) == metadata
+    assert removed == []
+
+
+@given(st.text())
+def test_any_text_is_written_or_refused(text: str) -> None:
+    """Text is refused with InvalidEvent or reads back to the letter; no lone surrogate gets by."""
+    for write in (partial(_event.text_json, "x"), partial(check_metadata, removed=[])):
+        try:
+            result = write(text)
+        except InvalidEvent:
+            continue
+        assert json.loads(result) == text
+        text.encode()
+
+
+# ── shapes are kept, and never confused ────────────────────────────────────────────────────────
+
+EQUAL = [1, 1.0, True, Decimal(1), Decimal("1.0"), "1", "True"]
+
+
+@given(st.permutations(EQUAL))
+def test_equal_values_of_other_types_are_not_confused(values: list[Any]) -> None:
+    """1, 1.0, True and Decimal(1) are equal to Python and not to Doow."""
+    defaults = Defaults("lic_1", None, [])
+    for value in values * 2:
+        written = shape(defaults, attribution={"x": value})["attribution"]["x"]
+        assert (written, isinstance(written, bool)) == (value, isinstance(value, bool))
+        assert isinstance(written, str) is isinstance(value, str)
+
+
+def test_equal_values_are_written_in_their_own_digits() -> None:
+    """The text of each is its own, in whatever order they come."""
+    defaults = Defaults("lic_1", None, [])
+
+    def text(value: Any) -> str:
+        made = defaults.shape("m", None, None, {"x": value}, "USAGE", None, None)
+        return made.before.partition('"attribution":{"x":')[2].partition("}")[0]
+
+    values = [1, 1.0, True, Decimal(1), 0, False, 0.0]
+    assert [text(value) for value in values] == ["1", "1.0", "true", "1", "0", "false", "0.0"]
+
+
+def test_defaults_do_not_leak_into_each_other() -> None:
+    """The same fields under other defaults are another shape."""
+    outer = Defaults("lic_1", {"team": "a"}, [])
+    inner = outer.overlaid("wrapper", "lic_2", {"team": "b"})
+    other = Defaults("lic_3", None, [])
+    found = [
+        (written["license_id"], written.get("attribution"))
+        for written in (shape(defaults) for defaults in (outer, inner, other, outer, inner))
+    ]
+    first, second, third = ("lic_1", {"team": "a"}), ("lic_2", {"team": "b"}), ("lic_3", None)
+    assert found == [first, second, third, first, second]
+
+
+def test_fields_of_the_same_value_are_not_confused() -> None:
+    """A text as unit is another shape than the same text as license or source."""
+    defaults = Defaults("x", None, [])
+    written = [
+        shape(defaults, unit="y"),
+        shape(defaults, license_id="y"),
+        shape(defaults, source_system="y"),
+    ]
+    assert [(w["license_id"], w.get("unit"), w["source_system"]) for w in written] == [
+        ("x", "y", "sdk"),
+        ("y", None, "sdk"),
+        ("x", None, "y"),
+    ]
+
+
+def test_what_is_refused_once_is_refused_again() -> None:
+    """A bad shape is not kept, and spoils no good one."""
+    defaults = Defaults("lic_1", None, [])
+    for _ in range(2):
+        assert refusal(shape, defaults, attribution={"x": None})
+        assert shape(defaults, attribution={"x": 1})["attribution"] == {"x": 1}
+
+
+def test_the_callers_mappings_are_copied() -> None:
+    """What is changed afterwards changes neither the event, nor those that follow."""
+    attribution = {"team": "a"}
+    defaults = Defaults("lic_1", attribution, [])
+    own = {"model": "x"}
+    made = defaults.shape("m", None, None, own, "USAGE", None, None)
+    before = made.before
+    attribution["team"] = own["model"] = "changed"
+    assert made.before == before
+    assert shape(defaults, attribution={"model": "x"})["attribution"] == {"team": "a", "model": "x"}
+    assert shape(defaults, attribution=own)["attribution"] == {"team": "a", "model": "changed"}
+
+
+def test_any_mapping_will_do() -> None:
+    """Mappings that are no dicts are taken as well."""
+    assert shape(attribution=MappingProxyType({"a": 1}))["attribution"] == {"a": 1}
+    assert "attribution" not in shape(attribution={})
+
+
+def test_known_shapes_and_children_are_bounded() -> None:
+    """Neither ever new attributions nor ever new wrappers fill the memory."""
+    defaults = Defaults("lic_1", None, [])
+    for i in range(3_000):
+        shape(defaults, attribution={"request": i})
+        defaults.overlaid(f"wrapper {i}", f"lic_{i}", None)
+    assert len(defaults.shapes) <= 1_024
+    assert len(defaults._children) <= 1_024
+    assert shape(defaults, attribution={"request": 1})["attribution"] == {"request": 1}

@@ -1,0 +1,120 @@
+"""What is taken for a credential, what is not, and what messages show of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from doow_serverless._secrets import clean, looks_secret, scrub, show
+
+KEY = "dk_" + "a1" * 32
+AWS_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
+CREDENTIALS = [
+    KEY,
+    "dk_live_" + "0aZ9" * 5,
+    "AKIAIOSFODNN7EXAMPLE",
+    "ASIAIOSFODNN7EXAMPLE",
+    AWS_SECRET,
+    JWT,
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIE",
+    "-----BEGIN PRIVATE KEY-----",
+    "Bearer abcdef123",
+    "bearer  abcdef123",
+]
+HARMLESS = [
+    "",
+    "tokens",
+    "gpt-4o-mini-2026-07-18",
+    "lic_abc123",
+    "6e0cf3b1-1b1c-4c3e-9f00-aaaaaaaaaaaa",
+    "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "arn:aws:lambda:us-east-1:123456789012:function:mine",
+    "bearer of bad news",
+    "the forbearer",
+    "2026-11-22T11:33:00.123Z",
+    "akiaiosfodnn7example",
+    "a/path/of/lower/case/letters/that/is/long",
+    "dk_short",
+]
+
+
+@pytest.mark.parametrize("text", CREDENTIALS)
+@pytest.mark.parametrize("around", ["{}", "key={}", "two\nlines\n{}", "\t{}", "…{} ", '"{}"'])
+def test_credentials_are_found(text: str, around: str) -> None:
+    """A credential is found in plain text, in JSON and in a repr, whatever stands around it."""
+    text = around.format(text)
+    as_json = json.dumps({"x": text})
+    assert (looks_secret(text), looks_secret(as_json), looks_secret(repr(text))) == (True,) * 3
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_ordinary_values_are_left_alone(text: str) -> None:
+    """Names, ids, hashes and words are no credentials, nor is the JSON of them."""
+    assert (looks_secret(text), looks_secret(json.dumps({text: [text]}))) == (False, False)
+
+
+def test_long_base64_is_no_aws_secret() -> None:
+    """Exactly 40 characters make an AWS secret: an image or a hash in base64 is none."""
+    assert not looks_secret(AWS_SECRET + "A")
+    assert not looks_secret(AWS_SECRET + "=")
+    assert not looks_secret("A" + AWS_SECRET)
+
+
+def test_scrub_takes_out_what_looks_secret_and_names_it() -> None:
+    """Entries of mappings, items of lists and keys go; the rest stays, and the input as it was."""
+    value = {
+        "a": KEY,
+        "b": {"c": [1, JWT, {"d": "fine", "e": AWS_SECRET}], "f": None},
+        KEY: "a secret of a key",
+        3: (True, "Bearer abcdefgh"),
+    }
+    before = repr(value)
+    removed: list[str] = []
+    assert scrub(value, "metadata", removed) == {
+        "b": {"c": [1, {"d": "fine"}], "f": None},
+        3: [True],
+    }
+    assert removed == [
+        "metadata.a",
+        "metadata.b.c[1]",
+        "metadata.b.c[2].e",
+        "a key of metadata",
+        "metadata.3[1]",
+    ]
+    assert repr(value) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "None"),
+        ("a\nb", "'a\\nb'"),
+        (KEY, "<str that looks like a credential>"),
+        ("\n" + KEY, "<str that looks like a credential>"),
+        ([KEY], "<list that looks like a credential>"),
+        ("x" * 100, "'" + "x" * 59 + "…"),
+    ],
+)
+def test_show(value: object, shown: str) -> None:
+    """A value in a message is short, on one line, and no credential."""
+    assert show(value) == shown
+
+
+def test_show_survives_a_broken_repr() -> None:
+    """A value whose repr raises is named by its type."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert show(Broken()) == "<Broken>"
+    assert show(10**5000) == "<int>"
+
+
+def test_clean() -> None:
+    """Control characters become spaces, ends are trimmed, length is bounded."""
+    assert clean("a\r\n\x1b[31mb\u202e ", 200) == "a   [31mb"
+    assert clean("abcdef", 3) == "abc"

@@ -1,0 +1,405 @@
+"""No event is lost and none counts twice, in whatever order things happen.
+
+Threads are replaced by a stand-in that runs jobs at the very moment of their submission, or, while
+the network is slow, when the machine says so. So each run is one deterministic interleaving, of
+which Hypothesis looks for the bad ones. A second machine runs on real threads, where the invariants
+hold at any interleaving that the system brings forth.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from doow_serverless import Tracker, _delivery, _invocation, _tracker
+from doow_serverless._invocation import current
+from doow_serverless._scopes import Visit
+from doow_serverless._workers import Workers
+from doow_serverless._wrap import Settings
+from doow_serverless.errors import DoowError, ErrorKind
+from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doow_serverless import Outcome
+    from doow_serverless._wire import Batch
+
+KEY = "dk_" + "a1" * 32
+POST_S = 0.2
+FLUSH_S = 0.002
+LOST = "accepted, and the answer lost"
+ANSWERS: list[int | str] = [202, 202, 207, 207, 400, 401, 413, 429, 500, 503, 301, "fault", LOST]
+
+
+class Clock:
+    """Time that passes while a POST travels, and while somebody waits for a slow network."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.tick = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
+class Jobs:
+    """In the place of `Workers`: runs jobs at once, or later."""
+
+    def __init__(self) -> None:
+        self.is_slow = False
+        self.waiting: deque[Callable[[], None]] = deque()
+
+    def submit(self, job: Callable[[], None]) -> bool:
+        if self.is_slow:
+            self.waiting.append(job)
+        else:
+            job()
+        return True
+
+    def catch_up(self) -> None:
+        while self.waiting:
+            self.waiting.popleft()()
+
+
+class Server(MemoryTransport):
+    """A server in whatever mood, consistent as the real one: it decides on a batch once.
+
+    Attributes:
+        rejected: The tags of events that it refused for good.
+        recorded: The ids of batches that it took.
+        lost: The tags of events that it took without the sender hearing of it at first.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(self.decide)
+        self.clock = clock
+        self.mood: int | str = 202
+        self.script: deque[int | str] = deque()
+        self.rejected: list[int] = []
+        self.recorded: set[str] = set()
+        self.lost: set[int] = set()
+
+    def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:
+        self.clock.now += POST_S
+        answer = super().post(batch, api_key, fresh=fresh)
+        if answer.headers.get("lost"):
+            self.lost |= set(tags(batch))
+            raise TransportFault(ErrorKind.NETWORK_ERROR, "reset")
+        return answer
+
+    def decide(self, batch: Batch) -> int | Answer | TransportFault:
+        say = self.script.popleft() if self.script else self.mood
+        if say == "fault":
+            return TransportFault(ErrorKind.NETWORK_ERROR, "refused")
+        if say in (401, 429, 500, 503, 301):
+            return int(say)
+        if batch.id in self.recorded:
+            return 202
+        if say == 413 and len(batch) > 1:
+            return 413
+        self.recorded.add(batch.id)
+        if say in (400, 413):
+            self.rejected += tags(batch)
+            return int(say)
+        if say == 207:
+            third = [e for e in json.loads(batch.json())["events"] if tag(e) % 3 == 0]
+            self.rejected += map(tag, third)
+            return rejecting({event["event_id"]: "a third" for event in third})
+        return Answer(202, {"lost": "yes"} if say == LOST else {}, b"{}")
+
+
+def tag(event: dict[str, Any]) -> int:
+    """The number by which the machine knows an event: its quantity, and in digits its id."""
+    number: int = event["measurements"][0]["quantity"]
+    assert event["event_id"] == str(number)
+    return number
+
+
+def tags(batch: Batch) -> list[int]:
+    found = [tag(event) for event in json.loads(batch.json())["events"]]
+    assert batch.event_ids == tuple(map(str, found))
+    return found
+
+
+class Machine(RuleBasedStateMachine):
+    """One process that records, flushes, fails and forks."""
+
+    workers: Callable[[], Any] = Jobs
+
+    @initialize(flush_at=st.sampled_from([2, 5, 500]), bound=st.sampled_from([12, 10_000]))
+    def start(self, flush_at: int, bound: int) -> None:
+        self.lock = threading.Lock()
+        self.patches: list[Any] = [
+            mock.patch.object(_tracker, "Workers", type(self).workers),
+            mock.patch.object(_delivery, "FIRST_BACKOFF_S", 0.0),
+        ]
+        for patch in self.patches:
+            patch.start()
+        self.clock = Clock()
+        self.server = Server(self.clock)
+        self.tracker = Tracker(
+            KEY,
+            transport=self.server,
+            clock=self.clock,
+            license_id="lic_1",
+            environ={},
+            warm_up=False,
+            budget=FLUSH_S,
+            timeout=1.0,
+            flush_at=flush_at,
+            max_queue_size=bound,
+            on_error=self.on_error,
+            on_flush=self.on_flush,
+        )
+        self.stack: list[tuple[Any, bool, list[int]]] = []
+        self.next_tag = 1
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """A process begins, the first or a child: it answers for what it records itself."""
+        self.recorded: set[int] = set()
+        self.discarded: set[int] = set()
+        self.refused: set[int] = set()
+        self.outcomes: list[Outcome] = []
+        self.errors: list[DoowError] = []
+        self.batches_before = len(self.server.batches)
+        self.first_tag = self.next_tag
+
+    def on_error(self, error: DoowError) -> None:
+        with self.lock:
+            self.errors.append(error)
+
+    def on_flush(self, outcome: Outcome) -> None:
+        with self.lock:
+            self.outcomes.append(outcome)
+
+    # ── what the application does ──────────────────────────────────────────────────────────────
+
+    def record(self, track: Callable[[int], None]) -> None:
+        number, self.next_tag = self.next_tag, self.next_tag + 1
+        scope = current.get()
+        root = self.tracker.strays if scope is None else scope.buffer.root
+        refused = root.refused
+        track(number)
+        self.recorded.add(number)
+        if root.refused > refused:
+            self.refused.add(number)
+        elif self.stack:
+            self.stack[-1][2].append(number)
+
+    @rule(times=st.integers(1, 7))
+    def track(self, times: int) -> None:
+        for _ in range(times):
+            self.record(lambda tag: self.tracker.track("tokens", tag, event_id=str(tag)))
+
+    @rule()
+    def track_all(self) -> None:
+        self.record(lambda tag: self.tracker.track_all({"a": tag, "b": 1}, event_id=str(tag)))
+
+    @rule(
+        answer=st.sampled_from(ANSWERS),
+        events=st.integers(0, 7),
+        kind=st.sampled_from(["flush", "discard", "transaction"]),
+        fails=st.booleans(),
+    )
+    def invocation(self, answer: int | str, events: int, kind: str, fails: bool) -> None:
+        self.server.mood = answer
+        self.enter(kind)
+        self.track(events)
+        self.leave(fails)
+
+    @precondition(lambda self: len(self.stack) < 5)
+    @rule(kind=st.sampled_from(["flush", "discard", "transaction"]))
+    def enter(self, kind: str) -> None:
+        block: Any
+        if kind == "transaction":
+            block = self.tracker.transaction()
+        else:
+            block = Visit(self.tracker, Settings(on_exception=kind))
+        block.__enter__()
+        self.stack.append((block, kind != "flush", []))
+
+    @precondition(lambda self: self.stack)
+    @rule(fails=st.booleans())
+    def leave(self, fails: bool) -> None:
+        block, is_transaction, inside = self.stack.pop()
+        block.__exit__(ValueError if fails else None, None, None)
+        if is_transaction and fails:
+            self.discarded |= set(inside)
+        elif self.stack:
+            self.stack[-1][2].extend(inside)
+
+    @rule(budget=st.sampled_from([0.0, FLUSH_S]))
+    def flush(self, budget: float) -> None:
+        self.tracker.flush(budget)
+
+    # ── what the world does ────────────────────────────────────────────────────────────────────
+
+    @rule(script=st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4))
+    def the_server_will_say(self, script: list[int | str]) -> None:
+        self.server.script.extend(script)
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 61.0, 1_000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @rule()
+    def the_network_is_slow(self) -> None:
+        self.tracker._workers.is_slow = True  # type: ignore[attr-defined]  # a Jobs
+        self.clock.tick = FLUSH_S / 3
+
+    @rule()
+    def the_network_catches_up(self) -> None:
+        self.clock.tick = 0.0
+        self.tracker._workers.is_slow = False  # type: ignore[attr-defined]  # a Jobs
+        self.tracker._workers.catch_up()  # type: ignore[attr-defined]  # a Jobs
+
+    @rule(really=st.integers(0, 3).map(lambda chance: chance == 3))
+    def fork(self, really: bool) -> None:
+        if not really:  # It ends so much that it must be rare.
+            return
+        self.clock.tick = 0.0
+        self.check_each_once()
+        _tracker._before_fork()
+        _invocation._leave_to_parent_process()
+        _tracker._after_fork()
+        self.stack = [(block, transacts, []) for block, transacts, _ in self.stack]
+        self.begin_epoch()
+
+    # ── what must hold ─────────────────────────────────────────────────────────────────────────
+
+    def check_each_once(self) -> None:
+        """Whatever the server has, it has once, and it never has what it refused."""
+        accepted = Counter(map(tag, self.server.events))
+        assert [number for number, times in accepted.items() if times > 1] == []
+        assert Counter(self.server.rejected) & accepted == Counter()
+
+    def check_all_accounted(self) -> None:
+        """Each event of this process is in exactly one place."""
+        accepted = {number for number in map(tag, self.server.events) if number >= self.first_tag}
+        rejected = {number for number in self.server.rejected if number >= self.first_tag}
+        unsent = {number for batch in self.backlog() for number in tags(batch)}
+        dropped = self.reported(lambda error: error.kind == "DROPPED_EVENTS") - self.server.lost
+        unsent -= self.server.lost
+        places = [accepted, rejected, unsent, self.discarded, self.refused, dropped]
+        assert Counter(number for place in places for number in place) == Counter(self.recorded)
+        # What the server refused, it was reported to have refused.
+        assert rejected <= self.reported(lambda error: "Doow rejected" in str(error))
+        # Nothing of the parent's has been sent.
+        sent = self.server.batches[self.batches_before :]
+        assert all(number >= self.first_tag for batch in sent for number in tags(batch))
+
+    def check_outcomes(self) -> None:
+        """The outcomes count each event that was flushed once."""
+        unsent: Counter[str] = Counter()
+        for outcome in self.outcomes:
+            unsent.update(outcome.unsent)
+        assert unsent.pop("DROPPED_EVENTS", 0) == len(self.refused)
+        settled = sum(outcome.accepted + len(outcome.rejected) for outcome in self.outcomes)
+        flushed = self.recorded - self.discarded - self.refused
+        assert settled + sum(unsent.values()) == len(flushed)
+        assert self.tracker.strays.in_hand == 0
+
+    def backlog(self) -> list[Batch]:
+        return list(self.tracker.backlog._batches.values())
+
+    def reported(self, wanted: Callable[[DoowError], bool]) -> set[int]:
+        wanted_errors = [error for error in self.errors if wanted(error)]
+        return {int(one) for error in wanted_errors for one in error.event_ids}
+
+    def teardown(self) -> None:
+        if not hasattr(self, "patches"):
+            return
+        try:
+            while self.stack:
+                self.leave(fails=False)
+            self.the_network_catches_up()
+            self.tracker.flush(FLUSH_S)
+            self.check_at_the_end()
+            self.recover()
+            assert self.backlog() == []
+            self.check_each_once()
+            self.check_outcomes()
+            self.check_all_accounted()
+        finally:
+            for patch in self.patches:
+                patch.stop()
+
+    def check_at_the_end(self) -> None:
+        """Also with a backlog each event is in one place."""
+        self.check_each_once()
+        self.check_outcomes()
+        self.check_all_accounted()
+
+    def recover(self) -> None:
+        """The server is well again, and the backlog drains by itself."""
+        self.server.script.clear()
+        self.server.mood = 202
+        self.clock.now += 2_000
+        self.tracker.redeliver()
+
+
+TestDeterministic = Machine.TestCase
+TestDeterministic.settings = settings(
+    max_examples=250,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Threads(Workers):
+    """The real ones, under the controls of `Jobs`, which do nothing here."""
+
+    is_slow = False
+
+    def catch_up(self) -> None:
+        """Threads need nobody to tell them."""
+
+
+class ThreadedMachine(Machine):
+    """The same on real threads: what leaves in the background does so meanwhile."""
+
+    workers = Threads
+
+    def the_network_is_slow(self) -> None:
+        """Its slowness is that of the threads."""
+
+    def fork(self, really: bool = False) -> None:
+        """What the parent's threads do in the child's memory could happen in no process."""
+
+    def check_at_the_end(self) -> None:
+        """An answer may come just while its batch goes to the backlog: it is known at recovery."""
+
+    def recover(self) -> None:
+        for _ in range(1_000):
+            super().recover()
+            if not self.backlog() and self.is_at_rest():
+                return
+            threading.Event().wait(0.001)
+        raise AssertionError("the threads go on and on")
+
+    def is_at_rest(self) -> bool:
+        workers = self.tracker._workers
+        with workers._lock:
+            return len(workers._idle) == workers._threads
+
+
+TestThreaded = ThreadedMachine.TestCase
+TestThreaded.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
