@@ -36,9 +36,14 @@ class Backlog:
         self._bytes = 0
         self.events = 0
 
-    def put(self, batch: Batch, reason: ErrorKind) -> list[Batch]:
-        """Keep ``batch``, and return what the bounds push out for it, oldest first."""
-        if self._on_undelivered is not None:
+    def put(self, batch: Batch, reason: ErrorKind | None) -> list[Batch]:
+        """Keep ``batch``, and return what the bounds push out for it, oldest first.
+
+        Args:
+            batch: The batch.
+            reason: Why it was not delivered; None if that has been written down before.
+        """
+        if self._on_undelivered is not None and reason is not None:
             self._on_undelivered(batch, reason)
         pushed_out = []
         with self._lock:

@@ -48,6 +48,11 @@ class Credentials:
         """Whether there is no key, and no place to fetch one from."""
         return self._key is None and self._variable is None
 
+    @property
+    def source(self) -> str:
+        """What tells one key from another: its place, else the key itself. Not to be shown."""
+        return self._place or self._key or ""
+
     def current(self) -> str:
         """The key; fetched at the first call, which may take as long as the network pleases.
 

@@ -186,6 +186,7 @@ class Shipment:
         gate: Says whether sending is worth a try, and is told how it went.
         workers: The threads.
         keep: Called with each batch that is given up, and why.
+        decided: Called with each batch that the server has decided on, before its halves travel.
         late: Called with each answer for a batch that had been given up.
         release: Called with the number of events that are settled or kept.
         give_up_after_s: Seconds of failures after which a batch is given up while nobody waits.
@@ -200,6 +201,7 @@ class Shipment:
         workers: Workers,
         *,
         keep: Callable[[Batch, Fate], None],
+        decided: Callable[[Batch, Fate], None],
         late: Callable[[Batch, Fate], None],
         release: Callable[[int], None],
         give_up_after_s: float,
@@ -210,6 +212,7 @@ class Shipment:
         self._gate = gate
         self._workers = workers
         self._keep = keep
+        self._decided = decided
         self._late = late
         self._release = release
         self._give_up_after_s = give_up_after_s
@@ -226,6 +229,7 @@ class Shipment:
         self._given_up: dict[tuple[ErrorKind, str, float | None], list[str]] = {}
         self._outcome = Outcome()
         self._is_closed = False
+        self._leaving: set[str] = set()
 
     def refused(self, events: int) -> None:
         """Account for events that were never recorded, for want of room."""
@@ -349,10 +353,12 @@ class Shipment:
 
     def _note(self, batch: Batch, fate: Fate) -> bool:
         """Take in what an attempt brought; whether the batch must be sent again."""
+        decided = fate.is_settled or fate.halves is not None
+        if decided:
+            self._decided(batch, fate)
         with self._changed:
             self._on_kept_connection.discard(batch.id)
             wanted = batch.id in self._pending
-            decided = fate.is_settled or fate.halves is not None
             if wanted and decided:
                 del self._pending[batch.id]
                 self._outcome.accepted += fate.accepted
@@ -364,6 +370,9 @@ class Shipment:
             elif wanted:
                 self._last[batch.id] = fate
         if not wanted:
+            with self._changed:
+                # What is just being kept must be there before it can be settled.
+                self._changed.wait_for(lambda: batch.id not in self._leaving)
             self._late(batch, fate)
         elif fate.is_settled:
             self._release(len(batch))
@@ -389,7 +398,13 @@ class Shipment:
                 self._outcome.add_unsent(fate.reason, len(batch))
                 why = (fate.reason, fate.message, fate.hold_s)
                 self._given_up.setdefault(why, []).extend(batch.event_ids)
-            self._keep(batch, fate)
+                self._leaving.add(batch.id)
+            try:
+                self._keep(batch, fate)
+            finally:
+                with self._changed:
+                    self._leaving.discard(batch.id)
+                    self._changed.notify_all()
             self._release(len(batch))
 
     def _notify(self) -> None:

@@ -27,7 +27,9 @@ def derived_id(*parts: str) -> str:
     """A UUID of version 5 that equal ``parts`` give again, in whatever process."""
     import uuid  # Hardly ever needed, and dear at import.
 
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, "\0".join(parts)))
+    # JSON may hold half a surrogate pair, and so may what identifies a message; UTF-8 refuses it.
+    name = "\0".join(parts).encode(errors="surrogatepass").decode("latin-1")
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
 
 
 class DerivedIds:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._delivery import Shipment
     from ._event import Defaults, Event, Shape
     from ._ids import Identity
+    from ._journal import Journal
     from ._tracker import Tracker
 
 _UNNAMED = ""
@@ -37,6 +38,7 @@ class Buffer:
             the bound of the outermost.
         identity: What identifies the work that records here, should it be done again: then the ids
             of its events derive from it. Default: random ids, or as the parent has it.
+        journal: Where events are written down that count, for the next process to recover.
 
     Every method may be called from any thread.
     """
@@ -47,6 +49,7 @@ class Buffer:
         "_derived",
         "_events",
         "_ids",
+        "_journal",
         "_lock",
         "in_hand",
         "is_closed",
@@ -57,7 +60,11 @@ class Buffer:
     )
 
     def __init__(
-        self, bound: int, parent: Buffer | None = None, identity: Identity | None = None
+        self,
+        bound: int,
+        parent: Buffer | None = None,
+        identity: Identity | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._bound = bound
         self.parent = parent
@@ -65,6 +72,8 @@ class Buffer:
         self.shipment: Shipment | None = None
         """Batches that left early, until a flush has waited for them."""
         self.is_closed = False
+        # Work that is done again after a crash records its events again, under the same ids.
+        self._journal = journal if identity is None else None
         self._derived: DerivedIds | None = None
         if identity is not None:
             self._derived = DerivedIds(*identity)
@@ -136,7 +145,11 @@ class Buffer:
             root.in_hand += 1
             if event_id is None:
                 event_id = self._new_id(shape, quantity, metadata)
-            self._events.append((event_id, time, shape, quantity, metadata))
+            event = (event_id, time, shape, quantity, metadata)
+            if self._journal is not None:
+                # Before anyone can seal it: a batch in the journal stands for its events.
+                self._journal.record(event)
+            self._events.append(event)
             return len(self._events)
 
     def _new_id(self, shape: Shape, quantity: float | str, metadata: str | None) -> str:
@@ -175,10 +188,13 @@ class Buffer:
             if self.is_closed:
                 return False
             self.root.in_hand += len(events)
-            self._events += [
+            named = [
                 event if event[0] != _UNNAMED else (self._new_id(*event[2:]), *event[1:])
                 for event in events
             ]
+            if self._journal is not None:
+                self._journal.record_many(named)
+            self._events += named
             return True
 
     def count(self, events: int) -> None:

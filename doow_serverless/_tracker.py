@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ._event import Event
     from ._ids import Identity
     from ._invocation import Scope
+    from ._journal import Journal
     from ._wire import Batch
 
     T = TypeVar("T")
@@ -84,7 +85,8 @@ class Tracker(Recorder):
             raise ConfigurationError(text) from None
         self.config = config
         self.defaults = Defaults(config.license_id, config.attribution, config.removed)
-        self.strays = Buffer(config.max_queue_size)
+        self._journal = _journal_of(config) if config.enabled else None
+        self.strays = Buffer(config.max_queue_size, journal=self._journal)
         self._clock = clock
         self._given_transport = transport
         self._warned: set[str] = set()
@@ -96,7 +98,7 @@ class Tracker(Recorder):
             for line in config.problems:
                 warn(line)
             self.report_removed(config.removed)
-            if config.warm_up and not config.credentials.are_missing:
+            if config.journal or (config.warm_up and not config.credentials.are_missing):
                 self._start_warm_up()
 
     def __repr__(self) -> str:
@@ -132,7 +134,7 @@ class Tracker(Recorder):
 
     def new_buffer(self, identity: Identity | None = None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
-        buffer = Buffer(self.config.max_queue_size, identity=identity)
+        buffer = Buffer(self.config.max_queue_size, identity=identity, journal=self._journal)
         self._live.add(buffer)
         return buffer
 
@@ -301,6 +303,7 @@ class Tracker(Recorder):
                 self._gate,
                 self._workers,
                 keep=self._keep,
+                decided=self._note_decided,
                 late=self._note_late,
                 release=lambda events: buffer.count(-events),
                 give_up_after_s=self.config.timeout_s,
@@ -309,12 +312,15 @@ class Tracker(Recorder):
         return buffer.shipment
 
     def _sealed(self, events: list[Event], buffer: Buffer) -> Iterator[Batch]:
-        return seal(
+        for batch in seal(
             events,
             max_bytes=self.config.max_payload_bytes,
             compress=self.config.compress,
             make_id=_derived_batch_id if buffer.is_idempotent else None,
-        )
+        ):
+            if self._journal is not None:
+                self._journal.sealed(batch)
+            yield batch
 
     def _concluded(self, shipment: Shipment, budget: Budget) -> Outcome:
         outcome, errors = shipment.close(budget)
@@ -348,12 +354,13 @@ class Tracker(Recorder):
     def _drain(self) -> None:
         """Send the backlog, oldest first, until it is empty or an attempt fails."""
         try:
-            while (batch := self.backlog.oldest(self._is_under_way)) is not None:
+            while batch := self.backlog.oldest(self._is_under_way) or self._recover():
                 # After a failure the kept connections are not to be trusted.
                 fate = self._courier.send(batch, fresh=self._gate.is_shut)
                 if not fate.is_settled and fate.halves is None:
                     self._gate.shut(fate.reason, fate.message, fate.hold_s)
                     return
+                self._note_decided(batch, fate)
                 self._settle_kept(batch, fate)
         except Exception as fault:
             report_fault("redelivering", fault)
@@ -371,6 +378,25 @@ class Tracker(Recorder):
             self._settle_kept(batch, fate)
             self.redeliver()
 
+    def _note_decided(self, batch: Batch, fate: Fate) -> None:
+        if self._journal is None:
+            return
+        if fate.halves is not None:
+            self._journal.split(batch, fate.halves)
+        else:
+            self._journal.settled(batch.id)
+
+    def _recover(self) -> Batch | None:
+        """Take over what crashed processes have left; the first of it."""
+        if self._journal is None:
+            return None
+        found = self._journal.recover(
+            max_bytes=self.config.max_payload_bytes, compress=self.config.compress
+        )
+        for batch in found:
+            self._put(batch, None)
+        return found[0] if found else None
+
     def _settle_kept(self, batch: Batch, fate: Fate) -> None:
         self._gate.opened()
         if fate.halves is not None:
@@ -382,9 +408,12 @@ class Tracker(Recorder):
     def _keep(self, batch: Batch, fate: Fate) -> None:
         self._put(batch, fate.reason)
 
-    def _put(self, batch: Batch, reason: ErrorKind) -> None:
+    def _put(self, batch: Batch, reason: ErrorKind | None) -> None:
         pushed_out = self.backlog.put(batch, reason)
         if pushed_out:
+            if self._journal is not None:
+                for dropped in pushed_out:
+                    self._journal.settled(dropped.id)
             ids = [event_id for batch in pushed_out for event_id in batch.event_ids]
             text = f"the backlog is full: its oldest {len(ids)} events were dropped"
             self._report(DoowError(text, ErrorKind.DROPPED_EVENTS, ids))
@@ -394,11 +423,18 @@ class Tracker(Recorder):
     def succeed(self, other: Tracker) -> None:
         """Take over what ``other`` has not delivered, and will not, now that it is replaced."""
         strays, other.strays = other.strays, self.strays
-        self.strays.adopt(strays.take_last())
+        events = strays.take_last()
+        self.strays.adopt(events)
+        if other._journal is not None:
+            other._journal.forget([event[0] for event in events])
         self._dead_letters.succeed(other._dead_letters)
         backlog, other.backlog = other.backlog, self.backlog
         for batch in backlog.drain():
-            self._put(batch, ErrorKind.TIMEOUT)
+            if self._journal is not None:
+                self._journal.sealed(batch)
+            self._put(batch, None)
+            if other._journal is not None:
+                other._journal.settled(batch.id)
 
     def _loaded_transport(self) -> Transport:
         """The transport; its first use imports requests, which is why it waits until here."""
@@ -421,6 +457,10 @@ class Tracker(Recorder):
 
     def _warm(self) -> None:
         try:
+            if self._recover() is not None:
+                self.redeliver()
+            if not self.config.warm_up or self.config.credentials.are_missing:
+                return
             transport = self._loaded_transport()
             key = self.config.credentials.current()
             if self.config.warm_up == "connect":
@@ -458,6 +498,8 @@ class Tracker(Recorder):
 
     def after_fork(self) -> None:
         """In a child: what was recorded before is the parent's to deliver."""
+        if self._journal is not None:
+            self._journal.after_fork()
         self._begin_anew()
 
 
@@ -475,6 +517,16 @@ def _last_flush(limit_s: float) -> None:
             tracker.last_flush(budget)
         except Exception as fault:
             report_fault("the last flush", fault)
+
+
+def _journal_of(config: Config) -> Journal | None:
+    if not config.journal:
+        return None
+    from ._journal import Journal  # Who asks for no journal does not pay for its import.
+
+    directory = None if config.journal is True else config.journal
+    audience = f"{config.endpoint} {config.credentials.source}"
+    return Journal(directory, audience=audience)
 
 
 def _derived_batch_id(event_ids: Sequence[str]) -> str:

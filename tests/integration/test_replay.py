@@ -271,7 +271,7 @@ def test_damaged_and_incomplete_are_listed(ingest: Ingest, tmp_path: Path) -> No
     whole, cut = batch(1), batch(3, batch_id="cut")
     torn = lines_of(batch(80, noise=900, batch_id="torn"))
     (tmp_path / "broken.gz").write_bytes(gzip.compress(text_of(batch(2)).encode())[:-20])
-    text = "\n".join([*torn[1:], lines_of(cut)[0][:-50], *lines_of(whole)])
+    text = "\n".join([*torn[1:], *lines_of(whole), lines_of(cut)[0][:-50]])
 
     status, stdout, _ = replay(ingest.url, "-", tmp_path / "broken.gz", stdin=text)
 
@@ -285,6 +285,17 @@ def test_damaged_and_incomplete_are_listed(ingest: Ingest, tmp_path: Path) -> No
     ]
     dry, _, _ = replay(ingest.url, "--dry-run", stdin=text)
     assert dry == 1
+
+
+def test_an_unreadable_file_is_told(ingest: Ingest, tmp_path: Path) -> None:
+    """What it holds up to where it is cut off is delivered; scripts learn that there was more."""
+    text = text_of(batch(2)) + os.urandom(200_000).hex()
+    (tmp_path / "broken.gz").write_bytes(gzip.compress(text.encode())[:-20])
+
+    status, stdout, _ = replay(ingest.url, tmp_path / "broken.gz")
+
+    assert (status, len(ingest.events())) == (1, 2)
+    assert stdout.splitlines()[-1].startswith(f"unreadable  {tmp_path / 'broken.gz'}: ")
 
 
 def test_rejected_events_are_listed(ingest: Ingest) -> None:
@@ -476,3 +487,22 @@ def test_pauses_grow_and_patience_is_anew_after_a_hold() -> None:
         postman.deliver(one)
     assert caught.value.ends_all
     assert len(slept) == 6
+
+
+def test_patience_is_anew_after_a_success() -> None:
+    """One attempt is all that a batch gets behind one that was given up, until one succeeds."""
+    down = Fate(ErrorKind.TIMEOUT, "silent")
+    one = batch()
+    done = Fate.settled(one, WHY, "", [])
+    slept: list[float] = []
+    courier: Any = Script(down, done, down, done)
+    postman = Postman(courier, lambda _: None, patience_s=0, sleep=slept.append)
+
+    with pytest.raises(Undeliverable):
+        postman.deliver(one)
+    assert postman.deliver(one).accepted == 1
+    with pytest.raises(Undeliverable) as caught:
+        postman.deliver(one)
+
+    assert not caught.value.ends_all
+    assert slept == []

@@ -1,4 +1,4 @@
-"""The guard of deadlines: it calls in time, once, in any order, and costs nothing while it waits."""
+"""The guard of deadlines: it calls in time, once, in any order, and sleeps in between."""
 
 from __future__ import annotations
 
@@ -184,7 +184,12 @@ def test_forgetting_while_it_looks(watching: Guard, calls: Calls) -> None:
     at = _Forgetting(time.monotonic() + 0.03)
     numbers = [watching.watch(at, calls.named("forgotten")) for _ in range(10)]
     next(sleeping)
-    _Forgetting.forget = staticmethod(lambda: numbers and watching.forget(numbers.pop()))
+
+    def forget_one() -> None:
+        if numbers:
+            watching.forget(numbers.pop())
+
+    _Forgetting.forget = staticmethod(forget_one)
     while numbers:
         next(sleeping)
     watching.watch(time.monotonic(), calls.named("next"))

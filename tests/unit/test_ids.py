@@ -48,7 +48,7 @@ def test_a_derived_id_tells_its_parts_apart(parts: list[str]) -> None:
 def test_the_same_work_has_the_same_ids() -> None:
     """Equal events are told apart by their number, and found again."""
     said = ["a", "b", "a", "a", "c"]
-    first, again = DerivedIds("work"), DerivedIds("work")
+    first, again = DerivedIds("function", "work"), DerivedIds("function", "work")
     ids = [first.next(one) for one in said]
     assert [again.next(one) for one in said] == ids
     assert len(set(ids)) == len(ids)
@@ -57,13 +57,13 @@ def test_the_same_work_has_the_same_ids() -> None:
 @given(st.permutations(["a", "a", "a", "b", "b", "c"]))
 def test_the_order_of_different_events_does_not_matter(order: list[str]) -> None:
     """Threads may record in another order the next time."""
-    first, again = DerivedIds("work"), DerivedIds("work")
+    first, again = DerivedIds("function", "work"), DerivedIds("function", "work")
     assert {again.next(one) for one in order} == {first.next(one) for one in "aaabbc"}
 
 
 def test_one_event_more_changes_no_other_id() -> None:
     """A retry that says more, or less, names what it has in common alike."""
-    first, more = DerivedIds("work"), DerivedIds("work")
+    first, more = DerivedIds("function", "work"), DerivedIds("function", "work")
     ids = [first.next(one) for one in ("a", "b", "a")]
     ids_of_more = [more.next(one) for one in ("a", "new", "b", "a", "b")]
     assert set(ids_of_more) - set(ids) == {ids_of_more[1], ids_of_more[4]}
@@ -71,15 +71,16 @@ def test_one_event_more_changes_no_other_id() -> None:
 
 
 def test_other_work_has_other_ids() -> None:
-    """No two invocations share an id, whatever they say."""
-    works = [DerivedIds(identity) for identity in ("1", "2", "", "1\0a", "request:1")]
+    """Neither two invocations nor two functions share an id, whatever they say."""
+    identities = [("f", "1"), ("f", "2"), ("g", "1"), ("", "f1"), ("f1", ""), ("f", "request:1")]
+    works = [DerivedIds(*identity) for identity in identities]
     ids = [work.next(said) for work, said in itertools.product(works, ("a", "a", "b", ""))]
     assert len(set(ids)) == len(ids)
 
 
 def test_what_is_kept_is_small() -> None:
     """Neither a long identity nor long events stay in memory, or are digested each time."""
-    work = DerivedIds("records:" + ",".join(["shardId-0:" + "9" * 56] * 10_000))
+    work = DerivedIds("function", "records:" + ",".join(["shardId-0:" + "9" * 56] * 10_000))
     for number in range(10):
         work.next(f"{number}" + "x" * 100_000)
     assert len(work._identity) == 36

@@ -189,7 +189,7 @@ def test_a_cut_line_is_noticed(cut: float, levels: list[Callable[[str], str]]) -
     read, problems = assembled("\n".join(lines))
 
     assert [one[0] for one in read] == ["kept"]
-    if '"events"' in broken[: int(cut * (len(broken) - 3))]:
+    if '"events":' in broken[: int(cut * (len(broken) - 3))]:
         assert problems == [("lost", "a record is cut off or altered")]
 
 

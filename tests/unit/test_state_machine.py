@@ -75,7 +75,7 @@ class Server(MemoryTransport):
 
     Attributes:
         rejected: The tags of events that it refused for good.
-        recorded: The ids of batches that it took.
+        decided: What it answered, by batch id, where that settles a batch; it goes on saying so.
         lost: The tags of events that it took without the sender hearing of it at first.
     """
 
@@ -84,8 +84,9 @@ class Server(MemoryTransport):
         self.clock = clock
         self.mood: int | str = 202
         self.script: deque[int | str] = deque()
+        self.deciding = threading.Lock()
         self.rejected: list[int] = []
-        self.recorded: set[str] = set()
+        self.decided: dict[str, int | Answer] = {}
         self.lost: set[int] = set()
 
     def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:
@@ -97,16 +98,21 @@ class Server(MemoryTransport):
         return answer
 
     def decide(self, batch: Batch) -> int | Answer | TransportFault:
-        say = self.script.popleft() if self.script else self.mood
-        if say == "fault":
-            return TransportFault(ErrorKind.NETWORK_ERROR, "refused")
-        if say in (401, 429, 500, 503, 301):
-            return int(say)
-        if batch.id in self.recorded:
-            return 202
+        with self.deciding:
+            say = self.script.popleft() if self.script else self.mood
+            if say == "fault":
+                return TransportFault(ErrorKind.NETWORK_ERROR, "refused")
+            if say in (401, 429, 500, 503, 301):
+                return int(say)
+            if batch.id not in self.decided:
+                self.decided[batch.id] = self.decision(batch, say)
+                if say == LOST:
+                    return Answer(202, {"lost": "yes"}, b"{}")
+            return self.decided[batch.id]
+
+    def decision(self, batch: Batch, say: int | str) -> int | Answer:
         if say == 413 and len(batch) > 1:
             return 413
-        self.recorded.add(batch.id)
         if say in (400, 413):
             self.rejected += tags(batch)
             return int(say)
@@ -114,7 +120,7 @@ class Server(MemoryTransport):
             third = [e for e in json.loads(batch.json())["events"] if tag(e) % 3 == 0]
             self.rejected += map(tag, third)
             return rejecting({event["event_id"]: "a third" for event in third})
-        return Answer(202, {"lost": "yes"} if say == LOST else {}, b"{}")
+        return 202
 
 
 def tag(event: dict[str, Any]) -> int:
@@ -288,8 +294,9 @@ class Machine(RuleBasedStateMachine):
         accepted = {number for number in map(tag, self.server.events) if number >= self.first_tag}
         rejected = {number for number in self.server.rejected if number >= self.first_tag}
         unsent = {number for batch in self.backlog() for number in tags(batch)}
-        dropped = self.reported(lambda error: error.kind == "DROPPED_EVENTS") - self.server.lost
-        unsent -= self.server.lost
+        dropped = self.reported(lambda error: error.kind == "DROPPED_EVENTS")
+        for doubtful in (unsent, dropped):
+            doubtful -= self.answered_late(accepted)
         places = [accepted, rejected, unsent, self.discarded, self.refused, dropped]
         assert Counter(number for place in places for number in place) == Counter(self.recorded)
         # What the server refused, it was reported to have refused.
@@ -308,6 +315,10 @@ class Machine(RuleBasedStateMachine):
         flushed = self.recorded - self.discarded - self.refused
         assert settled + sum(unsent.values()) == len(flushed)
         assert self.tracker.strays.in_hand == 0
+
+    def answered_late(self, accepted: set[int]) -> set[int]:
+        """Those of ``accepted`` of which the sender may not know, since no answer came in time."""
+        return self.server.lost
 
     def backlog(self) -> list[Batch]:
         return list(self.tracker.backlog._batches.values())
@@ -380,6 +391,10 @@ class ThreadedMachine(Machine):
 
     def check_at_the_end(self) -> None:
         """An answer may come just while its batch goes to the backlog: it is known at recovery."""
+
+    def answered_late(self, accepted: set[int]) -> set[int]:
+        """Any, since a budget may end while an answer is on its way."""
+        return accepted
 
     def recover(self) -> None:
         for _ in range(1_000):

@@ -1,0 +1,86 @@
+"""A shipment on real threads, where two things happen at once."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from doow_serverless._budget import Budget
+from doow_serverless._credentials import Credentials
+from doow_serverless._delivery import Courier, Shipment
+from doow_serverless._gate import Gate
+from doow_serverless._wire import Batch
+from doow_serverless._workers import Workers
+from doow_serverless.testing import MemoryTransport, rejecting
+
+if TYPE_CHECKING:
+    from doow_serverless._delivery import Fate
+    from doow_serverless.testing import Answer
+
+KEY = "dk_" + "a1" * 32
+WAIT_S = 10
+
+
+def test_an_answer_waits_until_its_batch_is_kept() -> None:
+    """One that comes just as its batch is given up finds it kept, and so is not forgotten."""
+    posted, may_answer, late_came = threading.Event(), threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def answer(_: Batch) -> Answer:
+        posted.set()
+        may_answer.wait(WAIT_S)
+        return rejecting({"evt_1": "why"})
+
+    def keep(batch: Batch, fate: Fate) -> None:
+        may_answer.set()
+        late_came.wait(0.1)
+        order.append(f"kept for {fate.reason}")
+
+    def late(batch: Batch, fate: Fate) -> None:
+        order.append(f"settled, {fate.rejected}")
+        late_came.set()
+
+    transport = MemoryTransport(answer)
+    shipment = Shipment(
+        Courier(lambda: transport, Credentials(KEY)),
+        Gate(),
+        Workers(),
+        keep=keep,
+        late=late,
+        release=lambda _: None,
+        give_up_after_s=1.0,
+    )
+    body = b'{"batch_id":"b","sdk_version":"1","events":[{"event_id":"evt_1"}]}'
+    shipment.add([Batch("b", ("evt_1",), body, False, "1")])
+    assert posted.wait(WAIT_S)
+    outcome, errors = shipment.close(Budget(0.0))
+    assert late_came.wait(WAIT_S)
+    assert order == ["kept for TIMEOUT", "settled, [('evt_1', 'why')]"]
+    assert outcome.unsent == {"TIMEOUT": 1}
+    assert [(error.kind, error.event_ids) for error in errors] == [("TIMEOUT", ("evt_1",))]
+
+
+def test_what_was_answered_last_is_the_reason() -> None:
+    """A batch that failed until the budget was used up is unsent for its failure, not for time."""
+    posted = threading.Event()
+
+    def answer(_: Batch) -> int:
+        if len(transport.batches) > 1:
+            posted.set()
+        return 500
+
+    transport = MemoryTransport(answer)
+    shipment = Shipment(
+        Courier(lambda: transport, Credentials(KEY)),
+        Gate(),
+        Workers(),
+        keep=lambda *_: None,
+        late=lambda *_: None,
+        release=lambda _: None,
+        give_up_after_s=10.0,
+    )
+    shipment.add([Batch("b", ("evt_1",), b"{}", False, "1")])
+    assert posted.wait(WAIT_S)
+    outcome, errors = shipment.close(Budget(0.0))
+    assert outcome.unsent == {"TRANSPORT_ERROR": 1}
+    assert [str(error) for error in errors] == ["1 events were not delivered: HTTP 500"]
