@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCE := $(shell find doow_serverless -name '*.py') pyproject.toml
 
-.PHONY: test lint demo bench lock clean
+.PHONY: test lint demo campaign bench lock clean
 
 test: $(VENV)/.wheel .venv-sam/.deps lint  ## everything that must hold, against the built wheel
 	$(BIN)/coverage erase
@@ -17,6 +17,9 @@ lint: $(VENV)/.wheel
 
 demo: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, delivering to the local ingest
 	$(BIN)/python examples/lambda/demo.py
+
+campaign: $(VENV)/.wheel  ## 2,000 invocations with faults at random; SEED=n repeats one
+	$(BIN)/python -m tests.campaign --invocations 2000 $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.wheel  ## figures, side by side with a bare requests.post
 	$(BIN)/python -m benchmarks

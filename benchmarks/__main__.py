@@ -7,7 +7,7 @@ import platform
 from rich.console import Console
 from rich.table import Table
 
-from . import cold, warm
+from . import cold, guard, warm
 
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
@@ -26,6 +26,7 @@ def main() -> None:
     console.print(f"CPython {platform.python_version()} on {platform.machine()}")
     console.print(table("Cold start", ("", "ms", "modules"), [*cold.rows()]))
     console.print(table("Recording", ("", "median"), [*warm.recording(), *warm.ten_thousand()]))
+    console.print(table("An invocation's deadline", ("", "median"), guard.rows()))
     for delay_s, rounds in ((0.0, 200), (0.02, 40)):
         title = f"A warm invocation, server delay {delay_s * 1e3:.0f} ms"
         columns = ("events", "bare post, ms", "tracked, ms", "difference", "requests")

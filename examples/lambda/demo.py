@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 KEY = "dk_" + "0" * 64  # well formed; the local ingest accepts any such key
 BUDGET_MS = 500
 PATIENCE_S = 8.0  # how long the backlog may take to drain
-FLUSH = re.compile(r"flushed Outcome\(.*elapsed_s=([\d.]+)\)")  # DOOW_TRACK_DEBUG logs it
+FLUSH = re.compile(r"flushed Outcome\(.*elapsed_s=([\d.]+)")  # DOOW_TRACK_DEBUG logs it
 LINE = "{:>2}  {:<8} {:<9} {:<13} {:>8} {:>9} {:>9} {:>8}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from doow_serverless._budget import Budget
 from doow_serverless._credentials import Credentials
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 KEY = "dk_" + "a1" * 32
 WAIT_S = 10
+
+
+def ship_with(transport: MemoryTransport, **hooks: Any) -> Shipment:
+    """A shipment that travels by ``transport``, and whose hooks do nothing unless given."""
+    ignored: dict[str, Any] = dict.fromkeys(["keep", "decided", "late", "release"], lambda *_: None)
+    courier = Courier(lambda: transport, Credentials(KEY))
+    return Shipment(courier, Gate(), Workers(), give_up_after_s=10.0, **{**ignored, **hooks})
 
 
 def test_an_answer_waits_until_its_batch_is_kept() -> None:
@@ -41,15 +48,7 @@ def test_an_answer_waits_until_its_batch_is_kept() -> None:
         late_came.set()
 
     transport = MemoryTransport(answer)
-    shipment = Shipment(
-        Courier(lambda: transport, Credentials(KEY)),
-        Gate(),
-        Workers(),
-        keep=keep,
-        late=late,
-        release=lambda _: None,
-        give_up_after_s=1.0,
-    )
+    shipment = ship_with(transport, keep=keep, late=late)
     body = b'{"batch_id":"b","sdk_version":"1","events":[{"event_id":"evt_1"}]}'
     shipment.add([Batch("b", ("evt_1",), body, False, "1")])
     assert posted.wait(WAIT_S)
@@ -70,15 +69,7 @@ def test_what_was_answered_last_is_the_reason() -> None:
         return 500
 
     transport = MemoryTransport(answer)
-    shipment = Shipment(
-        Courier(lambda: transport, Credentials(KEY)),
-        Gate(),
-        Workers(),
-        keep=lambda *_: None,
-        late=lambda *_: None,
-        release=lambda _: None,
-        give_up_after_s=10.0,
-    )
+    shipment = ship_with(transport)
     shipment.add([Batch("b", ("evt_1",), b"{}", False, "1")])
     assert posted.wait(WAIT_S)
     outcome, errors = shipment.close(Budget(0.0))

@@ -12,6 +12,7 @@ from aws_lambda_powertools.utilities.batch import (
 )
 
 import doow_serverless as doow
+from doow_serverless.powertools import record_transaction
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
@@ -25,7 +26,7 @@ logger = Logger()
 processor = BatchProcessor(event_type=EventType.SQS)
 
 
-@doow.transaction()  # a document that fails is delivered again: it counts when it succeeds
+@record_transaction  # a document that fails is delivered again: it counts when it succeeds
 def process(record: SQSRecord) -> None:
     job = record.json_body
     license_id = LICENSES[job["customer"]]
@@ -44,7 +45,7 @@ def embed(text: str) -> tuple[list[int], int]:
     return [len(word) for word in words], len(words)
 
 
-@doow.tracked(attribution={"team": "content", "feature": "search"})
+@doow.tracked(idempotent=True, attribution={"team": "content", "feature": "search"})
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     return process_partial_response(
