@@ -26,7 +26,7 @@ def main() -> None:
     console.print(f"CPython {platform.python_version()} on {platform.machine()}")
     console.print(table("Cold start", ("", "ms", "modules"), [*cold.rows()]))
     console.print(table("Recording", ("", "median"), [*warm.recording(), *warm.ten_thousand()]))
-    console.print(table("An invocation's deadline", ("", "median"), guard.rows()))
+    console.print(table("An invocation's deadline", ("", "median"), [*guard.rows()]))
     for delay_s, rounds in ((0.0, 200), (0.02, 40)):
         title = f"A warm invocation, server delay {delay_s * 1e3:.0f} ms"
         columns = ("events", "bare post, ms", "tracked, ms", "difference", "requests")

@@ -280,8 +280,12 @@ class Shipment:
             self._wake = wake
         self._notify()
 
-    def close(self, budget: Budget) -> tuple[Outcome, list[DoowError]]:
-        """Give up what is not settled; say what became of each event, and what must be reported."""
+    def close(self, budget: Budget, outcome: Outcome) -> list[DoowError]:
+        """Give up what is not settled, and add to ``outcome`` what became of each event.
+
+        Returns:
+            What must be reported.
+        """
         silent = Fate(ErrorKind.TIMEOUT, "no answer came within the budget")
         with self._changed:
             self._is_closed = True
@@ -291,12 +295,12 @@ class Shipment:
             self._give_up([batch], fate)
         if left and budget.limit_s:
             self._gate.failed(fates[0].reason, fates[0].message)
-        self._outcome.elapsed_s = budget.spent()
+        outcome.add(self._outcome)
         unsent = (
             DoowError(f"{len(ids)} events were not delivered: {why}", reason, ids, hold_s or None)
             for (reason, why, hold_s), ids in self._given_up.items()
         )
-        return self._outcome, [*self._errors, *unsent]
+        return [*self._errors, *unsent]
 
     def _start_runner(self) -> None:
         with self._changed:

@@ -100,10 +100,9 @@ class Defaults:
         """
         try:
             # Equal keys must mean equal JSON: 1, 1.0 and True are equal to Python.
-            frozen = attribution and (
-                tuple(attribution.items()),
-                tuple(map(type, attribution.values())),
-            )
+            frozen = None
+            if attribution is not None and attribution != {}:
+                frozen = (tuple(attribution.items()), tuple(map(type, attribution.values())))
             key: tuple[Hashable, ...] = (
                 metric,
                 license_id,

@@ -57,6 +57,7 @@ class Buffer:
         "refused",
         "root",
         "shipment",
+        "shipping",
     )
 
     def __init__(
@@ -71,6 +72,8 @@ class Buffer:
         self.root: Buffer = self if parent is None else parent.root
         self.shipment: Shipment | None = None
         """Batches that left early, until a flush has waited for them."""
+        self.shipping = threading.RLock()
+        """Held to add to the shipment or to take it away, so that none is added to too late."""
         self.is_closed = False
         # Work that is done again after a crash records its events again, under the same ids.
         self._journal = journal if identity is None else None
@@ -232,6 +235,7 @@ def _leave_to_parent_process() -> None:
     """In a forked child, forget the events that the parent has recorded, and will send."""
     for buffer in list(_buffers):
         buffer.shipment = None
+        buffer.shipping = threading.RLock()
         buffer._begin_anew()
 
 

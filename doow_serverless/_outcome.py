@@ -48,6 +48,14 @@ class Outcome:
         if events:
             self.unsent[reason] = self.unsent.get(reason, 0) + events
 
+    def add(self, other: Outcome) -> None:
+        """Count what became of other events in with these."""
+        self.accepted += other.accepted
+        self.rejected += other.rejected
+        for reason, events in other.unsent.items():
+            self.add_unsent(reason, events)
+        self.requests += other.requests
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Outcome):
             return NotImplemented

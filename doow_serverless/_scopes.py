@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import wraps
 
+from ._callables import dressed, is_coroutine_function, is_generator_function, name_of
 from ._faults import report_fault
 from ._guard import guard
 from ._invocation import Scope, current
-from .errors import InvalidEvent
+from .errors import ConfigurationError, InvalidEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,22 +183,28 @@ class Transaction:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         tracker, buffer, token = self._open.pop()
         _leave(token)
-        tracker.conclude(buffer, discard=kind is not None)
+        try:
+            tracker.conclude(buffer, discard=kind is not None)
+        except Exception as fault:
+            report_fault("ending a transaction", fault)
 
     def __call__(self, function: F) -> F:
-        """Decorate a def or an async def: each call is a transaction of its own."""
-        if function.__code__.co_flags & 0x80:  # CO_COROUTINE
+        """Decorate a def, an async def or another callable: each call is its own transaction."""
+        if is_generator_function(function):
+            raise ConfigurationError(
+                f"transaction() cannot wrap the generator function {name_of(function)}, whose body "
+                "runs only after it has returned: use `with transaction():` in it"
+            )
+        if is_coroutine_function(function):
 
-            @wraps(function)
             async def in_transaction_async(*args: Any, **kwargs: Any) -> Any:
                 with Transaction(self._where, self._identity):
                     return await function(*args, **kwargs)
 
-            return in_transaction_async  # type: ignore[return-value]  # the same signature
+            return dressed(in_transaction_async, function)  # type: ignore[no-any-return]  # like it
 
-        @wraps(function)
         def in_transaction(*args: Any, **kwargs: Any) -> Any:
             with Transaction(self._where, self._identity):
                 return function(*args, **kwargs)
 
-        return in_transaction  # type: ignore[return-value]  # the same signature
+        return dressed(in_transaction, function)  # type: ignore[no-any-return]  # like it

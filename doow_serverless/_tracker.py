@@ -111,7 +111,6 @@ class Tracker(Recorder):
         """Everything that belongs to this process alone: threads, connections, and their locks."""
         self._loading = threading.Lock()
         self._held: list[threading.Lock] = []
-        self._shipping = threading.Lock()
         self._warm_up: threading.Thread | None = None
         self._transport = self._given_transport
         self._dead_letters = DeadLetters(self.config.dead_letter)
@@ -142,20 +141,19 @@ class Tracker(Recorder):
         """Have full batches of ``buffer`` leave in the background."""
         events = buffer.take(at_least=self.config.flush_at)
         if events:
-            with self._shipping:
-                shipment = self._shipment_of(buffer)
-            shipment.add(self._sealed(events, buffer))
+            with buffer.shipping:
+                self._shipment_of(buffer).add(self._sealed(events, buffer))
 
     def conclude(self, transaction: Buffer, *, discard: bool) -> None:
         """End a transaction: its events are forgotten, or go to the buffer around it."""
         events = transaction.take_last()
         root = transaction.root
-        if events and not discard and transaction.is_own_work and transaction.parent is root:
+        own = transaction.is_own_work and transaction.parent is root and not root.is_closed
+        if events and not discard and own:
             # Doow knows a batch again, not an event: so what may be done again apart from the rest
             # travels apart from it, as soon as it is done.
-            with self._shipping:
-                shipment = self._shipment_of(root)
-            shipment.add(self._sealed(events, root))
+            with root.shipping:
+                self._shipment_of(root).add(self._sealed(events, root))
             return
         transaction.count(-len(events))
         if discard or not events:
@@ -199,14 +197,13 @@ class Tracker(Recorder):
         """
         budget = Budget(limit_s, self._clock)
         try:
-            shipment = self._ship(buffer, last)
-            if shipment is None:
-                return Outcome()
+            shipments = self._ship(buffer, last)
             try:
-                shipment.wait(budget)
+                for shipment in shipments:
+                    shipment.wait(budget)
             finally:
                 # Also where a signal ends the wait: what is not delivered must be kept.
-                outcome = self._concluded(shipment, budget)
+                outcome = self._concluded(shipments, budget)
             return outcome
         except Exception as fault:
             report_fault("flushing", fault)
@@ -214,19 +211,17 @@ class Tracker(Recorder):
 
     async def adeliver(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As :meth:`deliver`, without blocking the event loop."""
-        from ._async import (
-            wait_for_shipment,
-        )  # Imports asyncio, which only async code has paid for.
+        from ._async import wait_for_shipment  # It imports asyncio, as async code has done.
 
         budget = Budget(limit_s, self._clock)
+        cancelled = None
         try:
-            shipment = self._ship(buffer, last)
-            if shipment is None:
-                return Outcome()
+            shipments = self._ship(buffer, last)
             try:
-                cancelled = await wait_for_shipment(shipment, budget)
+                for shipment in shipments:
+                    cancelled = await wait_for_shipment(shipment, budget) or cancelled
             finally:
-                outcome = self._concluded(shipment, budget)
+                outcome = self._concluded(shipments, budget)
         except Exception as fault:
             report_fault("flushing", fault)
             return Outcome()
@@ -255,23 +250,24 @@ class Tracker(Recorder):
         try:
             budget = Budget(remaining_s() - LAST_WORDS_S, self._clock)
             # Stray events as well, since the process is going to be killed.
-            shipment = self._ship(buffer, last=False, detach=False)
-            if shipment is None:
-                return
-            shipment.wait(budget)
-            with self._shipping:
-                if buffer.shipment is not shipment:
-                    return  # The handler has returned after all: its own flush accounts for it.
-                buffer.shipment = None
-            self._concluded(shipment, budget)
+            self._load(buffer, last=False)
+            shipment = buffer.shipment
+            for one in (shipment, self.strays.shipment):
+                if one is not None:
+                    one.wait(budget)
+            # Unless the handler has returned after all: then its own flush accounts for them.
+            if buffer.shipment is shipment:
+                self._concluded(self._detached(buffer), budget)
         except Exception as fault:
             report_fault("flushing before the deadline", fault)
 
-    def _ship(self, buffer: Buffer, last: bool, *, detach: bool = True) -> Shipment | None:
-        """Put everything on its way that this flush has to account for.
+    def _ship(self, buffer: Buffer, last: bool) -> list[Shipment]:
+        """Put everything on its way that this flush has to account for."""
+        self._load(buffer, last)
+        return self._detached(buffer)
 
-        Without ``detach`` a flush that follows accounts for it, too, as long as it is not closed.
-        """
+    def _load(self, buffer: Buffer, last: bool) -> None:
+        """Put what ``buffer`` and the stray events hold into the shipment of ``buffer``."""
         events = buffer.take_last() if last else buffer.take()
         refused = buffer.take_refused()
         strays: list[Event] = []
@@ -280,20 +276,27 @@ class Tracker(Recorder):
             self.strays.count(-len(strays))
             buffer.count(len(strays))
             refused += self.strays.take_refused()
-        if not events and not strays and not refused and buffer.shipment is None:
-            return None
-        with self._shipping:
+        if not events and not strays and not refused:
+            return
+        with buffer.shipping:
             shipment = self._shipment_of(buffer)
-            if detach:
-                buffer.shipment = None
-        shipment.refused(refused)
-        if buffer.is_idempotent:
-            # Stray events would change a batch that a retry is to seal alike.
-            shipment.add(self._sealed(strays, self.strays))
-        else:
-            events += strays
-        shipment.add(self._sealed(events, buffer))
-        return shipment
+            shipment.refused(refused)
+            if buffer.is_idempotent:
+                # Stray events would change a batch that a retry is to seal alike.
+                shipment.add(self._sealed(strays, self.strays))
+            else:
+                events += strays
+            shipment.add(self._sealed(events, buffer))
+
+    def _detached(self, buffer: Buffer) -> list[Shipment]:
+        """The shipments of ``buffer`` and of the stray events, which are the caller's now."""
+        found = []
+        for one in {buffer: None, self.strays: None}:
+            with one.shipping:
+                shipment, one.shipment = one.shipment, None
+            if shipment is not None:
+                found.append(shipment)
+        return found
 
     def _shipment_of(self, buffer: Buffer) -> Shipment:
         """The shipment that the next flush of ``buffer`` accounts for."""
@@ -322,8 +325,14 @@ class Tracker(Recorder):
                 self._journal.sealed(batch)
             yield batch
 
-    def _concluded(self, shipment: Shipment, budget: Budget) -> Outcome:
-        outcome, errors = shipment.close(budget)
+    def _concluded(self, shipments: list[Shipment], budget: Budget) -> Outcome:
+        outcome = Outcome()
+        if not shipments:
+            return outcome
+        errors: list[DoowError] = []
+        for shipment in shipments:
+            errors += shipment.close(budget, outcome)
+        outcome.elapsed_s = budget.spent()
         outcome.backlog = self.backlog.events
         self.redeliver()
         for error in errors:
@@ -411,8 +420,10 @@ class Tracker(Recorder):
     def _put(self, batch: Batch, reason: ErrorKind | None) -> None:
         pushed_out = self.backlog.put(batch, reason)
         if pushed_out:
-            if self._journal is not None:
-                for dropped in pushed_out:
+            for dropped in pushed_out:
+                # What came from a journal, or of a split, may not stand in the log so far.
+                self._dead_letters.write(dropped, ErrorKind.DROPPED_EVENTS)
+                if self._journal is not None:
                     self._journal.settled(dropped.id)
             ids = [event_id for batch in pushed_out for event_id in batch.event_ids]
             text = f"the backlog is full: its oldest {len(ids)} events were dropped"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial, update_wrapper
 from types import CoroutineType
 
+from ._callables import dressed, is_coroutine_function, is_generator_function, name_of
 from ._config import seconds
 from ._event import check_attribution, check_text
 from ._faults import report_fault
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ._ids import Identity
     from ._tracker import Tracker
 
-_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # the CO_ flags of inspect
 _ON_EXCEPTION = ("flush", "discard")
 
 deadlines: list[Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], float] | None]] = []
@@ -71,20 +70,19 @@ def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> An
         raise ConfigurationError(
             f"tracked() takes a function or another callable, not {show(handler)}"
         )
-    flags = _code_flags(handler)
-    if flags & (_GENERATOR | _ASYNC_GENERATOR):
+    if is_generator_function(handler):
         raise ConfigurationError(
-            f"tracked() cannot wrap the generator function {_name(handler)}, whose body runs only "
-            "after it has returned: wrap the function that consumes it"
+            f"tracked() cannot wrap the generator function {name_of(handler)}, whose body runs "
+            "only after it has returned: wrap the function that consumes it"
         )
 
-    if flags & _COROUTINE:
+    if is_coroutine_function(handler):
 
         async def tracked_async(*args: Any, **kwargs: Any) -> Any:
             async with _visit(tracker(), settings, args, kwargs):
                 return await handler(*args, **kwargs)
 
-        return _like(handler, tracked_async)
+        return dressed(tracked_async, handler)
 
     def tracked(*args: Any, **kwargs: Any) -> Any:
         with _visit(tracker(), settings, args, kwargs) as visit:
@@ -95,7 +93,7 @@ def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> An
             visit.hand_over()
         return _await_in(visit, result)
 
-    return _like(handler, tracked)
+    return dressed(tracked, handler)
 
 
 async def _await_in(visit: Visit, coroutine: CoroutineType[Any, Any, Any]) -> Any:
@@ -118,25 +116,3 @@ def _first(finders: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     except Exception as fault:
         report_fault("looking at the arguments of the handler", fault)
         return None
-
-
-def _code_flags(handler: Any) -> int:
-    """The flags of the code that a call runs, under partials, methods and callable objects."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    code = getattr(handler, "__code__", None)
-    if code is None:
-        code = getattr(getattr(handler, "__call__", None), "__code__", None)  # noqa: B004
-    return getattr(code, "co_flags", 0)
-
-
-def _name(handler: Any) -> str:
-    return getattr(handler, "__qualname__", None) or type(handler).__qualname__
-
-
-def _like(handler: Any, wrapper: Any) -> Any:
-    """``wrapper`` with the name, signature and attributes of ``handler``."""
-    update_wrapper(wrapper, handler)
-    if not hasattr(handler, "__name__"):  # A partial, or an object with __call__.
-        wrapper.__name__ = wrapper.__qualname__ = type(handler).__name__
-    return wrapper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from weakref import WeakKeyDictionary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
             """Milliseconds until the function is killed."""
 
 
+_calls: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
@@ -49,8 +51,19 @@ def find_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identity | N
         request_id = getattr(context, "aws_request_id", None)
         if isinstance(request_id, str) and request_id:
             work = _record_ids(arguments) or f"request:{request_id}"
-            return str(getattr(context, "function_name", "")), work
+            return str(getattr(context, "function_name", "")), work + _which_call(context)
     return None
+
+
+def _which_call(context: Any) -> str:
+    """What tells the tracked functions apart that one invocation calls one after the other."""
+    # A retry in the same sandbox brings a context of its own, and counts from the start.
+    try:
+        earlier = _calls.get(context, 0)
+        _calls[context] = earlier + 1
+    except TypeError:
+        return ""  # A stand-in of a test that has no identity of its own.
+    return f"#{earlier}" if earlier else ""
 
 
 def _record_ids(arguments: Iterable[Any]) -> str | None:

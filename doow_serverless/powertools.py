@@ -117,9 +117,10 @@ def record_transaction(record_handler: Any = None, /, *, tracker: Tracker | None
     """Decorate a record handler of batch processing: a transaction for each record.
 
     A record that fails leaves no events, since its message is delivered again. One that succeeds
-    leaves them; where the Lambda handler is ``tracked(idempotent=True)``, under ids that derive
-    from the record (:func:`record_identity`), and are the same when it is delivered again, in
-    whatever company.
+    leaves them; where the Lambda handler is ``tracked(idempotent=True)``, in a batch of its own
+    whose id derives from the record (:func:`record_identity`), so that it counts once when it is
+    delivered again, in whatever company: after the invocation has failed, or on a stream behind a
+    record that has.
 
     ::
 
@@ -142,13 +143,10 @@ def record_transaction(record_handler: Any = None, /, *, tracker: Tracker | None
     Without ``@doow.tracked`` around the Lambda handler the events leave with the next flush,
     ``doow.flush()`` for one.
 
-    Not guaranteed: that a record counts once which succeeded and is delivered again all the same.
-    Lambda does so when the invocation fails afterwards, and on streams whenever an earlier record
-    of the batch has failed, since it goes on from the first failure
-    (https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html).
-    Doow recognises batches: ``idempotent`` makes it count once if the same records succeed together
-    again, else only the ids of the events tell. Nor is a record known to have failed for another
-    reason than its handler, as where a processor's own ``success_handler`` raises.
+    Not guaranteed: without ``idempotent``, that such a record counts once. Streams go on from the
+    first failure (https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html).
+    Nor is a record known to have failed for another reason than its handler, as where a processor's
+    own ``success_handler`` raises. A batch for each record costs a request for each.
 
     Raises:
         ConfigurationError: The handler cannot be called.

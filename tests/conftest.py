@@ -14,6 +14,8 @@ from tests.network import KEY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytest_plugins = ["doow_serverless.testing"]
+
 _SURROUNDINGS = {
     "all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy",
     "curl_ca_bundle", "requests_ca_bundle", "ssl_cert_dir", "ssl_cert_file",

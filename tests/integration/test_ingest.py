@@ -25,7 +25,6 @@ from doow_serverless.local import Fault, Ingest
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytest_plugins = ["doow_serverless.testing"]
 
 KEY = "dk_" + "a1" * 32
 OTHER_KEY = "dk_" + "b2" * 32

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from doow_serverless._wire import Batch
 
-pytest_plugins = ["doow_serverless.testing"]
 
 WHY = ErrorKind.NETWORK_ERROR
 AT = 1_795_347_180.123

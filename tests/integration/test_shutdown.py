@@ -347,7 +347,7 @@ def test_a_tracker_made_on_another_thread(ingest: Ingest, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "lock",
     [
-        "tracker.strays._lock", "tracker._shipping", "tracker._workers._lock",
+        "tracker.strays._lock", "tracker.strays.shipping", "tracker._workers._lock",
         "tracker.backlog._lock", "tracker._gate._lock", "threading._active_limbo_lock",
     ],
 )  # fmt: skip

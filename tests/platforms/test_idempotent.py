@@ -348,11 +348,28 @@ def test_a_transaction_that_outlives_its_invocation(ingest: Ingest, tracker: doo
         transaction.__enter__()
         tracker.track("late")
 
-    invoke(tracker, body)
-    transaction.__exit__(None)
-    invoke(tracker, body, context=Context("2"))
+    def out_of_order() -> None:
+        invoke(tracker, body)
+        transaction.__exit__(None)
+        invoke(tracker, body, context=Context("2"))
+
+    copy_context().run(out_of_order)  # It leaves the context in disorder.
     assert counted(ingest) == {"late": 1}
     assert all(len(event["event_id"]) == 36 for event in ingest.events())
+
+
+def test_handlers_called_in_turn_are_told_apart(ingest: Ingest, tracker: doow.Tracker) -> None:
+    """Of one invocation each call counts, though it says the same; of its retry none."""
+
+    @tracker.tracked(idempotent=True)
+    def process(context: Context) -> None:
+        tracker.track("tokens")
+
+    for context in (Context(), Context()):
+        for _ in range(3):
+            process(context)
+    assert [post.duplicate for post in ingest.posts()] == [False] * 3 + [True] * 3
+    assert counted(ingest) == {"tokens": 3}
 
 
 def test_nested_handlers_are_one_work(ingest: Ingest, tracker: doow.Tracker) -> None:

@@ -831,9 +831,6 @@ def test_raw_threads_leave_with_the_next_flush(events: MemoryTransport) -> None:
     ]
 
 
-@pytest.mark.xfail(
-    reason="early batches of stray events report to a flush outside invocations alone"
-)
 def test_early_batches_of_raw_threads_are_reported() -> None:
     """What the server refuses of them is told, by the next flush at the latest."""
     told: list[str] = []

@@ -9,6 +9,7 @@ from doow_serverless._budget import Budget
 from doow_serverless._credentials import Credentials
 from doow_serverless._delivery import Courier, Shipment
 from doow_serverless._gate import Gate
+from doow_serverless._outcome import Outcome
 from doow_serverless._wire import Batch
 from doow_serverless._workers import Workers
 from doow_serverless.testing import MemoryTransport, rejecting
@@ -52,7 +53,8 @@ def test_an_answer_waits_until_its_batch_is_kept() -> None:
     body = b'{"batch_id":"b","sdk_version":"1","events":[{"event_id":"evt_1"}]}'
     shipment.add([Batch("b", ("evt_1",), body, False, "1")])
     assert posted.wait(WAIT_S)
-    outcome, errors = shipment.close(Budget(0.0))
+    outcome = Outcome()
+    errors = shipment.close(Budget(0.0), outcome)
     assert late_came.wait(WAIT_S)
     assert order == ["kept for TIMEOUT", "settled, [('evt_1', 'why')]"]
     assert outcome.unsent == {"TIMEOUT": 1}
@@ -72,6 +74,7 @@ def test_what_was_answered_last_is_the_reason() -> None:
     shipment = ship_with(transport)
     shipment.add([Batch("b", ("evt_1",), b"{}", False, "1")])
     assert posted.wait(WAIT_S)
-    outcome, errors = shipment.close(Budget(0.0))
+    outcome = Outcome()
+    errors = shipment.close(Budget(0.0), outcome)
     assert outcome.unsent == {"TRANSPORT_ERROR": 1}
     assert [str(error) for error in errors] == ["1 events were not delivered: HTTP 500"]

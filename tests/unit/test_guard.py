@@ -164,36 +164,40 @@ def test_one_thread_for_all(watching: Guard, calls: Calls) -> None:
     assert set(calls.names(at_least=1_000)) == expected
 
 
-class _Forgetting(float):
-    """A moment that, when it is looked at, has others forgotten, as other threads may do."""
+class _Moment(float):
+    """A moment that, when it is looked at, does something, as other threads may."""
 
-    forget: Callable[[], object] = staticmethod(lambda: None)
+    when_compared: Callable[[str], None] = staticmethod(lambda _: None)
 
     def __lt__(self, other: float) -> bool:
-        self.forget()
+        self.when_compared("<")
         return float(self) < other
 
     def __le__(self, other: float) -> bool:
-        self.forget()
+        self.when_compared("<=")
         return float(self) <= other
 
 
-def test_forgetting_while_it_looks(watching: Guard, calls: Calls) -> None:
-    """An invocation that ends just as the guard wakes does not take the guard's thread down."""
+@pytest.mark.parametrize("comparison", ["<", "<="])
+def test_forgetting_while_it_looks(
+    watching: Guard, calls: Calls, monkeypatch: pytest.MonkeyPatch, comparison: str
+) -> None:
+    """An invocation that ends just as the guard looks does not take the guard's thread down."""
     sleeping = asleep(watching)
-    at = _Forgetting(time.monotonic() + 0.03)
+    at = _Moment(time.monotonic() + 3_600)
     numbers = [watching.watch(at, calls.named("forgotten")) for _ in range(10)]
     next(sleeping)
 
-    def forget_one() -> None:
-        if numbers:
+    def forget_one(made: str) -> None:
+        if made == comparison and numbers:
             watching.forget(numbers.pop())
 
-    _Forgetting.forget = staticmethod(forget_one)
-    while numbers:
-        next(sleeping)
-    watching.watch(time.monotonic(), calls.named("next"))
-    assert calls.names(at_least=1)[-1] == "next"
+    monkeypatch.setattr(_Moment, "when_compared", staticmethod(forget_one))
+    for number in range(3):
+        watching.watch(time.monotonic(), calls.named(f"{number}"))
+        calls.names(at_least=number + 1)
+    assert len(numbers) < 10
+    assert calls.names(at_least=3) == ["0", "1", "2"]
 
 
 def test_a_thread_that_cannot_start_is_tried_again(

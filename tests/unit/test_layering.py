@@ -37,7 +37,7 @@ ORDER = """
     _config _journal _records
     _credentials _transport _wire
     _event _answers _faults
-    _secrets _ids _guard _shutdown
+    _secrets _ids _guard _shutdown _callables
     aws
     _outcome _budget errors _version local
 """
@@ -156,7 +156,7 @@ def test_the_contract() -> None:
         "transaction",
     ]
     public = {name for name in vars(doow_serverless) if not name.startswith("_")}
-    modules = {"annotations", "aws", "cli", "local", "testing"}
+    modules = {"annotations", "aws", "cli", "local", "powertools", "replay", "testing"}
     assert public - modules <= set(doow_serverless.__all__)
     assert all(hasattr(doow_serverless, name) for name in doow_serverless.__all__)
 

@@ -45,7 +45,7 @@ def embed(text: str) -> tuple[list[int], int]:
     return [len(word) for word in words], len(words)
 
 
-@doow.tracked(idempotent=True, attribution={"team": "content", "feature": "search"})
+@doow.tracked(attribution={"team": "content", "feature": "search"})
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     return process_partial_response(
