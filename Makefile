@@ -8,7 +8,7 @@ SOURCE := $(shell find doow_serverless -name '*.py') pyproject.toml
 
 test: $(VENV)/.wheel .venv-sam/.deps lint  ## everything that must hold, against the built wheel
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run $(BIN)/pytest
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 lint: $(VENV)/.wheel

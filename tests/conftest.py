@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+# For tests/network.py; at the end, so that an installed wheel is what is tested, not the tree.
+sys.path.append(str(Path(__file__).parents[1]))
 
 from doow_serverless import Tracker, _default
 from tests.network import KEY
