@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import platform
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from . import cold, guard, warm
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+
+def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     """A table whose first column is text and whose others are figures."""
     made = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
@@ -24,9 +28,10 @@ def main() -> None:
     """Measure and print."""
     console = Console()
     console.print(f"CPython {platform.python_version()} on {platform.machine()}")
-    console.print(table("Cold start", ("", "ms", "modules"), [*cold.rows()]))
-    console.print(table("Recording", ("", "median"), [*warm.recording(), *warm.ten_thousand()]))
-    console.print(table("An invocation's deadline", ("", "median"), [*guard.rows()]))
+    console.print(table("Cold start", ("", "ms", "modules"), cold.rows()))
+    recording = [*warm.recording(), *warm.journaled(), *warm.ten_thousand()]
+    console.print(table("Recording", ("", "median"), recording))
+    console.print(table("An invocation's deadline", ("", "median"), guard.rows()))
     for delay_s, rounds in ((0.0, 200), (0.02, 40)):
         title = f"A warm invocation, server delay {delay_s * 1e3:.0f} ms"
         columns = ("events", "bare post, ms", "tracked, ms", "difference", "requests")
