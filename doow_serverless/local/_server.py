@@ -53,10 +53,13 @@ class ServerThread:
     def _run(self) -> None:
         self._server.run(sockets=[self._socket])
 
-    def start(self) -> Self:
-        """Listen, and serve from a daemon thread."""
-        # The kernel queues connections from here on: no need to wait until uvicorn runs.
+    def listen(self) -> None:
+        """Have the kernel queue connections, for :meth:`start` to serve."""
         self._socket.listen(128)
+
+    def start(self) -> Self:
+        """Listen, and serve from a daemon thread; there is no need to wait until it runs."""
+        self.listen()
         self._thread.start()
         return self
 

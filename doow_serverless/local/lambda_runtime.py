@@ -331,7 +331,8 @@ class _Sandbox:
         self._exit_code: int | None = None
         self._changed = threading.Condition()
         self._output = output
-        self._server = ServerThread(self._application()).start()
+        self._server = ServerThread(self._application())
+        self._server.listen()
         self._started_s = time.monotonic()
         # A session of its own: Ctrl-C in the terminal does not reach it, and a signal to the
         # group also stops what the function itself has started.
@@ -345,6 +346,8 @@ class _Sandbox:
             start_new_session=True,
         )
         self._watcher = threading.Thread(target=self._watch, name="doow-lambda", daemon=True)
+        # Only now, since the process may ask before this thread comes to know it.
+        self._server.start()
 
     def start(self) -> None:
         """Wait until the process asks for its first event, or says why it never will."""
