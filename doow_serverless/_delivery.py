@@ -12,6 +12,7 @@ from collections import deque
 from functools import partial
 
 from ._answers import TransportFault, Verdict, describe, judge, kind_of, rejections, wait_asked
+from ._faults import counted
 from ._gate import KEY_REFUSED_HOLD_S, uniform
 from ._outcome import Outcome
 from ._wire import split
@@ -106,7 +107,7 @@ class Fate:
         for event_id, why in self.rejected:
             by_reason.setdefault(why, []).append(event_id)
         for why, event_ids in by_reason.items():
-            text = f"Doow rejected {len(event_ids)} events: {why}"
+            text = f"Doow rejected {counted(len(event_ids))}: {why}"
             yield DoowError(text, self.reason, event_ids)
 
 
@@ -237,7 +238,7 @@ class Shipment:
             self._outcome.add_unsent(ErrorKind.DROPPED_EVENTS, events)
             why = "max_queue_size events were waiting already"
             self._errors.append(
-                DoowError(f"{events} events were dropped: {why}", ErrorKind.DROPPED_EVENTS)
+                DoowError(f"{counted(events)} dropped: {why}", ErrorKind.DROPPED_EVENTS)
             )
 
     def add(self, batches: Iterable[Batch]) -> None:
@@ -297,7 +298,7 @@ class Shipment:
             self._gate.failed(fates[0].reason, fates[0].message)
         outcome.add(self._outcome)
         unsent = (
-            DoowError(f"{len(ids)} events were not delivered: {why}", reason, ids, hold_s or None)
+            DoowError(f"{counted(len(ids))} not delivered: {why}", reason, ids, hold_s or None)
             for (reason, why, hold_s), ids in self._given_up.items()
         )
         return [*self._errors, *unsent]

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def counted(events: int) -> str:
+    """``"1 event"``, ``"2 events"``."""
+    return f"{events} event{'' if events == 1 else 's'}"
+
+
 def warn(message: str) -> None:
     """One line in the logger ``doow_serverless``."""
     from logging import getLogger  # Not needed while all is well.

@@ -15,7 +15,7 @@ from ._config import Config
 from ._deadletter import DeadLetters
 from ._delivery import Courier, Shipment
 from ._event import Defaults
-from ._faults import call_hook, debug, report_fault, warn
+from ._faults import call_hook, counted, debug, report_fault, warn
 from ._gate import FIRST_HOLD_S, Gate
 from ._guard import guard
 from ._ids import derived_id
@@ -426,7 +426,7 @@ class Tracker(Recorder):
                 if self._journal is not None:
                     self._journal.settled(dropped.id)
             ids = [event_id for batch in pushed_out for event_id in batch.event_ids]
-            text = f"the backlog is full: its oldest {len(ids)} events were dropped"
+            text = f"the backlog is full: {counted(len(ids))} dropped, the oldest"
             self._report(DoowError(text, ErrorKind.DROPPED_EVENTS, ids))
 
     # ── the life of the process ────────────────────────────────────────────────────────────────

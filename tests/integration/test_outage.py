@@ -309,7 +309,7 @@ def test_part_accepted(ingest: Ingest, service: Service) -> None:
             None,
             "Doow rejected 2 events: unknown license",
         ),
-        ("PARTIAL_ACCEPT", ("evt_5",), None, "Doow rejected 1 events: too old"),
+        ("PARTIAL_ACCEPT", ("evt_5",), None, "Doow rejected 1 event: too old"),
     ]
     service.invoke("evt_6")
     assert ids(ingest) == ["evt_1", "evt_4", "evt_6"]
@@ -424,7 +424,7 @@ def test_full_backlog(new_tracker: Callable[..., Tracker]) -> None:
     assert [(error.event_ids, str(error)) for error in dropped] == [
         (
             (f"evt_{number}a", f"evt_{number}b"),
-            "the backlog is full: its oldest 2 events were dropped",
+            "the backlog is full: 2 events dropped, the oldest",
         )
         for number in range(2)
     ]
@@ -441,7 +441,7 @@ def test_full_queue(
     assert service.outcomes == [Outcome(5, unsent={ErrorKind.DROPPED_EVENTS: 3}, requests=1)]
     assert ids(ingest) == [f"evt_{number}" for number in range(5)]
     assert [record.getMessage() for record in caplog.records] == [
-        "DROPPED_EVENTS: 3 events were dropped: max_queue_size events were waiting already"
+        "DROPPED_EVENTS: 3 events dropped: max_queue_size events were waiting already"
     ]
     service.invoke("evt_8")
     assert service.outcomes[1:] == [Outcome(1, requests=1)]

@@ -77,4 +77,4 @@ def test_what_was_answered_last_is_the_reason() -> None:
     outcome = Outcome()
     errors = shipment.close(Budget(0.0), outcome)
     assert outcome.unsent == {"TRANSPORT_ERROR": 1}
-    assert [str(error) for error in errors] == ["1 events were not delivered: HTTP 500"]
+    assert [str(error) for error in errors] == ["1 event not delivered: HTTP 500"]
