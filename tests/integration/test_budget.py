@@ -23,7 +23,7 @@ TRIALS = 20
 BUDGET_S = 0.1
 SLACK_S = 0.05
 NOISE_S = 0.02
-REPEATS = 5
+REPEATS = 20
 """Trials of one fault that may be repeated, when the machine itself was late by ``NOISE_S``."""
 
 
