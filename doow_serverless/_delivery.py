@@ -223,7 +223,7 @@ class Shipment:
         self._pending: dict[str, Batch] = {}
         self._queue: deque[Batch] = deque()
         self._runners = 0
-        self._on_kept_connection: set[str] = set()
+        self._on_kept_connection: dict[str, float] = {}
         self._last: dict[str, Fate] = {}
         self._wake: Callable[[], object] | None = None
         self._errors: list[DoowError] = []
@@ -259,14 +259,11 @@ class Shipment:
 
         On the way, what is silent on a kept connection goes out on a fresh one as well.
         """
-        doubt_at = budget.limit_s * HEDGE_AFTER
-        doubted = False
+        patience_s = budget.limit_s * HEDGE_AFTER
+        began = self._clock()
         while self._pending and budget.remaining() and not self._gate.is_shut:
-            if not doubted and budget.spent() >= doubt_at:
-                doubted = True
-                self._doubt_kept_connections()
-            pause = budget.remaining() if doubted else max(0.0, doubt_at - budget.spent())
-            yield min(pause, LONGEST_PAUSE_S)
+            pause = self._doubt_kept_connections(patience_s, began)
+            yield min(pause, budget.remaining(), LONGEST_PAUSE_S)
 
     def wait(self, budget: Budget) -> None:
         """Block until everything is settled or given up, or ``budget`` is used up."""
@@ -353,7 +350,7 @@ class Shipment:
             self._outcome.requests += 1
             self._courier.under_way[batch.id] = self._clock()
             if on_kept:
-                self._on_kept_connection.add(batch.id)
+                self._on_kept_connection[batch.id] = self._clock()
             return True
 
     def _note(self, batch: Batch, fate: Fate) -> bool:
@@ -362,7 +359,7 @@ class Shipment:
         if decided:
             self._decided(batch, fate)
         with self._changed:
-            self._on_kept_connection.discard(batch.id)
+            self._on_kept_connection.pop(batch.id, None)
             wanted = batch.id in self._pending
             if wanted and decided:
                 del self._pending[batch.id]
@@ -419,16 +416,29 @@ class Shipment:
         if wake is not None:
             wake()
 
-    def _doubt_kept_connections(self) -> None:
+    def _doubt_kept_connections(self, patience_s: float, began: float) -> float:
+        """Send again what has been silent for ``patience_s``; seconds until the next look.
+
+        Silence counts from the attempt's own beginning, since a batch that waited for its turn has
+        done nothing doubtful, and from the wait's: what came before it may be the handler's doing.
+        """
+        now = self._clock()
+        next_look = now + patience_s
+        silent: list[Batch] = []
         with self._changed:
-            silent = [
-                self._pending[one] for one in self._on_kept_connection if one in self._pending
-            ]
+            for batch_id, sent_at in list(self._on_kept_connection.items()):
+                doubt_at = max(sent_at, began) + patience_s
+                if doubt_at > now:
+                    next_look = min(next_look, doubt_at)
+                elif batch_id in self._pending:
+                    del self._on_kept_connection[batch_id]
+                    silent.append(self._pending[batch_id])
             self._runners += len(silent)
         for batch in silent:
             if not self._workers.submit(partial(self._stand_in, batch)):
                 with self._changed:
                     self._runners -= 1
+        return next_look - now
 
     def _stand_in(self, batch: Batch) -> None:
         """Do as the runner would that is stuck with ``batch``; runs on a worker."""

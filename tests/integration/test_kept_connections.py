@@ -163,3 +163,24 @@ def test_connection_is_kept(new_tracker: Callable[..., Tracker]) -> None:
             handler(number)
         arrived = [(request.connection, request.event_ids) for request in server.requests]
     assert arrived == [(0, [f"evt_{number}"]) for number in range(100)]
+
+
+def test_waiting_for_a_turn_is_no_silence(new_tracker: Callable[..., Tracker]) -> None:
+    """Ten batches on slow but living connections go out once each, although it takes them long."""
+
+    def slow(peer: Peer) -> None:
+        while peer.request():
+            time.sleep(BUDGET_S / 8)  # Half of what makes a silent connection doubtful.
+            peer.send(ACCEPTED)
+
+    outcomes: list[Outcome] = []
+    with Server(slow) as server:
+        tracker = new_tracker(server.url, budget=BUDGET_S, flush_at=1, on_flush=outcomes.append)
+
+        @tracker.tracked
+        def handler() -> None:
+            for _ in range(10):
+                tracker.track("tokens", 3)
+
+        handler()
+    assert [(outcome.accepted, outcome.requests) for outcome in outcomes] == [(10, 10)]

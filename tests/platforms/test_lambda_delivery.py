@@ -51,8 +51,10 @@ def sandbox(tmp_path: Path, ingest: Ingest) -> Callable[[str], LambdaRuntime]:
             "DOOW_TRACK_API_KEY": KEY,
             "DOOW_TRACK_ENDPOINT": ingest.url,
             "DOOW_TRACK_LICENSE_ID": "lic_test",
+            # Ample, so that no batch is sent twice for fear that a busy machine is a dead one.
+            "DOOW_TRACK_BUDGET": "20000",
         }
-        return LambdaRuntime("app.handler", directory, env=env)
+        return LambdaRuntime("app.handler", directory, env=env, timeout_s=30)
 
     return make
 
