@@ -10,16 +10,15 @@ def handler(event, context):
 
 from __future__ import annotations
 
+from . import _platform, errors
 from . import aws as _aws
-from . import errors
+from . import vercel as _vercel
 from ._credentials import sources as _sources
 from ._default import Current as _Current
 from ._default import configure
 from ._outcome import Outcome
 from ._tracker import Tracker
 from ._version import __version__
-from ._wrap import deadlines as _deadlines
-from ._wrap import identities as _identities
 
 __all__ = [
     "Outcome",
@@ -35,8 +34,12 @@ __all__ = [
     "transaction",
 ]
 
-_deadlines.append(_aws.find_deadline)
-_identities.append(_aws.find_identity)
+_platform.deadlines += (_aws.find_deadline, _vercel.find_deadline)
+_platform.identities += (_aws.find_identity, _vercel.find_identity)
+_platform.after_response.append(_vercel.after_response)
+_platform.adapters["http.server.BaseHTTPRequestHandler"] = _vercel.adapt
+_platform.protocols["asgi"] = f"{__name__}.asgi"
+_platform.protocols["wsgi"] = f"{__name__}.wsgi"
 _sources["DOOW_TRACK_API_KEY_SECRET_ARN"] = _aws.secret
 _sources["DOOW_TRACK_API_KEY_SSM_PARAMETER"] = _aws.parameter
 

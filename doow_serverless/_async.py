@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import sys
+from contextlib import nullcontext, suppress
 from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from typing import Any
+
     from ._budget import Budget
     from ._delivery import Shipment
 
@@ -19,21 +24,43 @@ async def wait_for_shipment(shipment: Shipment, budget: Budget) -> asyncio.Cance
         The cancellation that came meanwhile, for the caller to raise once it has cleaned up: a
         function that is cancelled is about to be frozen, so its events must leave now.
     """
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # Hypercorn runs applications on trio, too.
+        await _wait_on_trio(shipment, budget)
+        return None
     cancelled = None
-    for pause in shipment.waits(budget):
-        settled = asyncio.Event()
-        shipment.on_change(partial(_set, loop, settled))
-        waiting = asyncio.ensure_future(settled.wait())
-        try:
-            await asyncio.wait([waiting], timeout=pause)
-        except asyncio.CancelledError as cancellation:
-            cancelled = cancellation
-        finally:
-            waiting.cancel()
+    with _shielded():
+        for pause in shipment.waits(budget):
+            settled = asyncio.Event()
+            shipment.on_change(partial(_call_soon, loop.call_soon_threadsafe, settled.set))
+            waiting = asyncio.ensure_future(settled.wait())
+            try:
+                await asyncio.wait([waiting], timeout=pause)
+            except asyncio.CancelledError as cancellation:
+                cancelled = cancellation
+            finally:
+                waiting.cancel()
     return cancelled
 
 
-def _set(loop: asyncio.AbstractEventLoop, settled: asyncio.Event) -> None:
+def _shielded() -> AbstractContextManager[object]:
+    """Where a cancelled scope of anyio, as Starlette's, does not break off every wait at once."""
+    scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
+    return nullcontext() if scope is None else scope(shield=True)
+
+
+async def _wait_on_trio(shipment: Shipment, budget: Budget) -> None:
+    trio: Any = sys.modules["trio"]
+    token = trio.lowlevel.current_trio_token()
+    with trio.CancelScope(shield=True):  # A cancellation comes again at the next wait.
+        for pause in shipment.waits(budget):
+            settled = trio.Event()
+            shipment.on_change(partial(_call_soon, token.run_sync_soon, settled.set))
+            with trio.move_on_after(pause):
+                await settled.wait()
+
+
+def _call_soon(schedule: Callable[[Callable[[], object]], object], call: Callable[[], Any]) -> None:
     with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-        loop.call_soon_threadsafe(settled.set)
+        schedule(call)

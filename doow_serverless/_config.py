@@ -25,6 +25,8 @@ _TRUE = {"true", "1", "yes", "on"}
 _FALSE = {"false", "0", "no", "off"}
 _SMALLEST_PAYLOAD = 4_096
 
+FLUSH_MODES = ("before_response", "after_response")
+
 
 class Config:
     """What a tracker goes by. The environment wins over arguments, as in Doow's SDKs.
@@ -46,6 +48,11 @@ class Config:
             connection, False does neither before the first flush.
         flush_at: Events, at most 500, with which a batch leaves before the end of the invocation.
             ``DOOW_TRACK_FLUSH_AT``.
+        flush_interval: Seconds after which what a websocket session has recorded leaves, although
+            the session goes on; 0 for not before its end. ``DOOW_TRACK_FLUSH_INTERVAL``
+            (milliseconds).
+        flush_mode: ``"before_response"``, or ``"after_response"`` to have the platform wait for the
+            flush once the response has gone back, where it can: on Vercel, through ``wait_until``.
         max_queue_size: Events that one invocation, and the backlog, may hold in memory.
         max_backlog_bytes: Compressed bytes that the backlog may hold.
         max_payload_bytes: Bytes of JSON in one POST, before compression.
@@ -81,6 +88,8 @@ class Config:
         debug: bool = False,
         warm_up: bool | Literal["connect"] = True,
         flush_at: int = MAX_EVENTS,
+        flush_interval: float = 10.0,
+        flush_mode: str = FLUSH_MODES[0],
         max_queue_size: int = 10_000,
         max_backlog_bytes: int = 16 * 1024 * 1024,
         max_payload_bytes: int = MAX_BYTES,
@@ -119,6 +128,9 @@ class Config:
         self.warm_up = warm_up
         at_most = _count("flush_at", flush_at)
         self.flush_at = min(MAX_EVENTS, self._first("DOOW_TRACK_FLUSH_AT", _count, at_most))
+        interval_s = seconds("flush_interval", flush_interval)
+        self.flush_interval_s = self._first("DOOW_TRACK_FLUSH_INTERVAL", _milliseconds, interval_s)
+        self.flush_mode = one_of("flush_mode", flush_mode, FLUSH_MODES)
         self.max_queue_size = _count("max_queue_size", max_queue_size)
         self.max_backlog_bytes = _count("max_backlog_bytes", max_backlog_bytes)
         self.max_payload_bytes = _count("max_payload_bytes", max_payload_bytes)
@@ -202,6 +214,14 @@ def seconds(name: str, value: Any) -> float:
             f"{name} must be a number of seconds from 0 up, such as 0.5, not {show(value)}"
         )
     return float(value)
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """``value``, which is one of ``choices``."""
+    if value not in choices:
+        listed = " or ".join(map(repr, choices))
+        raise ConfigurationError(f"{name} must be {listed}, not {show(value)}")
+    return value  # type: ignore[no-any-return]  # it is one of them
 
 
 def _argument(name: str, value: Any, read: Callable[[str, Any], Any]) -> Any:

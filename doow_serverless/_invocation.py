@@ -15,6 +15,7 @@ from ._ids import DerivedIds, new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterator
 
     from ._delivery import Shipment
@@ -39,6 +40,8 @@ class Buffer:
         identity: What identifies the work that records here, should it be done again: then the ids
             of its events derive from it. Default: random ids, or as the parent has it.
         journal: Where events are written down that count, for the next process to recover.
+        orphans: Where the events go that it still holds when it is dropped, as by a server that
+            never closes a response.
 
     Every method may be called from any thread.
     """
@@ -51,6 +54,7 @@ class Buffer:
         "_ids",
         "_journal",
         "_lock",
+        "_orphans",
         "in_hand",
         "is_closed",
         "parent",
@@ -66,7 +70,9 @@ class Buffer:
         parent: Buffer | None = None,
         identity: Identity | None = None,
         journal: Journal | None = None,
+        orphans: deque[list[Event]] | None = None,
     ) -> None:
+        self._orphans = orphans
         self._bound = bound
         self.parent = parent
         self.root: Buffer = self if parent is None else parent.root
@@ -84,6 +90,11 @@ class Buffer:
             self._derived = parent._derived
         self._begin_anew()
         _buffers.add(self)
+
+    def __del__(self) -> None:
+        # Without a lock, since the collector may come while this very thread holds it.
+        if self._orphans is not None and self._events:
+            self._orphans.append(self._events)
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
+from time import monotonic
 
 from ._callables import dressed, is_coroutine_function, is_generator_function, name_of
 from ._faults import report_fault
 from ._guard import guard
 from ._invocation import Scope, current
+from ._platform import hand_over
 from .errors import ConfigurationError, InvalidEvent
 
 TYPE_CHECKING = False
@@ -37,7 +40,9 @@ class Visit:
     """One call of a wrapped handler, as a context manager, sync or async.
 
     The outermost has a buffer of its own and flushes it at the end; one within it shares the
-    buffer. Nothing here ever raises, nor swallows what the handler raises.
+    buffer. Where a response goes back before the end, :meth:`flush` is called before its last byte;
+    all flushes of a visit share one budget. Nothing here ever raises, nor swallows what the handler
+    raises.
 
     Args:
         tracker: The tracker to record with.
@@ -47,15 +52,19 @@ class Visit:
     """
 
     __slots__ = (
+        "_deadline_watch",
         "_identity",
+        "_interval_watch",
+        "_is_deferred",
         "_is_handed_over",
+        "_is_over",
         "_owned",
         "_remaining_s",
         "_scope",
         "_settings",
+        "_spent_s",
         "_token",
         "_tracker",
-        "_watch",
     )
 
     def __init__(
@@ -73,7 +82,11 @@ class Visit:
         self._scope: Scope | None = None
         self._token: Token[Scope | None] | None = None
         self._is_handed_over = False
-        self._watch: int | None = None
+        self._is_deferred: bool | None = None  # Not known before it is asked for.
+        self._is_over = False
+        self._spent_s = 0.0
+        self._deadline_watch: int | None = None
+        self._interval_watch: int | None = None
 
     def hand_over(self) -> None:
         """Leave without an end: a coroutine will enter again."""
@@ -94,8 +107,8 @@ class Visit:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._end(failed=kind is not None) and self._owned is not None:
-            self._tracker.deliver(self._owned, self._limit_s(), last=True)
+        if self._end(failed=kind is not None):
+            self._flush(last=True)
 
     async def __aenter__(self) -> Self:
         self._is_handed_over = False
@@ -105,8 +118,28 @@ class Visit:
         if kind is GeneratorExit:
             # The coroutine is being closed, and may not await any more.
             self.__exit__(kind)
-        elif self._end(failed=kind is not None) and self._owned is not None:
-            await self._tracker.adeliver(self._owned, self._limit_s(), last=True)
+        elif self._end(failed=kind is not None):
+            await self._aflush(last=True)
+
+    def flush(self, *, failed: bool = False) -> None:
+        """Deliver what was recorded so far, since the response is about to be complete.
+
+        A response that says that it ``failed`` may still turn into an exception, after which
+        ``on_exception="discard"`` forgets what was recorded: that is not delivered yet.
+        """
+        if self._commit(failed):
+            self._flush(last=False)
+
+    async def aflush(self, *, failed: bool = False) -> None:
+        """As :meth:`flush`, without blocking the event loop."""
+        if self._commit(failed):
+            await self._aflush(last=False)
+
+    def flush_every(self, interval_s: float) -> None:
+        """Deliver in the background, again and again, what a long session records."""
+        if self._owned is not None and interval_s:
+            again = partial(self._flush_meanwhile, interval_s)
+            self._interval_watch = guard.watch(monotonic() + interval_s, again)
 
     def _begin(self) -> None:
         tracker, settings = self._tracker, self._settings
@@ -124,7 +157,7 @@ class Visit:
         self._scope = Scope(tracker, buffer, defaults, outer)
         self._token = current.set(self._scope)
         if self._owned is not None and self._remaining_s is not None:
-            self._watch = tracker.watch(self._owned, self._remaining_s)
+            self._deadline_watch = tracker.watch(self._owned, self._remaining_s)
         tracker.report_removed(settings.removed)
         if settings.metric is not None:
             tracker.track(settings.metric)
@@ -137,20 +170,69 @@ class Visit:
                 _leave(token)
             if self._is_handed_over:
                 return False
-            if self._watch is not None:
-                guard.forget(self._watch)
+            self._is_over = True
+            if self._interval_watch is not None:
+                guard.forget(self._interval_watch)
+            if not self._is_deferred:
+                self._forget_deadline()
             if self._scope is not None and self._settings.discards:
                 self._tracker.conclude(self._scope.buffer, discard=failed)
         except Exception as fault:
             report_fault("ending an invocation", fault)
         return True
 
+    def _commit(self, failed: bool) -> bool:
+        """Whether to flush before the end; then what was recorded so far counts."""
+        if self._scope is None or (failed and self._settings.discards):
+            return False
+        try:
+            if self._settings.discards:
+                self._tracker.conclude(self._scope.buffer, discard=False)
+        except Exception as fault:
+            report_fault("completing a response", fault)
+        return True
+
+    def _flush(self, last: bool) -> None:
+        if self._owned is not None and not self._defers():
+            outcome = self._tracker.deliver(self._owned, self._limit_s(), last=last)
+            self._spent_s += outcome.elapsed_s
+
+    async def _aflush(self, last: bool) -> None:
+        if self._owned is not None and not self._defers():
+            outcome = await self._tracker.adeliver(self._owned, self._limit_s(), last=last)
+            self._spent_s += outcome.elapsed_s
+
+    def _defers(self) -> bool:
+        """Whether the platform runs the flush once the response has gone back."""
+        if self._is_deferred is None:
+            mode = self._settings.flush_mode or self._tracker.config.flush_mode
+            self._is_deferred = mode == "after_response" and hand_over(self._flush_later())
+        return self._is_deferred
+
+    async def _flush_later(self) -> None:
+        self._is_deferred = False
+        self._forget_deadline()
+        await self._aflush(last=self._is_over)
+
+    def _flush_meanwhile(self, interval_s: float) -> None:
+        # Called by the guard, which must not wait.
+        if self._owned is not None and not self._is_over:
+            self._tracker.deliver_meanwhile(self._owned, self._budget_s)
+            self.flush_every(interval_s)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline_watch is not None:
+            guard.forget(self._deadline_watch)
+
+    def _budget_s(self) -> float:
+        given = self._settings.budget_s
+        return self._tracker.config.budget_s if given is None else given
+
     def _limit_s(self) -> float:
-        config = self._tracker.config
-        limit_s = config.budget_s if self._settings.budget_s is None else self._settings.budget_s
+        limit_s = self._budget_s() - self._spent_s
         if self._remaining_s is not None:
             try:
-                limit_s = min(limit_s, self._remaining_s() - config.reserve_s)
+                limit_s = min(limit_s, self._remaining_s() - self._tracker.config.reserve_s)
             except Exception as fault:
                 report_fault("asking for the deadline", fault)
         return max(0.0, limit_s)

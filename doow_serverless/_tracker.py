@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from weakref import WeakSet
@@ -87,6 +88,7 @@ class Tracker(Recorder):
         self.defaults = Defaults(config.license_id, config.attribution, config.removed)
         self._journal = _journal_of(config) if config.enabled else None
         self.strays = Buffer(config.max_queue_size, journal=self._journal)
+        self._orphans: deque[list[Event]] = deque()
         self._clock = clock
         self._given_transport = transport
         self._warned: set[str] = set()
@@ -133,7 +135,12 @@ class Tracker(Recorder):
 
     def new_buffer(self, identity: Identity | None = None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
-        buffer = Buffer(self.config.max_queue_size, identity=identity, journal=self._journal)
+        buffer = Buffer(
+            self.config.max_queue_size,
+            identity=identity,
+            journal=self._journal,
+            orphans=self._orphans,
+        )
         self._live.add(buffer)
         return buffer
 
@@ -238,18 +245,19 @@ class Tracker(Recorder):
             return None
         if not lead_s > 0:  # Nor where it is not a number.
             return None
-        rescue = partial(self._rescue, buffer, remaining_s)
-        return guard.watch(time.monotonic() + lead_s, partial(self._begin_rescue, rescue))
+        rescue = partial(self.deliver_meanwhile, buffer, lambda: remaining_s() - LAST_WORDS_S)
+        return guard.watch(time.monotonic() + lead_s, rescue)
 
-    def _begin_rescue(self, rescue: Callable[[], None]) -> None:
-        if not self._workers.submit(rescue):
-            rescue()  # Where there are no more threads nothing is sent either, but written down.
+    def deliver_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
+        """Have another thread deliver what was recorded so far, while the handler still runs."""
+        job = partial(self._deliver_meanwhile, buffer, limit_s)
+        if not self._workers.submit(job):
+            job()  # Where there are no more threads nothing is sent either, but written down.
 
-    def _rescue(self, buffer: Buffer, remaining_s: Callable[[], float]) -> None:
-        """Deliver what was recorded so far, while the handler still runs."""
+    def _deliver_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
         try:
-            budget = Budget(remaining_s() - LAST_WORDS_S, self._clock)
-            # Stray events as well, since the process is going to be killed.
+            budget = Budget(limit_s(), self._clock)
+            # Stray events as well, since the process may be about to be killed.
             self._load(buffer, last=False)
             shipment = buffer.shipment
             for one in (shipment, self.strays.shipment):
@@ -259,7 +267,7 @@ class Tracker(Recorder):
             if buffer.shipment is shipment:
                 self._concluded(self._detached(buffer), budget)
         except Exception as fault:
-            report_fault("flushing before the deadline", fault)
+            report_fault("flushing meanwhile", fault)
 
     def _ship(self, buffer: Buffer, last: bool) -> list[Shipment]:
         """Put everything on its way that this flush has to account for."""
@@ -274,8 +282,10 @@ class Tracker(Recorder):
         if buffer is not self.strays:
             strays = self.strays.take()
             self.strays.count(-len(strays))
-            buffer.count(len(strays))
             refused += self.strays.take_refused()
+        if self._orphans:
+            strays += self._orphaned()
+        buffer.count(len(strays))
         if not events and not strays and not refused:
             return
         with buffer.shipping:
@@ -287,6 +297,14 @@ class Tracker(Recorder):
             else:
                 events += strays
             shipment.add(self._sealed(events, buffer))
+
+    def _orphaned(self) -> list[Event]:
+        """What buffers held that were dropped without an end."""
+        events: list[Event] = []
+        with suppress(IndexError):  # There are no more, or another thread has them.
+            while True:
+                events += self._orphans.popleft()
+        return events
 
     def _detached(self, buffer: Buffer) -> list[Shipment]:
         """The shipments of ``buffer`` and of the stray events, which are the caller's now."""
@@ -436,6 +454,7 @@ class Tracker(Recorder):
         strays, other.strays = other.strays, self.strays
         events = strays.take_last()
         self.strays.adopt(events)
+        self._orphans.append(other._orphaned())
         if other._journal is not None:
             other._journal.forget([event[0] for event in events])
         self._dead_letters.succeed(other._dead_letters)
@@ -511,6 +530,7 @@ class Tracker(Recorder):
         """In a child: what was recorded before is the parent's to deliver."""
         if self._journal is not None:
             self._journal.after_fork()
+        self._orphans.clear()
         self._begin_anew()
 
 

@@ -7,35 +7,31 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from types import CoroutineType
 
-from ._default import Current
 from ._faults import report_fault
+from ._middleware import Middleware, where
 from ._outcome import Outcome
-from ._scopes import Transaction, Visit
+from ._scopes import Transaction
 from ._secrets import show
-from ._wrap import Settings
-from .aws import find_deadline
 from .errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from typing import Any, Literal, TypeAlias, TypeVar, overload
+    from typing import Any, TypeVar, overload
 
     from aws_lambda_powertools.event_handler import ApiGatewayResolver, Response
     from aws_lambda_powertools.metrics import EphemeralMetrics
+    from typing_extensions import Unpack
 
-    from ._invocation import Scope
+    from ._middleware import Options, Where
     from ._tracker import Tracker
 
     RecordHandler = TypeVar("RecordHandler", bound=Callable[..., Any])
-    Where: TypeAlias = Callable[[], tuple[Tracker, Scope | None]]
 
 __all__ = ["DoowMiddleware", "cloudwatch_metrics", "record_identity", "record_transaction"]
 
-_current = Current()
 
-
-class DoowMiddleware:
+class DoowMiddleware(Middleware):
     """Middleware of Event Handler: what a route records is delivered before the resolver returns.
 
     ::
@@ -73,33 +69,15 @@ class DoowMiddleware:
     # Not derived from Powertools' BaseMiddlewareHandler, whose import brings all of Event Handler,
     # for which a consumer of messages has no use: what counts there is that this can be called.
 
-    def __init__(
-        self,
-        *,
-        budget: float | None = None,
-        license_id: str | None = None,
-        attribution: Mapping[str, Any] | None = None,
-        on_exception: Literal["flush", "discard"] = "flush",
-        metric: str | None = None,
-        tracker: Tracker | None = None,
-    ) -> None:
-        self._settings = Settings(
-            budget=budget,
-            license_id=license_id,
-            attribution=attribution,
-            on_exception=on_exception,
-            metric=metric,
-        )
-        self._where = _where(tracker)
+    def __init__(self, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.__name__ = type(self).__name__  # By which Powertools shows the stack of middleware.
 
     def __call__(
         self, app: ApiGatewayResolver, next_middleware: Callable[..., Response[Any]]
     ) -> Response[Any]:
         """Run the rest of the middleware and the route, and deliver what they recorded."""
-        tracker, _ = self._where()
-        remaining_s = find_deadline((getattr(app, "lambda_context", None),), {})
-        with Visit(tracker, self._settings, remaining_s):
+        with self._visit(getattr(app, "lambda_context", None)):
             return next_middleware(app)
 
 
@@ -151,13 +129,13 @@ def record_transaction(record_handler: Any = None, /, *, tracker: Tracker | None
     Raises:
         ConfigurationError: The handler cannot be called.
     """
-    where = _where(tracker)
+    in_tracker = where(tracker)
     if record_handler is None:
-        return lambda handler: _in_transaction(handler, where)
-    return _in_transaction(record_handler, where)
+        return lambda handler: _in_transaction(handler, in_tracker)
+    return _in_transaction(record_handler, in_tracker)
 
 
-def _in_transaction(handler: Any, where: Where) -> Any:
+def _in_transaction(handler: Any, in_tracker: Where) -> Any:
     if not callable(handler):
         raise ConfigurationError(
             f"record_transaction() takes a record handler, not {show(handler)}"
@@ -167,7 +145,7 @@ def _in_transaction(handler: Any, where: Where) -> Any:
 
         @wraps(handler)
         async def in_transaction_async(*args: Any, **kwargs: Any) -> Any:
-            with Transaction(where, _identity(args, kwargs)):
+            with Transaction(in_tracker, _identity(args, kwargs)):
                 return await handler(*args, **kwargs)
 
         return in_transaction_async
@@ -175,11 +153,11 @@ def _in_transaction(handler: Any, where: Where) -> Any:
     @wraps(handler)
     def in_transaction(*args: Any, **kwargs: Any) -> Any:
         identity = _identity(args, kwargs)
-        with Transaction(where, identity):
+        with Transaction(in_tracker, identity):
             result = handler(*args, **kwargs)
         if type(result) is CoroutineType:
             # A callable that returns a coroutine, as decorators make them: its body is yet to run.
-            return _await_in(Transaction(where, identity), result)
+            return _await_in(Transaction(in_tracker, identity), result)
         return result
 
     return in_transaction
@@ -275,7 +253,3 @@ def cloudwatch_metrics(
     except SchemaValidationError as problem:
         raise ConfigurationError(f"cloudwatch_metrics(): {problem}") from None
     return lambda outcome: measured(outcome).flush_metrics()
-
-
-def _where(tracker: Tracker | None) -> Where:
-    return (_current if tracker is None else tracker)._where

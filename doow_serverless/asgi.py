@@ -1,0 +1,199 @@
+"""ASGI: what completes a response is held until its usage events are delivered."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ._invocation import current
+from ._middleware import Middleware
+from ._response import Response, content_length
+from ._wrap import visit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+    from typing import Any, TypeAlias
+
+    from typing_extensions import Unpack
+
+    from ._middleware import Options
+    from ._scopes import Visit
+    from ._tracker import Tracker
+    from ._wrap import Settings
+
+    Message: TypeAlias = MutableMapping[str, Any]
+    Receive: TypeAlias = Callable[[], Awaitable[Message]]
+    Send: TypeAlias = Callable[[Message], Awaitable[None]]
+    App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+__all__ = ["DoowMiddleware"]
+
+
+class DoowMiddleware(Middleware):
+    """ASGI middleware: what a request records is delivered before its response is complete.
+
+    ::
+
+        app = FastAPI()
+        app.add_middleware(DoowMiddleware)
+
+    or ``app = DoowMiddleware(app)``, for any application and server of ASGI 3
+    (https://asgi.readthedocs.io/en/latest/specs/www.html), on asyncio or trio.
+
+    Only the message that completes a response is held, for no longer than the budget: streams are
+    never delayed. What background tasks record after it is delivered when the application returns.
+    Websocket sessions deliver at their end, and every ``flush_interval`` seconds until then. Inside
+    ``@doow.tracked``, or another of these, it records into the same buffer, and the outermost
+    delivers, in one POST.
+
+    Under ``on_exception="discard"``, what was recorded counts as soon as a response below 500 is
+    complete, whatever background tasks raise afterwards.
+
+    Not covered: what runs outside of it, such as middleware that was added later, or Starlette's
+    handler of status 500; what that records leaves with the next flush.
+
+    Args:
+        app: The application.
+        **options: As of ``doow_serverless.tracked``: ``budget``, ``license_id``, ``attribution``,
+            ``on_exception``, ``metric`` (one for each request or session), ``idempotent``,
+            ``flush_mode``, ``tracker``.
+
+    Raises:
+        ConfigurationError: An option is wrong.
+    """
+
+    def __init__(self, app: App, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
+        self.app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        await serve(self.app, self._settings, self._where()[0], scope, receive, send)
+
+
+async def serve(
+    app: App,
+    settings: Settings,
+    tracker: Tracker,
+    scope: MutableMapping[str, Any],
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Have ``app`` serve one connection, and deliver what it records."""
+    kind = scope["type"]
+    if not tracker.config.enabled or kind not in ("http", "websocket", "lifespan"):
+        await app(scope, receive, send)
+    elif kind == "lifespan":
+        await app(scope, receive, _Lifespan(tracker, send))
+    else:
+        # Mangum puts there what Lambda told it.
+        told = (scope, scope.get("aws.context"), scope.get("aws.event"))
+        async with visit(tracker, settings, told, {}) as call:
+            if kind == "websocket":
+                call.flush_every(tracker.config.flush_interval_s)
+                await app(scope, receive, _Session(call, send))
+            else:
+                await _serve_http(app, call, scope, receive, send)
+
+
+async def _serve_http(
+    app: App, call: Visit, scope: MutableMapping[str, Any], receive: Receive, send: Send
+) -> None:
+    exchange = _Exchange(call, scope.get("method", "GET"), send)
+    try:
+        await app(scope, receive, exchange)
+    except Exception:
+        with suppress(Exception):  # The application's own exception is the one to tell.
+            await exchange.release()
+        raise
+    await exchange.release()
+
+
+class _Exchange:
+    """The ``send`` of one HTTP exchange."""
+
+    __slots__ = ("_call", "_has_trailers", "_head", "_response", "_send")
+
+    def __init__(self, call: Visit, method: str, send: Send) -> None:
+        self._call = call
+        self._send = send
+        self._response = Response(method)
+        self._has_trailers = False
+        self._head: Message | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if self._completes(message):
+            await self._call.aflush(failed=self._response.status >= 500)
+        if message["type"] == "http.response.start" and self._response.is_bodiless:
+            # The client waits for nothing else. Servers, too, may keep it until a body message
+            # comes (https://asgi.readthedocs.io/en/latest/specs/www.html#response-start-send-event).
+            self._head = message
+            return
+        await self._send_head()
+        await self._send(message)
+
+    async def release(self) -> None:
+        """Send what is still held, since the application has said all that it will say."""
+        if self._head is not None:
+            await self._call.aflush(failed=self._response.status >= 500)
+            await self._send_head()
+
+    async def _send_head(self) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            await self._send(head)
+
+    def _completes(self, message: Message) -> bool:
+        """Whether the client has everything once it has ``message``."""
+        # What is malformed is for the server to refuse.
+        with suppress(Exception):
+            kind = message["type"]
+            if kind == "http.response.body":
+                last = not message.get("more_body") and not self._has_trailers
+                return self._response.completes(len(message.get("body", b"")), last=last)
+            if kind == "http.response.start":
+                length = content_length(message.get("headers", ()), b"content-length")
+                self._response.begin(message["status"], length)
+                self._has_trailers = bool(message.get("trailers"))
+            elif kind == "http.response.trailers":
+                return self._response.completes(0, last=not message.get("more_trailers"))
+            elif kind == "http.response.pathsend":
+                return self._response.completes(0, last=True)
+            elif kind == "http.response.zerocopysend":
+                sent = message.get("count") or 0
+                return self._response.completes(sent, last=not message.get("more_body"))
+        return False
+
+
+class _Session:
+    """The ``send`` of one websocket session."""
+
+    __slots__ = ("_call", "_send")
+
+    def __init__(self, call: Visit, send: Send) -> None:
+        self._call = call
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        denied = kind == "websocket.http.response.body" and not message.get("more_body")
+        if kind == "websocket.close" or denied:
+            await self._call.aflush()
+        await self._send(message)
+
+
+class _Lifespan:
+    """The ``send`` of the application's own life, whose events belong to no request."""
+
+    __slots__ = ("_send", "_tracker")
+
+    def __init__(self, tracker: Tracker, send: Send) -> None:
+        self._tracker = tracker
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        is_over = message["type"].startswith("lifespan.shutdown.")
+        # Mangum begins and ends a life for each request: around it, its handler delivers.
+        if is_over and current.get() is None:
+            await self._tracker.adeliver(self._tracker.strays, self._tracker.config.budget_s)
+        await self._send(message)

@@ -1,0 +1,221 @@
+"""WSGI: what completes a response is held until its usage events are delivered."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from contextvars import copy_context
+
+from ._middleware import Middleware
+from ._response import Response, content_length
+from ._wrap import visit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from contextvars import Context
+    from typing import Any, TypeAlias
+
+    from typing_extensions import Self, Unpack
+
+    from ._middleware import Options
+    from ._scopes import Visit
+    from ._tracker import Tracker
+    from ._wrap import Settings
+
+    StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
+    App: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+__all__ = ["DoowMiddleware"]
+
+
+class DoowMiddleware(Middleware):
+    """WSGI middleware: what a request records is delivered before its response is complete.
+
+    ::
+
+        app = Flask(__name__)
+        app.wsgi_app = DoowMiddleware(app.wsgi_app)
+
+    or ``application = DoowMiddleware(application)``, for any application and server of PEP 3333.
+
+    Only the chunk that completes a response is held, for no longer than the budget: streams are
+    never delayed. What the response's ``close()`` records is delivered when it returns. Inside
+    ``@doow.tracked``, or another of these, it records into the same buffer, and the outermost
+    delivers, in one POST.
+
+    Under ``on_exception="discard"``, what was recorded counts as soon as a response below 500 is
+    complete, whatever ``close()`` raises afterwards.
+
+    Not guaranteed: where a server never calls ``close()``, which PEP 3333 obliges it to, what a
+    thread records after the response leaves with the next flush.
+
+    Args:
+        app: The application.
+        **options: As of ``doow_serverless.tracked``: ``budget``, ``license_id``, ``attribution``,
+            ``on_exception``, ``metric`` (one for each request), ``idempotent``, ``flush_mode``,
+            ``tracker``.
+
+    Raises:
+        ConfigurationError: An option is wrong.
+    """
+
+    def __init__(self, app: App, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
+        self.app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        return serve(self.app, self._settings, self._where()[0], environ, start_response)
+
+
+def serve(
+    app: App,
+    settings: Settings,
+    tracker: Tracker,
+    environ: dict[str, Any],
+    start_response: StartResponse,
+) -> Iterable[bytes]:
+    """Have ``app`` serve one request, and deliver what it records."""
+    if not tracker.config.enabled:
+        return app(environ, start_response)
+    # apig-wsgi and serverless-wsgi put there what Lambda told them.
+    contexts = ("apig_wsgi.context", "serverless.context")
+    told = (environ, *(environ.get(name) for name in contexts))
+    # A context of its own, since a server may iterate over several responses by turns.
+    context = copy_context()
+    call = visit(tracker, settings, told, {})
+    exchange = _Exchange(call, environ, start_response)
+    context.run(call.__enter__)
+    try:
+        result = context.run(app, environ, exchange.start_response)
+    except BaseException as problem:
+        exchange.end(type(problem))
+        raise
+    if isinstance(result, (list, tuple)) or _is_file(result, environ):
+        # All is recorded, and nothing but these bytes is to come. Untouched, since servers treat
+        # them better: a list of one chunk gets its length, a file goes out by sendfile().
+        exchange.end(None)
+        return result
+    kind = _SizedBody if hasattr(result, "__len__") else _Body
+    return kind(result, exchange, context)
+
+
+def _is_file(result: object, environ: dict[str, Any]) -> bool:
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(result, wrapper)
+
+
+class _Exchange:
+    """One request and its response, between the application and the server."""
+
+    __slots__ = ("_call", "_head", "_is_over", "_response", "_start_response", "_write")
+
+    def __init__(self, call: Visit, environ: dict[str, Any], start_response: StartResponse) -> None:
+        self._call = call
+        self._start_response = start_response
+        self._response = Response(environ.get("REQUEST_METHOD", "GET"))
+        self._head: tuple[Any, ...] | None = None
+        self._write: Callable[[bytes], object] | None = None
+        self._is_over = False
+
+    def start_response(self, *head: Any) -> Callable[[bytes], object]:
+        """The application's ``start_response``.
+
+        Some servers, as Vercel's, send the head at once. Where it is all that the client waits for,
+        it is kept until the application has said everything, or returned a first chunk.
+        """
+        self._send_head()  # The one before, which this one replaces: the server must know.
+        self._begin(*head)
+        if self._response.is_bodiless:
+            self._head = head
+            return self.write
+        self._write = self._start_response(*head)
+        return self.write
+
+    def write(self, chunk: bytes) -> object:
+        """The application's ``write``."""
+        self.hold(chunk)
+        return self._write(chunk) if self._write is not None else None
+
+    def hold(self, chunk: bytes) -> None:
+        """Deliver what was recorded, if ``chunk`` completes the response."""
+        if self._response.completes(len(chunk)):
+            self._flush()
+        self._send_head()
+
+    def complete(self) -> None:
+        """Deliver what was recorded: no more chunks will come."""
+        self._flush()
+        self._send_head()
+
+    def end(self, problem: type[BaseException] | None) -> None:
+        """Deliver what else was recorded, and take no more."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._call.__exit__(problem)
+        # The application's own exception is the one to tell.
+        with nullcontext() if problem is None else suppress(Exception):
+            self._send_head()
+
+    def _flush(self) -> None:
+        self._call.flush(failed=self._response.status >= 500)
+
+    def _begin(self, status: str, headers: Any, *_: Any) -> None:
+        try:
+            code, length = int(status[:3]), content_length(headers, "content-length")
+        except Exception:
+            return  # What is malformed is for the server to refuse.
+        self._response.begin(code, length)
+
+    def _send_head(self) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._write = self._start_response(*head)
+
+
+class _Body:
+    """The chunks of a response, of which the one that completes it is held."""
+
+    def __init__(self, chunks: Iterable[bytes], exchange: _Exchange, context: Context) -> None:
+        self._chunks = chunks
+        self._iterator: Iterator[bytes] | None = None
+        self._exchange = exchange
+        self._context = context
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            if self._iterator is None:
+                self._iterator = self._context.run(iter, self._chunks)
+            chunk = self._context.run(next, self._iterator)
+        except StopIteration:
+            self._exchange.complete()
+            raise
+        except BaseException as problem:
+            self._exchange.end(type(problem))
+            raise
+        self._exchange.hold(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Close the application's response, and deliver what that records."""
+        problem: type[BaseException] | None = None
+        try:
+            close = getattr(self._chunks, "close", None)
+            if close is not None:
+                self._context.run(close)
+        except BaseException as raised:
+            problem = type(raised)
+            raise
+        finally:
+            self._exchange.end(problem)
+
+
+class _SizedBody(_Body):
+    """One whose number of chunks is known, which servers make a Content-Length of."""
+
+    def __len__(self) -> int:
+        return len(self._chunks)  # type: ignore[arg-type]  # it was found to have one
