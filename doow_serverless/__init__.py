@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from . import _platform, errors
 from . import aws as _aws
+from . import azure as _azure
 from . import vercel as _vercel
 from ._credentials import sources as _sources
 from ._default import Current as _Current
@@ -34,10 +35,13 @@ __all__ = [
     "transaction",
 ]
 
-_platform.deadlines += (_aws.find_deadline, _vercel.find_deadline)
-_platform.identities += (_aws.find_identity, _vercel.find_identity)
+_platform.deadlines += (_aws.find_deadline, _azure.find_deadline, _vercel.find_deadline)
+_platform.identities += (_aws.find_identity, _azure.find_identity, _vercel.find_identity)
 _platform.after_response.append(_vercel.after_response)
+_platform.preparations.append(_azure.prepare)
 _platform.adapters["http.server.BaseHTTPRequestHandler"] = _vercel.adapt
+_platform.adapters[_azure.BUILDER] = _azure.adapt
+_platform.adapters[_azure.REGISTRY] = _azure.refuse_app
 _platform.protocols["asgi"] = f"{__name__}.asgi"
 _platform.protocols["wsgi"] = f"{__name__}.wsgi"
 _sources["DOOW_TRACK_API_KEY_SECRET_ARN"] = _aws.secret

@@ -29,6 +29,10 @@ adapters: dict[str, Callable[[Any, Settings, Callable[[], Tracker]], Any]] = {}
 """What tracks what is no plain function: from the full name of a class, to that which takes it, its
 subclasses or its instances."""
 
+preparations: list[Callable[[Any, Settings], Any]] = []
+"""How platforms need a handler to be before it is tracked: each returns it, or another in its
+stead, or raises ConfigurationError for what must not be tracked there."""
+
 protocols: dict[str, str] = {}
 """Which face serves a call by a web server, whose response goes on after the call or within it:
 from ``"wsgi"`` and ``"asgi"`` to the module with ``serve(app, settings, tracker, *arguments)``."""
@@ -55,6 +59,13 @@ def hand_over(coroutine: Coroutine[Any, Any, None]) -> bool:
         report_fault("asking the platform to go on after the response", fault)
     coroutine.close()
     return False
+
+
+def prepare(handler: Any, settings: Settings) -> Any:
+    """``handler`` as all platforms need it; raises ConfigurationError."""
+    for preparation in preparations:
+        handler = preparation(handler, settings)
+    return handler
 
 
 def adapter_of(handler: Any) -> Any:

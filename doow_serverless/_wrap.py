@@ -15,15 +15,17 @@ from ._platform import (
     identities,
     is_asgi_call,
     is_wsgi_call,
+    prepare,
     server_of,
 )
 from ._scopes import Visit
 from ._secrets import show
+from ._streams import follow, is_stream
 from .errors import ConfigurationError, DoowError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
     from ._tracker import Tracker
@@ -69,18 +71,24 @@ def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> An
     adapt = adapter_of(handler)
     if adapt is not None:
         return adapt(handler, settings, tracker)
+    handler = prepare(handler, settings)
     _check(handler)
-    if is_coroutine_function(handler):
+    wrapper = _tracked_async if is_coroutine_function(handler) else _tracked
+    return dressed(wrapper(handler, settings, tracker), handler)
 
-        async def tracked_async(*args: Any, **kwargs: Any) -> Any:
-            if is_asgi_call(args):
-                app = partial(handler, *args[:-3])
-                return await server_of("asgi")(app, settings, tracker(), *args[-3:])
-            async with visit(tracker(), settings, args, kwargs):
-                return await handler(*args, **kwargs)
 
-        return dressed(tracked_async, handler)
+def _tracked_async(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
+    async def tracked_async(*args: Any, **kwargs: Any) -> Any:
+        if is_asgi_call(args):
+            app = partial(handler, *args[:-3])
+            return await server_of("asgi")(app, settings, tracker(), *args[-3:])
+        call = visit(tracker(), settings, args, kwargs)
+        return await _await_in(call, handler(*args, **kwargs))
 
+    return tracked_async
+
+
+def _tracked(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
     def tracked(*args: Any, **kwargs: Any) -> Any:
         if is_wsgi_call(args):
             return server_of("wsgi")(partial(handler, *args[:-2]), settings, tracker(), *args[-2:])
@@ -88,13 +96,16 @@ def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> An
             return server_of("asgi")(partial(handler, *args[:-3]), settings, tracker(), *args[-3:])
         with visit(tracker(), settings, args, kwargs) as call:
             result = handler(*args, **kwargs)
+            if is_stream(result):
+                call.flush()
+                follow(result, call)
             if type(result) is not CoroutineType:
                 return result
             # A def that returns a coroutine, as decorators make them: its body is yet to run.
             call.hand_over()
         return _await_in(call, result)
 
-    return dressed(tracked, handler)
+    return tracked
 
 
 def _check(handler: Any) -> None:
@@ -112,9 +123,13 @@ def _check(handler: Any) -> None:
         )
 
 
-async def _await_in(call: Visit, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+async def _await_in(call: Visit, coroutine: Coroutine[Any, Any, Any]) -> Any:
     async with call:
-        return await coroutine
+        result = await coroutine
+        if is_stream(result):
+            await call.aflush()
+            follow(result, call)
+        return result
 
 
 def visit(

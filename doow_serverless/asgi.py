@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from ._face import Face
 from ._invocation import current
-from ._middleware import Middleware
 from ._response import Response, content_length
 from ._wrap import visit
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from ._middleware import Options
+    from ._face import Options
     from ._scopes import Visit
     from ._tracker import Tracker
     from ._wrap import Settings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["DoowMiddleware"]
 
 
-class DoowMiddleware(Middleware):
+class DoowMiddleware(Face):
     """ASGI middleware: what a request records is delivered before its response is complete.
 
     ::
@@ -68,7 +68,7 @@ class DoowMiddleware(Middleware):
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        await serve(self.app, self._settings, self._where()[0], scope, receive, send)
+        await serve(self.app, self.settings, self.tracker(), scope, receive, send)
 
 
 async def serve(

@@ -7,8 +7,8 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from types import CoroutineType
 
+from ._face import Face, where
 from ._faults import report_fault
-from ._middleware import Middleware, where
 from ._outcome import Outcome
 from ._scopes import Transaction
 from ._secrets import show
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.metrics import EphemeralMetrics
     from typing_extensions import Unpack
 
-    from ._middleware import Options, Where
+    from ._face import Options, Where
     from ._tracker import Tracker
 
     RecordHandler = TypeVar("RecordHandler", bound=Callable[..., Any])
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["DoowMiddleware", "cloudwatch_metrics", "record_identity", "record_transaction"]
 
 
-class DoowMiddleware(Middleware):
+class DoowMiddleware(Face):
     """Middleware of Event Handler: what a route records is delivered before the resolver returns.
 
     ::

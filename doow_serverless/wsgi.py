@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from contextvars import copy_context
 
-from ._middleware import Middleware
+from ._face import Face
 from ._response import Response, content_length
 from ._wrap import visit
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from ._middleware import Options
+    from ._face import Options
     from ._scopes import Visit
     from ._tracker import Tracker
     from ._wrap import Settings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["DoowMiddleware"]
 
 
-class DoowMiddleware(Middleware):
+class DoowMiddleware(Face):
     """WSGI middleware: what a request records is delivered before its response is complete.
 
     ::
@@ -65,7 +65,7 @@ class DoowMiddleware(Middleware):
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        return serve(self.app, self._settings, self._where()[0], environ, start_response)
+        return serve(self.app, self.settings, self.tracker(), environ, start_response)
 
 
 def serve(

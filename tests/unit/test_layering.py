@@ -24,13 +24,15 @@ ORDER = """
     cli
     testing powertools replay
     asgi wsgi
-    _middleware
     __init__
+    azure
+    _face
     _default
     _tracker
     _recorder
     vercel
     _wrap
+    _streams
     _scopes
     _async
     _delivery

@@ -1,4 +1,4 @@
-"""What the middlewares of all faces share: their options, and the tracker that they record with."""
+"""What all faces share that take the options of ``tracked``: those, and the tracker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Where: TypeAlias = Callable[[], tuple[Tracker, Scope | None]]
 
     class Options(TypedDict, total=False):
-        """The options of :class:`Middleware`."""
+        """The options of :class:`Face`."""
 
         budget: float | None
         license_id: str | None
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _current = Current()
 
 
-class Middleware:
-    """The options of a middleware; its subclasses say what they are in the middle of.
+class Face:
+    """Options and tracker; subclasses say what is tracked with them.
 
     Args:
         budget: Seconds for which the response may be held. Default: that of ``configure``,
@@ -54,18 +54,25 @@ class Middleware:
         ConfigurationError: An option is wrong.
     """
 
+    CALLED = "DoowMiddleware"
+    """By which name users call it."""
+
     def __init__(self, *, tracker: Tracker | None = None, **options: Any) -> None:
         try:
-            self._settings = Settings(**options)
+            self.settings = Settings(**options)
         except TypeError as unknown:
             # Python's own words name the option: "got an unexpected keyword argument 'buget'".
-            text = str(unknown).replace("Settings.__init__()", "DoowMiddleware()")
+            text = str(unknown).replace("Settings.__init__()", f"{self.CALLED}()")
             raise ConfigurationError(text) from None
         self._where = where(tracker)
 
+    def tracker(self) -> Tracker:
+        """The tracker; asked at each request, since it may be configured late."""
+        return self._where()[0]
+
     def _visit(self, *told: Any) -> Visit:
         """A request that begins, of which the platform has told these things."""
-        return visit(self._where()[0], self._settings, told, {})
+        return visit(self.tracker(), self.settings, told, {})
 
 
 def where(tracker: Tracker | None) -> Where:
