@@ -4,9 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCE := $(shell find doow_serverless -name '*.py') pyproject.toml
 
+# Interpreters of one version: pyenv's real ones, since its shims refuse versions that are not chosen.
+python_of = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python3) $(shell command -v python$(1)))
+ON_AZURE  := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call python_of,$(v)),.venv-azure-$(v)/.wheel))
+ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.wheel)
+
 .PHONY: test lint demo campaign bench lock clean
 
-test: $(VENV)/.wheel .venv-sam/.deps lint  ## everything that must hold, against the built wheel
+test: $(VENV)/.wheel .venv-sam/.deps $(ON_AZURE) $(ON_VERCEL) lint  ## everything that must hold, against the built wheel
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(BIN)/pytest
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
@@ -42,11 +47,33 @@ $(VENV)/.deps: requirements/dev.txt
 	.venv-sam/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
+# The platforms' own runtimes, for each Python that is here, in environments of their own: they stand
+# for the machines of Azure and Vercel, where our wheel arrives beside them.
+.venv-azure-%/.deps: requirements/azure.txt requirements/azure-runtime.txt
+	$(call python_of,$*) -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/azure.txt
+	$(@D)/bin/pip install -q --disable-pip-version-check --no-deps --ignore-requires-python --require-hashes \
+	  -r requirements/azure-runtime.txt
+	touch $@
+
+.venv-vercel/.deps: requirements/vercel.txt
+	$(firstword $(call python_of,3.12) $(call python_of,3.13)) -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+$(ON_AZURE) $(ON_VERCEL): %/.wheel: %/.deps $(VENV)/.wheel
+	$(@D)/bin/pip install -q --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
+	touch $@
+
+UV_COMPILE = $(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-emit-index-url \
+  --custom-compile-command 'make lock' $(LOCKFLAGS)
+
 lock: $(VENV)/.deps  ## resolve the development environments anew, for every supported Python
-	$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
-	  --all-extras --group dev pyproject.toml -o requirements/dev.txt --custom-compile-command 'make lock' $(LOCKFLAGS)
-	$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
-	  --group sam pyproject.toml -o requirements/sam.txt --custom-compile-command 'make lock' $(LOCKFLAGS)
+	$(UV_COMPILE) --python-version 3.10 --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	$(UV_COMPILE) --python-version 3.10 --group sam pyproject.toml -o requirements/sam.txt
+	$(UV_COMPILE) --python-version 3.10 requirements/azure.in -o requirements/azure.txt
+	$(UV_COMPILE) --python-version 3.13 --no-deps requirements/azure-runtime.in -o requirements/azure-runtime.txt
+	$(UV_COMPILE) --python-version 3.12 requirements/vercel.in -o requirements/vercel.txt
 
 clean:
-	rm -rf $(VENV) .venv-sam dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-sam .venv-azure-* .venv-vercel dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

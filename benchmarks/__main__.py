@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from . import cold, guard, warm
+from . import cold, guard, warm, web
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ def main() -> None:
     recording = [*warm.recording(), *warm.journaled(), *warm.ten_thousand()]
     console.print(table("Recording", ("", "median"), recording))
     console.print(table("An invocation's deadline", ("", "median"), guard.rows()))
+    headings = ("", "bare, µs", "middleware, µs", "difference")
+    console.print(table("A request that records nothing", headings, web.rows()))
     for delay_s, rounds in ((0.0, 200), (0.02, 40)):
         title = f"A warm invocation, server delay {delay_s * 1e3:.0f} ms"
         columns = ("events", "bare post, ms", "tracked, ms", "difference", "requests")

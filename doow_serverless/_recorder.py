@@ -163,6 +163,7 @@ class Recorder:
             on_exception: Literal["flush", "discard"] = "flush",
             metric: str | None = None,
             idempotent: bool = False,
+            flush_mode: Literal["before_response", "after_response"] | None = None,
             tracker: Tracker | None = None,
         ) -> Callable[[Handler], Handler]: ...
 
@@ -177,12 +178,18 @@ class Recorder:
         on_exception: str = "flush",
         metric: str | None = None,
         idempotent: bool = False,
+        flush_mode: str | None = None,
         tracker: Tracker | None = None,
     ) -> Any:
         """Decorate a handler: its events are delivered before its result goes back.
 
-        With or without arguments, on a ``def`` or ``async def``, a method, or any callable. The
-        handler's result and exception pass untouched. Nested, the outermost delivers.
+        With or without arguments, on a ``def`` or ``async def``, a method, or any callable; on a
+        ``BaseHTTPRequestHandler`` class, whose ``do_*`` methods it wraps in place; on a WSGI or
+        ASGI application, as the ``DoowMiddleware`` of :mod:`doow_serverless.wsgi` and
+        :mod:`doow_serverless.asgi` do; and on an Azure function, above or below its other
+        decorators. The handler's result and exception pass untouched. Nested, the outermost
+        delivers. Where the result is a streaming response of Starlette's, what the stream records
+        is delivered before its last byte.
 
         Args:
             handler: The handler; given by the decorator syntax.
@@ -196,6 +203,9 @@ class Recorder:
             idempotent: True derives the ids of events and batches from what the platform calls the
                 work (the request, or its messages), so that an invocation that is retried and
                 records the same events is counted once.
+            flush_mode: ``"after_response"`` has the platform wait for the flush once the response
+                has gone back, where it can. Default: that of ``configure``,
+                ``"before_response"``.
             tracker: The tracker to use. Default: the current one.
 
         Raises:
@@ -208,6 +218,7 @@ class Recorder:
             on_exception=on_exception,
             metric=metric,
             idempotent=idempotent,
+            flush_mode=flush_mode,
         )
         where = self._where if tracker is None else tracker._where
         if handler is None:

@@ -218,14 +218,14 @@ class Tracker(Recorder):
 
     async def adeliver(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As :meth:`deliver`, without blocking the event loop."""
-        from ._async import wait_for_shipment  # It imports asyncio, as async code has done.
-
         budget = Budget(limit_s, self._clock)
         cancelled = None
         try:
             shipments = self._ship(buffer, last)
             try:
                 for shipment in shipments:
+                    from ._async import wait_for_shipment  # It imports asyncio, as async code has.
+
                     cancelled = await wait_for_shipment(shipment, budget) or cancelled
             finally:
                 outcome = self._concluded(shipments, budget)
@@ -285,7 +285,8 @@ class Tracker(Recorder):
             refused += self.strays.take_refused()
         if self._orphans:
             strays += self._orphaned()
-        buffer.count(len(strays))
+        if strays:
+            buffer.count(len(strays))
         if not events and not strays and not refused:
             return
         with buffer.shipping:
