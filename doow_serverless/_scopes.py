@@ -147,7 +147,7 @@ class Visit:
         enclosing = None if outer is None else outer.of(tracker)
         buffer = None if enclosing is None else enclosing.buffer.open()
         if enclosing is None or buffer is None:
-            tracker.redeliver()
+            tracker.dispatch.redeliver()
             buffer = self._owned = tracker.new_buffer(self._identity)
         defaults = tracker.defaults if enclosing is None else enclosing.defaults
         if settings.attribution or settings.license_id:

@@ -1,8 +1,7 @@
-"""The tracker: ties buffers, batches, delivery and backlog together, for one key and endpoint."""
+"""The tracker: what is recorded becomes batches, and a flush waits for what becomes of them."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -10,48 +9,37 @@ from contextlib import suppress
 from functools import partial
 from weakref import WeakSet
 
-from ._backlog import Backlog
 from ._budget import Budget
 from ._config import Config
-from ._deadletter import DeadLetters
-from ._delivery import Courier, Shipment
+from ._dispatch import Dispatch
 from ._event import Defaults
-from ._faults import call_hook, counted, debug, report_fault, warn
-from ._gate import FIRST_HOLD_S, Gate
+from ._faults import call_hook, debug, report_fault, warn
 from ._guard import guard
 from ._ids import derived_id
 from ._invocation import Buffer, current
 from ._outcome import Outcome
+from ._process import members, register
 from ._recorder import Recorder
-from ._shutdown import install
 from ._wire import seal
-from ._workers import Workers
-from .errors import ConfigurationError, DoowError, ErrorKind, InvalidEvent
+from .errors import ConfigurationError, DoowError, InvalidEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any, TypeVar
+    from typing import Any
 
     from ._budget import Clock
-    from ._delivery import Fate, Transport
+    from ._delivery import Shipment, Transport
     from ._event import Event
     from ._ids import Identity
     from ._invocation import Scope
     from ._journal import Journal
     from ._wire import Batch
 
-    T = TypeVar("T")
-
 GUARD_LEAD_S = 0.25
 """Seconds before the platform's deadline at which what was recorded so far is delivered."""
 LAST_WORDS_S = 0.08
 """Seconds of these that are left for writing down what could not be delivered."""
-FORK_WAIT_S = 5.0
-"""Seconds for which a fork waits for imports by other threads, whose locks stay shut in a child."""
-
-_trackers: WeakSet[Tracker] = WeakSet()
-_forks_are_guarded = False
 
 
 class Tracker(Recorder):
@@ -90,13 +78,12 @@ class Tracker(Recorder):
         self.strays = Buffer(config.max_queue_size, journal=self._journal)
         self._orphans: deque[list[Event]] = deque()
         self._clock = clock
-        self._given_transport = transport
         self._warned: set[str] = set()
-        self._begin_anew()
-        _trackers.add(self)
+        self._live: WeakSet[Buffer] = WeakSet()
+        self._warm_up: threading.Thread | None = None
+        self.dispatch = Dispatch(config, self._journal, transport, clock)
+        register(self)
         if config.enabled:
-            install(_last_flush)
-            _guard_forks()
             for line in config.problems:
                 warn(line)
             self.report_removed(config.removed)
@@ -108,24 +95,6 @@ class Tracker(Recorder):
             f"Tracker(endpoint={self.config.endpoint!r}, license_id={self.config.license_id!r}, "
             f"enabled={self.config.enabled})"
         )
-
-    def _begin_anew(self) -> None:
-        """Everything that belongs to this process alone: threads, connections, and their locks."""
-        self._loading = threading.Lock()
-        self._held: list[threading.Lock] = []
-        self._warm_up: threading.Thread | None = None
-        self._transport = self._given_transport
-        self._dead_letters = DeadLetters(self.config.dead_letter)
-        self.backlog = Backlog(
-            self.config.max_queue_size, self.config.max_backlog_bytes, self._dead_letters.write
-        )
-        self._workers = Workers()
-        self._gate = Gate(self._clock)
-        if self.config.credentials.are_missing:
-            self._gate.shut(ErrorKind.AUTH_FAILURE, "there is no API key", float("inf"))
-        self.config.credentials.begin_anew()
-        self._courier = Courier(self._loaded_transport, self.config.credentials)
-        self._live: WeakSet[Buffer] = WeakSet()
 
     def _where(self) -> tuple[Tracker, Scope | None]:
         scope = current.get()
@@ -180,7 +149,7 @@ class Tracker(Recorder):
             problem.event_ids = (event_id,)
         if self.config.strict:
             raise problem
-        self._report(problem)
+        self.dispatch.report(problem)
 
     def report_removed(self, removed: list[str]) -> None:
         """Warn of what looked like a credential, once for each name."""
@@ -251,7 +220,7 @@ class Tracker(Recorder):
     def deliver_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
         """Have another thread deliver what was recorded so far, while the handler still runs."""
         job = partial(self._deliver_meanwhile, buffer, limit_s)
-        if not self._workers.submit(job):
+        if not self.dispatch.workers.submit(job):
             job()  # Where there are no more threads nothing is sent either, but written down.
 
     def _deliver_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
@@ -320,17 +289,7 @@ class Tracker(Recorder):
     def _shipment_of(self, buffer: Buffer) -> Shipment:
         """The shipment that the next flush of ``buffer`` accounts for."""
         if buffer.shipment is None:
-            buffer.shipment = Shipment(
-                self._courier,
-                self._gate,
-                self._workers,
-                keep=self._keep,
-                decided=self._note_decided,
-                late=self._note_late,
-                release=lambda events: buffer.count(-events),
-                give_up_after_s=self.config.timeout_s,
-                clock=self._clock,
-            )
+            buffer.shipment = self.dispatch.shipment(lambda events: buffer.count(-events))
         return buffer.shipment
 
     def _sealed(self, events: list[Event], buffer: Buffer) -> Iterator[Batch]:
@@ -352,101 +311,15 @@ class Tracker(Recorder):
         for shipment in shipments:
             errors += shipment.close(budget, outcome)
         outcome.elapsed_s = budget.spent()
-        outcome.backlog = self.backlog.events
-        self.redeliver()
+        outcome.backlog = self.dispatch.backlog.events
+        self.dispatch.redeliver()
         for error in errors:
-            self._report(error)
+            self.dispatch.report(error)
         if self.config.debug:
             debug(f"flushed {outcome}")
         if self.config.on_flush is not None:
             call_hook("on_flush", self.config.on_flush, outcome)
         return outcome
-
-    def _report(self, error: DoowError) -> None:
-        if self.config.on_error is not None:
-            call_hook("on_error", self.config.on_error, error)
-        else:
-            warn(f"{error.kind}: {error}")
-
-    # ── what was not delivered ─────────────────────────────────────────────────────────────────
-
-    def redeliver(self) -> None:
-        """Have another thread send the backlog, if there is one and it is worth a try."""
-        transport = self._transport
-        if transport is not None:
-            transport.reap()
-        if len(self.backlog) and self._gate.begin_probe() and not self._workers.submit(self._drain):
-            self._gate.end_probe()
-            self._gate.failed(ErrorKind.TIMEOUT, "the system starts no more threads")
-
-    def _drain(self) -> None:
-        """Send the backlog, oldest first, until it is empty or an attempt fails."""
-        try:
-            while batch := self.backlog.oldest(self._is_under_way) or self._recover():
-                # After a failure the kept connections are not to be trusted.
-                fate = self._courier.send(batch, fresh=self._gate.is_shut)
-                if not fate.is_settled and fate.halves is None:
-                    self._gate.shut(fate.reason, fate.message, fate.hold_s)
-                    return
-                self._note_decided(batch, fate)
-                self._settle_kept(batch, fate)
-        except Exception as fault:
-            report_fault("redelivering", fault)
-        finally:
-            self._gate.end_probe()
-
-    def _is_under_way(self, batch_id: str) -> bool:
-        """Whether a POST that nobody waits for has only just begun: its answer may yet come."""
-        began_at = self._courier.under_way.get(batch_id)
-        return began_at is not None and self._clock() - began_at < FIRST_HOLD_S
-
-    def _note_late(self, batch: Batch, fate: Fate) -> None:
-        """An answer came for a batch that had been given up."""
-        if fate.is_settled or fate.halves is not None:
-            self._settle_kept(batch, fate)
-            self.redeliver()
-
-    def _note_decided(self, batch: Batch, fate: Fate) -> None:
-        if self._journal is None:
-            return
-        if fate.halves is not None:
-            self._journal.split(batch, fate.halves)
-        else:
-            self._journal.settled(batch.id)
-
-    def _recover(self) -> Batch | None:
-        """Take over what crashed processes have left; the first of it."""
-        if self._journal is None:
-            return None
-        found = self._journal.recover(
-            max_bytes=self.config.max_payload_bytes, compress=self.config.compress
-        )
-        for batch in found:
-            self._put(batch, None)
-        return found[0] if found else None
-
-    def _settle_kept(self, batch: Batch, fate: Fate) -> None:
-        self._gate.opened()
-        if fate.halves is not None:
-            self.backlog.replace(batch, fate.halves)
-        elif self.backlog.remove(batch.id):
-            for error in fate.errors():
-                self._report(error)
-
-    def _keep(self, batch: Batch, fate: Fate) -> None:
-        self._put(batch, fate.reason)
-
-    def _put(self, batch: Batch, reason: ErrorKind | None) -> None:
-        pushed_out = self.backlog.put(batch, reason)
-        if pushed_out:
-            for dropped in pushed_out:
-                # What came from a journal, or of a split, may not stand in the log so far.
-                self._dead_letters.write(dropped, ErrorKind.DROPPED_EVENTS)
-                if self._journal is not None:
-                    self._journal.settled(dropped.id)
-            ids = [event_id for batch in pushed_out for event_id in batch.event_ids]
-            text = f"the backlog is full: {counted(len(ids))} dropped, the oldest"
-            self._report(DoowError(text, ErrorKind.DROPPED_EVENTS, ids))
 
     # ── the life of the process ────────────────────────────────────────────────────────────────
 
@@ -458,27 +331,7 @@ class Tracker(Recorder):
         self._orphans.append(other._orphaned())
         if other._journal is not None:
             other._journal.forget([event[0] for event in events])
-        self._dead_letters.succeed(other._dead_letters)
-        backlog, other.backlog = other.backlog, self.backlog
-        for batch in backlog.drain():
-            if self._journal is not None:
-                self._journal.sealed(batch)
-            self._put(batch, None)
-            if other._journal is not None:
-                other._journal.settled(batch.id)
-
-    def _loaded_transport(self) -> Transport:
-        """The transport; its first use imports requests, which is why it waits until here."""
-        with self._loading:
-            if self._transport is None:
-                from ._transport import HttpTransport
-
-                self._transport = HttpTransport(
-                    self.config.endpoint,
-                    timeout_s=self.config.timeout_s,
-                    ca_bundle=self.config.ca_bundle,
-                )
-            return self._transport
+        self.dispatch.succeed(other.dispatch)
 
     def _start_warm_up(self) -> None:
         warm_up = threading.Thread(target=self._warm, name="doow-warm-up", daemon=True)
@@ -488,11 +341,11 @@ class Tracker(Recorder):
 
     def _warm(self) -> None:
         try:
-            if self._recover() is not None:
-                self.redeliver()
+            if self.dispatch.recover() is not None:
+                self.dispatch.redeliver()
             if not self.config.warm_up or self.config.credentials.are_missing:
                 return
-            transport = self._loaded_transport()
+            transport = self.dispatch.loaded_transport()
             key = self.config.credentials.current()
             if self.config.warm_up == "connect":
                 transport.connect(key)
@@ -503,52 +356,26 @@ class Tracker(Recorder):
 
     def last_flush(self, budget: Budget) -> None:
         """Try once more to deliver everything, since the process is about to end."""
-        for buffer in (self.strays, *_members(self._live)):
+        for buffer in (self.strays, *members(self._live)):
             self.deliver(buffer, budget.remaining())
-        if self.config.credentials.are_missing:
-            return
-        # One more attempt for what is kept, however lately the last one failed.
-        self._gate.opened()
-        self.redeliver()
-        while len(self.backlog) and budget.remaining() and not self._gate.is_shut:
-            time.sleep(min(0.005, budget.remaining()))
+        self.dispatch.redeliver_last(budget)
 
     def before_fork(self) -> None:
-        """Let other threads finish what they import, and keep them from it during the fork."""
-        ends_at = time.monotonic() + FORK_WAIT_S
-        self._held = [
-            lock
-            for lock in (self._loading, self.config.credentials.lock)
-            if lock.acquire(timeout=max(0.0, ends_at - time.monotonic()))
-        ]
+        """Let other threads finish what they import."""
+        self.dispatch.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        while self._held:
-            self._held.pop().release()
+        self.dispatch.after_fork_in_parent()
 
     def after_fork(self) -> None:
         """In a child: what was recorded before is the parent's to deliver."""
         if self._journal is not None:
             self._journal.after_fork()
         self._orphans.clear()
-        self._begin_anew()
-
-
-def _members(weak: WeakSet[T]) -> list[T]:
-    """What ``weak`` holds, also while other threads add to it."""
-    while True:
-        with suppress(RuntimeError):  # It changed meanwhile.
-            return list(weak)
-
-
-def _last_flush(limit_s: float) -> None:
-    budget = Budget(limit_s)
-    for tracker in _members(_trackers):
-        try:
-            tracker.last_flush(budget)
-        except Exception as fault:
-            report_fault("the last flush", fault)
+        self._live = WeakSet()
+        self._warm_up = None
+        self.dispatch.begin_anew()
 
 
 def _journal_of(config: Config) -> Journal | None:
@@ -564,35 +391,3 @@ def _journal_of(config: Config) -> Journal | None:
 def _derived_batch_id(event_ids: Sequence[str]) -> str:
     # Sorted, since threads may record the same events in another order the next time.
     return derived_id(*sorted(event_ids))
-
-
-def _before_fork() -> None:
-    for tracker in list(_trackers):
-        tracker.before_fork()
-
-
-def _guard_forks() -> None:
-    """Have forks wait for imports, once for all trackers."""
-    global _forks_are_guarded
-    if _forks_are_guarded or not hasattr(os, "register_at_fork"):
-        return
-    _forks_are_guarded = True
-    # What is registered last runs first: logging takes its lock for the time of a fork, and the
-    # imports that ours waits for need that lock.
-    import logging  # noqa: F401
-
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
-
-
-def _after_fork_in_parent() -> None:
-    for tracker in list(_trackers):
-        tracker.after_fork_in_parent()
-
-
-def _after_fork() -> None:
-    for tracker in list(_trackers):
-        tracker.after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # Windows does not fork.
-    os.register_at_fork(after_in_child=_after_fork)

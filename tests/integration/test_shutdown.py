@@ -347,10 +347,14 @@ def test_a_tracker_made_on_another_thread(ingest: Ingest, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "lock",
     [
-        "tracker.strays._lock", "tracker.strays.shipping", "tracker._workers._lock",
-        "tracker.backlog._lock", "tracker._gate._lock", "threading._active_limbo_lock",
+        "tracker.strays._lock",
+        "tracker.strays.shipping",
+        "tracker.dispatch.workers._lock",
+        "tracker.dispatch.backlog._lock",
+        "tracker.dispatch.gate._lock",
+        "threading._active_limbo_lock",
     ],
-)  # fmt: skip
+)
 def test_a_signal_while_a_lock_is_held(tmp_path: Path, ingest: Ingest, lock: str) -> None:
     """Whatever the main thread was just doing, the end comes within the limit."""
     script = f"""

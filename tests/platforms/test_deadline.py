@@ -317,12 +317,12 @@ def test_a_flush_without_time_keeps_what_the_rescue_has_under_way(
     handler(Context(0.5))
     assert [(one.accepted, one.unsent) for one in outcomes] == [(0, {"TIMEOUT": 1})]
     assert [error.event_ids for error in errors] == [("1",)]
-    assert tracker.backlog.events == 1
+    assert tracker.dispatch.backlog.events == 1
     held.allowed.set()
     ends_at = time.monotonic() + 5
-    while tracker.backlog.events and time.monotonic() < ends_at:
+    while tracker.dispatch.backlog.events and time.monotonic() < ends_at:
         time.sleep(0.001)
-    assert (ids(transport), tracker.backlog.events) == ([("1",)], 0)
+    assert (ids(transport), tracker.dispatch.backlog.events) == ([("1",)], 0)
 
 
 def test_the_flush_after_a_rescue_sends_what_is_new(
@@ -474,7 +474,9 @@ def test_no_thread_for_the_rescue(
         assert rescued.wait(5)
 
     handler_context = Context(0.35)
-    monkeypatch.setattr(type(tracker._workers), "_start", lambda workers, _: workers._forget())
+    monkeypatch.setattr(
+        type(tracker.dispatch.workers), "_start", lambda workers, _: workers._forget()
+    )
     handler(handler_context)
     assembly = Assembly()
     letters = [assembly.add(found) for found in find_records(capsys.readouterr().out)]

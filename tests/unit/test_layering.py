@@ -35,6 +35,7 @@ ORDER = """
     _streams
     _scopes
     _async
+    _dispatch
     _delivery
     _invocation
     _deadletter _replay
@@ -42,7 +43,7 @@ ORDER = """
     _config _journal _records
     _credentials _transport _wire
     _event _answers
-    _platform
+    _platform _process
     _faults
     _secrets _ids _guard _shutdown _callables
     aws _response

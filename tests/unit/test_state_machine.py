@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from doow_serverless import Tracker, _delivery, _invocation, _tracker
+from doow_serverless import Tracker, _delivery, _dispatch, _invocation, _process
 from doow_serverless._invocation import current
 from doow_serverless._scopes import Visit
 from doow_serverless._workers import Workers
@@ -145,7 +145,7 @@ class Machine(RuleBasedStateMachine):
     def start(self, flush_at: int, bound: int) -> None:
         self.lock = threading.Lock()
         self.patches: list[Any] = [
-            mock.patch.object(_tracker, "Workers", type(self).workers),
+            mock.patch.object(_dispatch, "Workers", type(self).workers),
             mock.patch.object(_delivery, "FIRST_BACKOFF_S", 0.0),
         ]
         for patch in self.patches:
@@ -260,14 +260,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def the_network_is_slow(self) -> None:
-        self.tracker._workers.is_slow = True  # type: ignore[attr-defined]  # a Jobs
+        self.tracker.dispatch.workers.is_slow = True  # type: ignore[attr-defined]  # a Jobs
         self.clock.tick = FLUSH_S / 3
 
     @rule()
     def the_network_catches_up(self) -> None:
         self.clock.tick = 0.0
-        self.tracker._workers.is_slow = False  # type: ignore[attr-defined]  # a Jobs
-        self.tracker._workers.catch_up()  # type: ignore[attr-defined]  # a Jobs
+        self.tracker.dispatch.workers.is_slow = False  # type: ignore[attr-defined]  # a Jobs
+        self.tracker.dispatch.workers.catch_up()  # type: ignore[attr-defined]  # a Jobs
 
     @rule(really=st.integers(0, 3).map(lambda chance: chance == 3))
     def fork(self, really: bool) -> None:
@@ -275,9 +275,9 @@ class Machine(RuleBasedStateMachine):
             return
         self.clock.tick = 0.0
         self.check_each_once()
-        _tracker._before_fork()
+        _process.before_fork()
         _invocation._leave_to_parent_process()
-        _tracker._after_fork()
+        _process.after_fork()
         self.stack = [(block, transacts, []) for block, transacts, _ in self.stack]
         self.begin_epoch()
 
@@ -321,7 +321,7 @@ class Machine(RuleBasedStateMachine):
         return self.server.lost
 
     def backlog(self) -> list[Batch]:
-        return list(self.tracker.backlog._batches.values())
+        return list(self.tracker.dispatch.backlog._batches.values())
 
     def reported(self, wanted: Callable[[DoowError], bool]) -> set[int]:
         wanted_errors = [error for error in self.errors if wanted(error)]
@@ -356,7 +356,7 @@ class Machine(RuleBasedStateMachine):
         self.server.script.clear()
         self.server.mood = 202
         self.clock.now += 2_000
-        self.tracker.redeliver()
+        self.tracker.dispatch.redeliver()
 
 
 TestDeterministic = Machine.TestCase
@@ -405,7 +405,7 @@ class ThreadedMachine(Machine):
         raise AssertionError("the threads go on and on")
 
     def is_at_rest(self) -> bool:
-        workers = self.tracker._workers
+        workers = self.tracker.dispatch.workers
         with workers._lock:
             return len(workers._idle) == workers._threads
 
