@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doow_serverless import _journal
+from doow_serverless import _journal, _journal_file
 from doow_serverless._event import Defaults, check_metadata
 from doow_serverless._journal import Journal
 from doow_serverless._wire import seal, split
@@ -295,7 +295,7 @@ def test_the_file_is_emptied_when_all_is_settled(folder: Path) -> None:
 
 def test_the_file_stays_small_under_steady_load(folder: Path) -> None:
     """Where something is outstanding at any time, what is settled is cleared out all the same."""
-    journal = Journal(folder, max_bytes=2 * _journal.COMPACT_FROM)
+    journal = Journal(folder, max_bytes=2 * _journal_file.COMPACT_FROM)
     largest = 0
     before: list[Batch] = []
     for number in range(60):
@@ -306,7 +306,7 @@ def test_the_file_stays_small_under_steady_load(folder: Path) -> None:
             journal.settled(batch.id)
         before = now
         largest = max(largest, files(folder)[0].stat().st_size)
-    assert largest < 2 * _journal.COMPACT_FROM
+    assert largest < 2 * _journal_file.COMPACT_FROM
     assert len(files(folder)) == 1
     journal.record_many(events(1, 90_000))
     crash(journal)
@@ -318,6 +318,7 @@ def test_the_file_stays_small_under_steady_load(folder: Path) -> None:
 def test_a_file_that_was_compacted_is_still_locked(folder: Path, monkeypatch: Any) -> None:
     """Nobody takes the file of a living process while, or after, it is written anew."""
     monkeypatch.setattr(_journal, "COMPACT_FROM", 1)
+    monkeypatch.setattr(_journal_file, "COMPACT_FROM", 1)
     journal = Journal(folder)
     journal.record_many(events(3))
     (batch,) = seal(events(1))
@@ -437,7 +438,9 @@ def test_a_torn_record_swallows_no_other(folder: Path, caplog: pytest.LogCapture
     dead = Journal(folder)
     dead.record_many(events(3))
     assert dead._own is not None
-    os.write(dead._own.fd, _journal._line(b"E", _journal._event_text(events(1, 3)[0]))[:-5])
+    os.write(
+        dead._own.fd, _journal_file.line_of(b"E", _journal_file.event_text(events(1, 3)[0]))[:-5]
+    )
     dead.record_many(events(3, 4))
     crash(dead)
     recovered = Journal(folder).recover()
@@ -472,8 +475,8 @@ def test_records_without_sense_are_survived(
     folder: Path, caplog: pytest.LogCaptureFixture, body: bytes
 ) -> None:
     """A record whose checksum is right, and nothing else, costs one warning and no exception."""
-    whole = _journal._line(b"E", _journal._event_text(events(1)[0]))
-    placed(folder, _journal._FIRST_LINE + whole + _journal._line(body[:1], body[1:]))
+    whole = _journal_file.line_of(b"E", _journal_file.event_text(events(1)[0]))
+    placed(folder, _journal_file.FIRST_LINE + whole + _journal_file.line_of(body[:1], body[1:]))
     Journal(folder).recover()
     assert len(warnings(caplog)) == 1
 
@@ -541,7 +544,7 @@ def test_files_of_other_users_are_left_alone(
     dead = Journal(folder)
     dead.record_many(events(1))
     crash(dead)
-    monkeypatch.setattr(_journal, "_check_folder", lambda _: None)
+    monkeypatch.setattr(_journal, "check_folder", lambda _: None)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert Journal(folder).recover() == []
     assert [line.partition(": ")[2] for line in warnings(caplog)] == [
@@ -788,7 +791,7 @@ def test_without_file_locks_there_is_no_journal(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Windows has none that the system releases as dependably."""
-    monkeypatch.setattr(_journal, "fcntl", None)
+    monkeypatch.setattr(_journal, "CAN_LOCK", False)
     use(Journal(folder))
     assert not folder.exists()
     assert len(warnings(caplog)) == 1
@@ -845,6 +848,7 @@ def test_a_file_replaced_while_it_is_opened_is_not_taken(
 ) -> None:
     """What was opened is not what stands at the path any more: its owner has written it anew."""
     monkeypatch.setattr(_journal, "COMPACT_FROM", 1)
+    monkeypatch.setattr(_journal_file, "COMPACT_FROM", 1)
     living, other = Journal(folder), Journal(folder)
     living.record_many(events(3))
     (batch,) = seal(events(1))
@@ -867,6 +871,7 @@ def test_while_a_file_is_compacted_there_is_one_at_any_time(
 ) -> None:
     """A crash at whatever call finds all that is outstanding at the path, once."""
     monkeypatch.setattr(_journal, "COMPACT_FROM", 1)
+    monkeypatch.setattr(_journal_file, "COMPACT_FROM", 1)
     journal = Journal(folder)
     journal.record_many(events(3))
     (batch,) = seal(events(1))
@@ -893,13 +898,13 @@ def test_while_a_file_is_compacted_there_is_one_at_any_time(
 
 def test_many_threads_record_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They make one file, no record is torn by another, and each is counted."""
-    create = _journal._create
+    create = _journal_file.create
 
-    def slowly(path: str) -> _journal._File:
+    def slowly(path: str) -> _journal_file.JournalFile:
         time.sleep(0.05)
         return create(path)
 
-    monkeypatch.setattr(_journal, "_create", slowly)
+    monkeypatch.setattr(_journal, "create", slowly)
     journal = Journal(folder)
 
     def record(first: int) -> None:
