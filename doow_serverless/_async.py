@@ -10,7 +10,7 @@ from functools import partial
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from typing import Any
 
     from ._budget import Budget
@@ -42,6 +42,15 @@ async def wait_for_shipment(shipment: Shipment, budget: Budget) -> asyncio.Cance
             finally:
                 waiting.cancel()
     return cancelled
+
+
+def new_lock() -> AbstractAsyncContextManager[object]:
+    """A lock of the library that runs here, whose holders take turns in the order of asking."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return sys.modules["trio"].Lock()  # type: ignore[no-any-return]  # as _wait_on_trio
+    return asyncio.Lock()
 
 
 def _shielded() -> AbstractContextManager[object]:

@@ -33,14 +33,14 @@ class Response:
         self.is_bodiless = False
         self.is_complete = False
 
-    def begin(self, status: int, length: str | bytes | None) -> None:
+    def begin(self, status: object, length: str | bytes | None) -> None:
         """Take in the head; again where an application replaces it before it was sent.
 
         Args:
-            status: The status code.
+            status: The status code; what is no number, a server may refuse or take.
             length: The value of Content-Length, where there is one.
         """
-        self.status = status
+        self.status = status if isinstance(status, int) else 0
         self._left = _number(length)
         # https://www.rfc-editor.org/rfc/rfc9112#section-6.3
         self.is_bodiless = self._is_head or status in _BODILESS or self._left == 0
@@ -57,7 +57,12 @@ class Response:
 
 
 def content_length(headers: Iterable[tuple[AnyStr, AnyStr]], name: AnyStr) -> AnyStr | None:
-    """The value of the header ``name``, Content-Length in lower case, or None."""
+    """The value of the header ``name``, Content-Length in lower case, or None.
+
+    None as well where the headers can be read but once: that is for the server to do.
+    """
+    if hasattr(headers, "__next__"):
+        return None
     return next((value for each, value in headers if each.lower() == name), None)
 
 

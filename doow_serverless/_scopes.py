@@ -121,14 +121,17 @@ class Visit:
         elif self._end(failed=kind is not None):
             await self._aflush(last=True)
 
-    def flush(self, *, failed: bool = False) -> None:
+    def flush(self, *, failed: bool = False, last: bool = False) -> None:
         """Deliver what was recorded so far, since the response is about to be complete.
 
-        A response that says that it ``failed`` may still turn into an exception, after which
-        ``on_exception="discard"`` forgets what was recorded: that is not delivered yet.
+        Args:
+            failed: Whether the response says so. It may still turn into an exception, after which
+                ``on_exception="discard"`` forgets what was recorded: that is not delivered yet.
+            last: Whether the visit may never be ended: what is recorded from now on leaves with
+                the next flush, whosever that is.
         """
         if self._commit(failed):
-            self._flush(last=False)
+            self._flush(last=last)
 
     async def aflush(self, *, failed: bool = False) -> None:
         """As :meth:`flush`, without blocking the event loop."""
@@ -194,13 +197,17 @@ class Visit:
 
     def _flush(self, last: bool) -> None:
         if self._owned is not None and not self._defers():
-            outcome = self._tracker.deliver(self._owned, self._limit_s(), last=last)
-            self._spent_s += outcome.elapsed_s
+            began = monotonic()
+            self._tracker.deliver(self._owned, self._limit_s(), last=last)
+            self._spent_s += monotonic() - began
 
     async def _aflush(self, last: bool) -> None:
         if self._owned is not None and not self._defers():
-            outcome = await self._tracker.adeliver(self._owned, self._limit_s(), last=last)
-            self._spent_s += outcome.elapsed_s
+            began = monotonic()
+            try:
+                await self._tracker.adeliver(self._owned, self._limit_s(), last=last)
+            finally:  # Also when it was cancelled meanwhile.
+                self._spent_s += monotonic() - began
 
     def _defers(self) -> bool:
         """Whether the platform runs the flush once the response has gone back."""

@@ -81,6 +81,8 @@ class Tracker(Recorder):
         self._warned: set[str] = set()
         self._live: WeakSet[Buffer] = WeakSet()
         self._warm_up: threading.Thread | None = None
+        self.remaining_s: Callable[[], float] | None = None
+        """What told the time that the platform leaves when it was last asked."""
         self.dispatch = Dispatch(config, self._journal, transport, clock)
         register(self)
         if config.enabled:
@@ -207,6 +209,7 @@ class Tracker(Recorder):
 
     def watch(self, buffer: Buffer, remaining_s: Callable[[], float]) -> int | None:
         """Have what ``buffer`` holds delivered shortly before the platform kills the function."""
+        self.remaining_s = remaining_s
         try:
             lead_s = remaining_s() - GUARD_LEAD_S
         except Exception as fault:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from ._async import new_lock
 from ._face import Face
-from ._invocation import current
 from ._response import Response, content_length
-from ._wrap import visit
+from ._scopes import Visit
+from ._wrap import Settings, visit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._face import Options
-    from ._scopes import Visit
     from ._tracker import Tracker
-    from ._wrap import Settings
 
     Message: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -102,8 +101,10 @@ async def _serve_http(
     exchange = _Exchange(call, scope.get("method", "GET"), send)
     try:
         await app(scope, receive, exchange)
-    except Exception:
-        with suppress(Exception):  # The application's own exception is the one to tell.
+    except GeneratorExit:  # Nothing may be awaited any more.
+        raise
+    except BaseException:
+        with suppress(BaseException):  # The application's own exception is the one to tell.
             await exchange.release()
         raise
     await exchange.release()
@@ -112,7 +113,7 @@ async def _serve_http(
 class _Exchange:
     """The ``send`` of one HTTP exchange."""
 
-    __slots__ = ("_call", "_has_trailers", "_head", "_response", "_send")
+    __slots__ = ("_call", "_has_trailers", "_head", "_response", "_send", "_turn")
 
     def __init__(self, call: Visit, method: str, send: Send) -> None:
         self._call = call
@@ -120,17 +121,21 @@ class _Exchange:
         self._response = Response(method)
         self._has_trailers = False
         self._head: Message | None = None
+        # Messages of several tasks keep their order, although one of them waits for a flush.
+        self._turn = new_lock()
 
     async def __call__(self, message: Message) -> None:
-        if self._completes(message):
-            await self._call.aflush(failed=self._response.status >= 500)
-        if message["type"] == "http.response.start" and self._response.is_bodiless:
-            # The client waits for nothing else. Servers, too, may keep it until a body message
-            # comes (https://asgi.readthedocs.io/en/latest/specs/www.html#response-start-send-event).
-            self._head = message
-            return
-        await self._send_head()
-        await self._send(message)
+        async with self._turn:
+            is_complete = self._completes(message)
+            if self._head is not None or is_complete:
+                await self._call.aflush(failed=self._response.status >= 500)
+                await self._send_head()
+            if message.get("type") == "http.response.start" and self._response.is_bodiless:
+                # The client waits for nothing else. Servers, too, may keep it until the body:
+                # https://asgi.readthedocs.io/en/latest/specs/www.html#response-start-send-event
+                self._head = message
+            else:
+                await self._send(message)
 
     async def release(self) -> None:
         """Send what is still held, since the application has said all that it will say."""
@@ -150,10 +155,10 @@ class _Exchange:
             kind = message["type"]
             if kind == "http.response.body":
                 last = not message.get("more_body") and not self._has_trailers
-                return self._response.completes(len(message.get("body", b"")), last=last)
+                return self._response.completes(len(message.get("body") or b""), last=last)
             if kind == "http.response.start":
                 length = content_length(message.get("headers", ()), b"content-length")
-                self._response.begin(message["status"], length)
+                self._response.begin(message.get("status"), length)
                 self._has_trailers = bool(message.get("trailers"))
             elif kind == "http.response.trailers":
                 return self._response.completes(0, last=not message.get("more_trailers"))
@@ -175,7 +180,7 @@ class _Session:
         self._send = send
 
     async def __call__(self, message: Message) -> None:
-        kind = message["type"]
+        kind = message.get("type")
         denied = kind == "websocket.http.response.body" and not message.get("more_body")
         if kind == "websocket.close" or denied:
             await self._call.aflush()
@@ -192,8 +197,9 @@ class _Lifespan:
         self._send = send
 
     async def __call__(self, message: Message) -> None:
-        is_over = message["type"].startswith("lifespan.shutdown.")
-        # Mangum begins and ends a life for each request: around it, its handler delivers.
-        if is_over and current.get() is None:
-            await self._tracker.adeliver(self._tracker.strays, self._tracker.config.budget_s)
+        if str(message.get("type")).startswith("lifespan.shutdown."):
+            # A visit delivers stray events, too. Mangum begins and ends a life for each request,
+            # without a word of Lambda's deadline: that of the request is the one.
+            async with Visit(self._tracker, Settings(), self._tracker.remaining_s):
+                pass
         await self._send(message)

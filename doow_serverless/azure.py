@@ -85,7 +85,7 @@ def adapt(builder: Any, settings: Settings, tracker: Callable[[], Tracker]) -> A
     So ``@doow.tracked`` works above ``@app.route``, and between binding decorators, too.
     """
     if _is_orchestrator(builder):
-        raise _refusal(name_of(builder._function._func))
+        raise _refusal(builder._function._func)
     _track_builder(builder, settings, tracker)
     return builder
 
@@ -107,7 +107,7 @@ def refuse_app(app: Any, _settings: Settings, _tracker: Callable[[], Tracker]) -
 def prepare(handler: Any, settings: Settings) -> Any:
     """Refuse orchestrators, and have the worker pass the context where it is needed."""
     if _orchestrates(handler):
-        raise _refusal(name_of(getattr(handler, "orchestrator_function", handler)))
+        raise _refusal(handler)
     if settings.idempotent and _is_worker():
         return _asking_for_context(handler)
     return handler
@@ -133,7 +133,8 @@ def _orchestrates(handler: Any) -> bool:
     return "azure.durable_functions" in sys.modules and is_generator_function(handler)
 
 
-def _refusal(name: str) -> ConfigurationError:
+def _refusal(handler: Any) -> ConfigurationError:
+    name = name_of(getattr(handler, "orchestrator_function", handler))
     return ConfigurationError(
         f"tracked() cannot track the durable orchestrator {name}, which is replayed, and would "
         "count again each time: meter in the activities that it calls"
@@ -144,9 +145,9 @@ def _refusal(name: str) -> ConfigurationError:
 
 
 def _is_worker() -> bool:
-    return "FUNCTIONS_WORKER_RUNTIME" in os.environ or any(
-        name in sys.modules for name in ("azure_functions_runtime", "azure_functions_runtime_v1")
-    )
+    # Azure's worker up to Python 3.12, and the two libraries of the worker from 3.13 up.
+    workers = ("azure_functions_worker", "azure_functions_runtime", "azure_functions_runtime_v1")
+    return "FUNCTIONS_WORKER_RUNTIME" in os.environ or any(name in sys.modules for name in workers)
 
 
 def _asking_for_context(handler: Any) -> Any:
@@ -198,8 +199,10 @@ def find_identity(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identity | 
 
 def _work(argument: Any) -> str | None:
     """What names ``argument``, and names it again; None if it is nothing that comes again."""
-    if isinstance(argument, list) and argument:
-        names = [_name(each) for each in argument]
+    # What Cosmos DB passes is no list, but has one: azure.functions makes it a UserList.
+    messages = getattr(argument, "data", argument)
+    if isinstance(messages, list) and messages:
+        names = [_name(each) for each in messages]
         return "messages:" + ",".join(sorted(filter(None, names))) if all(names) else None
     name = _name(argument)
     return None if name is None else f"message:{name}"
@@ -213,7 +216,7 @@ def _name(message: Any) -> str | None:
         return _joined(message.message_id, getattr(message, "sequence_number", None))
     if hasattr(message, "iothub_metadata"):  # Event Hubs number the events of each partition.
         return _joined(_partition(message.metadata), message.sequence_number)
-    if hasattr(message, "partition"):  # Kafka, likewise.
+    if hasattr(message, "offset"):  # Kafka, likewise; text has a partition, too.
         return _joined(message.topic, message.partition, message.offset)
     if hasattr(message, "event_type"):  # Event Grid.
         return _joined(message.topic, message.id)
@@ -278,10 +281,12 @@ def _timespan_s(text: Any) -> float | None:
 
     https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout
     """
-    days, _, clock = text.rpartition(".") if isinstance(text, str) else ("", "", "")
-    try:
-        hours, minutes, seconds = (int(part) for part in clock.split(":"))
-        total = int(days or 0) * 86_400 + hours * 3_600 + minutes * 60 + seconds
-    except ValueError:
+    import re
+
+    pattern = r"(?:(\d+)\.)?(\d+):(\d+):(\d+)(?:\.\d+)?"
+    found = re.fullmatch(pattern, text) if isinstance(text, str) else None
+    if found is None:
         return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    total = days * 86_400 + hours * 3_600 + minutes * 60 + seconds
     return float(total) if total > 0 else None

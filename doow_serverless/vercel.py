@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 from ._callables import dressed
-from ._response import Response
+from ._raw_response import RawResponse
 from ._wrap import visit
 
 TYPE_CHECKING = False
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from typing import Any
 
+    from typing_extensions import Self
+
     from ._ids import Identity
     from ._scopes import Visit
     from ._tracker import Tracker
     from ._wrap import Settings
-
-_MAX_HEAD_BYTES = 1 << 20
-_LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 def adapt(handler_class: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
@@ -64,20 +63,24 @@ class _Held:
     def __init__(self, file: Any, method: str, call: Visit) -> None:
         self.file = file
         self._call = call
-        self._response = Response(method)
-        self._head: bytes | None = b""
-        self._is_chunked = False
-        self._end = b""
+        self._response = RawResponse(method)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
 
+    def __enter__(self) -> Self:
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> Any:
+        return self.file.__exit__(*raised)
+
     def write(self, data: Any) -> Any:
         """As of the file underneath."""
         try:
-            completes = self._completes(data)
+            completes = self._response.completes(data)
         except (TypeError, ValueError):
-            completes = False  # No bytes: for the file underneath to refuse.
+            completes = False  # No bytes, or no HTTP: for the file and the client to refuse.
         if completes:
             self._call.flush(failed=self._response.status >= 500)
         return self.file.write(data)
@@ -86,51 +89,6 @@ class _Held:
         """As of the file underneath."""
         for line in lines:
             self.write(line)
-
-    def _completes(self, data: Any) -> bool:
-        # What is written here is the response as it goes over the wire, head and all.
-        with memoryview(data) as view, view.cast("B") as octets:
-            size = len(octets)
-            if self._head is None:
-                end = bytes(octets[-len(_LAST_CHUNK) :])
-            else:
-                head, found, body = (self._head + bytes(octets)).partition(b"\r\n\r\n")
-                if not found:
-                    self._head = head if len(head) < _MAX_HEAD_BYTES else None
-                    return False
-                return self._begin(head, body)
-        return self._goes_on(size, end)
-
-    def _begin(self, head: bytes, body: bytes) -> bool:
-        status, length, self._is_chunked = _parsed(head)
-        if 100 <= status < 200:  # An interim answer: the head of the response is yet to come.
-            self._head = body
-            return False
-        self._head = None
-        self._response.begin(status, length)
-        if self._response.is_bodiless:
-            return self._response.completes(0, last=True)
-        return self._goes_on(len(body), b"\r\n" + body[-len(_LAST_CHUNK) :])
-
-    def _goes_on(self, size: int, end: bytes) -> bool:
-        self._end = (self._end + end)[-len(_LAST_CHUNK) :]
-        return self._response.completes(size, last=self._is_chunked and self._end == _LAST_CHUNK)
-
-
-def _parsed(head: bytes) -> tuple[int, bytes | None, bool]:
-    """Status, Content-Length, and whether the body comes in chunks."""
-    first, *lines = head.split(b"\r\n")
-    words = first.split(None, 2)
-    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-    length, is_chunked = None, False
-    for line in lines:
-        name, _, value = line.partition(b":")
-        name = name.strip().lower()
-        if name == b"content-length":
-            length = value
-        elif name == b"transfer-encoding":
-            is_chunked = value.strip().lower().endswith(b"chunked")
-    return status, length, is_chunked
 
 
 def find_deadline(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Callable[[], float] | None:

@@ -91,7 +91,8 @@ def serve(
     except BaseException as problem:
         exchange.end(type(problem))
         raise
-    if isinstance(result, (list, tuple)) or _is_file(result, environ):
+    is_list = isinstance(result, (list, tuple)) and not hasattr(result, "close")
+    if is_list or _is_file(result, environ):
         # All is recorded, and nothing but these bytes is to come. Untouched, since servers treat
         # them better: a list of one chunk gets its length, a file goes out by sendfile().
         exchange.end(None)
@@ -108,28 +109,30 @@ def _is_file(result: object, environ: dict[str, Any]) -> bool:
 class _Exchange:
     """One request and its response, between the application and the server."""
 
-    __slots__ = ("_call", "_head", "_is_over", "_response", "_start_response", "_write")
+    __slots__ = ("_call", "_head", "_response", "_start_response", "_write")
 
     def __init__(self, call: Visit, environ: dict[str, Any], start_response: StartResponse) -> None:
         self._call = call
         self._start_response = start_response
         self._response = Response(environ.get("REQUEST_METHOD", "GET"))
-        self._head: tuple[Any, ...] | None = None
+        self._head: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._write: Callable[[bytes], object] | None = None
-        self._is_over = False
 
-    def start_response(self, *head: Any) -> Callable[[bytes], object]:
+    def start_response(self, *head: Any, **named: Any) -> Callable[[bytes], object]:
         """The application's ``start_response``.
 
         Some servers, as Vercel's, send the head at once. Where it is all that the client waits for,
         it is kept until the application has said everything, or returned a first chunk.
         """
-        self._send_head()  # The one before, which this one replaces: the server must know.
+        if self._head is not None:
+            # This one replaces it: the server must know, and may have sent it by then.
+            self._flush()
+            self._send_head()
         self._begin(*head)
         if self._response.is_bodiless:
-            self._head = head
-            return self.write
-        self._write = self._start_response(*head)
+            self._head = head, named
+        else:
+            self._write = self._start_response(*head, **named)
         return self.write
 
     def write(self, chunk: bytes) -> object:
@@ -137,45 +140,44 @@ class _Exchange:
         self.hold(chunk)
         return self._write(chunk) if self._write is not None else None
 
-    def hold(self, chunk: bytes) -> None:
-        """Deliver what was recorded, if ``chunk`` completes the response."""
-        if self._response.completes(len(chunk)):
+    def hold(self, chunk: bytes, *, last: bool = False) -> None:
+        """Deliver what was recorded, if ``chunk`` completes the response, as the ``last`` does."""
+        # What is no bytes is for the server to refuse, or to pass over.
+        is_bytes = isinstance(chunk, (bytes, bytearray, memoryview))
+        size = len(chunk) if is_bytes else 0
+        if self._response.completes(size, last=last):
             self._flush()
         self._send_head()
 
     def complete(self) -> None:
-        """Deliver what was recorded: no more chunks will come."""
-        self._flush()
+        """Deliver what was recorded: no more chunks will come, and maybe no ``close()``."""
+        self._flush(last=True)
         self._send_head()
 
     def end(self, problem: type[BaseException] | None) -> None:
-        """Deliver what else was recorded, and take no more."""
-        if self._is_over:
-            return
-        self._is_over = True
+        """Deliver what else was recorded; again where an exception is followed by ``close()``."""
         self._call.__exit__(problem)
         # The application's own exception is the one to tell.
         with nullcontext() if problem is None else suppress(Exception):
             self._send_head()
 
-    def _flush(self) -> None:
-        self._call.flush(failed=self._response.status >= 500)
+    def _flush(self, *, last: bool = False) -> None:
+        self._call.flush(failed=self._response.status >= 500, last=last)
 
-    def _begin(self, status: str, headers: Any, *_: Any) -> None:
-        try:
-            code, length = int(status[:3]), content_length(headers, "content-length")
-        except Exception:
-            return  # What is malformed is for the server to refuse.
-        self._response.begin(code, length)
+    def _begin(self, status: Any = "", headers: Any = (), *_: Any) -> None:
+        with suppress(Exception):  # What is malformed is for the server to refuse.
+            self._response.begin(int(status[:3]), content_length(headers, "content-length"))
 
     def _send_head(self) -> None:
         if self._head is not None:
-            head, self._head = self._head, None
-            self._write = self._start_response(*head)
+            (head, named), self._head = self._head, None
+            self._write = self._start_response(*head, **named)
 
 
 class _Body:
     """The chunks of a response, of which the one that completes it is held."""
+
+    _is_single = False
 
     def __init__(self, chunks: Iterable[bytes], exchange: _Exchange, context: Context) -> None:
         self._chunks = chunks
@@ -197,7 +199,7 @@ class _Body:
         except BaseException as problem:
             self._exchange.end(type(problem))
             raise
-        self._exchange.hold(chunk)
+        self._exchange.hold(chunk, last=self._is_single)
         return chunk
 
     def close(self) -> None:
@@ -215,7 +217,11 @@ class _Body:
 
 
 class _SizedBody(_Body):
-    """One whose number of chunks is known, which servers make a Content-Length of."""
+    """One whose number of chunks is known: of a single one, servers make a Content-Length."""
 
     def __len__(self) -> int:
         return len(self._chunks)  # type: ignore[arg-type]  # it was found to have one
+
+    @property
+    def _is_single(self) -> bool:  # type: ignore[override]  # it depends on the chunks here
+        return len(self) == 1

@@ -41,12 +41,13 @@ ORDER = """
     _deadletter _replay
     _backlog _gate _workers
     _config _journal _records
+    _journal_file
     _credentials _transport _wire
     _event _answers
     _platform _process
-    _faults
+    _faults _raw_response
     _secrets _ids _guard _shutdown _callables
-    aws _response
+    aws _entrypoint _response
     _outcome _budget errors _version local
 """
 ENGINE = sorted([path.stem for path in PACKAGE.glob("_[!_]*.py")] + ["__init__", "errors"])
