@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.platforms import vercel_runtime
-from tests.platforms.vercel_runtime import VercelRuntime, VercelRuntimeError, entry_point
+from tests.platforms.vercel_runtime import VercelRuntime, VercelRuntimeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -547,34 +547,6 @@ def test_an_interpreter_without_the_runtime_is_an_error(
         start("handler", python=sys.executable),
     ):
         pass
-
-
-@pytest.mark.parametrize(
-    ("source", "found"),
-    [
-        ("class handler(Base): ...", "handler"),
-        ("@tracked\nclass Handler(Base): ...", "Handler"),
-        ("handler = tracked(Base)", None),
-        ("def handler(request): ...", None),
-        ("from api import handler", None),
-        ("app = Flask(__name__)", "app"),
-        ("app: Flask = Flask(__name__)", "app"),
-        ("wsgi = app = Flask(__name__)", "app"),
-        ("from main import server as app", "app"),
-        ("import app", None),
-        ("@tracked\ndef app(environ, start_response): ...", "app"),
-        ("async def application(scope, receive, send): ...", "application"),
-        ("class app: ...", None),
-        ("if True:\n    app = Flask(__name__)", None),
-        ("app, other = both()", None),
-        ("application = Flask(__name__)\napp = Middleware(application)", "application"),
-        ("app = Flask(__name__)\napp = Middleware(app)", "app"),
-        ("app = Flask(__name__)\nclass handler(Base): ...", "app"),
-    ],
-)
-def test_the_entry_point_is_that_of_the_build(source: str, found: str | None) -> None:
-    """As @vercel/python-analysis 0.14.0 finds it, which every row has been tried with."""
-    assert entry_point(source) == found
 
 
 def test_a_module_without_entry_point_is_an_error(start: Callable[..., VercelRuntime]) -> None:

@@ -8,7 +8,6 @@ the process says that an invocation is over, and the freeze that follows at once
 
 from __future__ import annotations
 
-import ast
 import base64
 import contextlib
 import json
@@ -26,8 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from doow_serverless._entrypoint import entry_point
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from typing_extensions import Self
 
@@ -88,6 +89,10 @@ class Response:
             wrote meanwhile.
         messages: What the process said about this request over its socket; none in lambda mode.
         error: The exception that ``vc_handler`` raised in lambda mode.
+        sent_at: When the request was sent, in seconds on the monotonic clock.
+        last_byte_s: Until the last byte that came before the end or soon after it, in seconds since
+            the request was sent; None where there was none, and in lambda mode.
+        ended_s: Until the end of the invocation, likewise.
     """
 
     status: int | None
@@ -99,6 +104,9 @@ class Response:
     log: list[str]
     messages: list[dict[str, Any]]
     error: str | None = None
+    sent_at: float = 0.0
+    last_byte_s: float | None = None
+    ended_s: float = 0.0
 
     def header(self, name: str) -> str | None:
         """The first value of a header."""
@@ -257,33 +265,6 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def entry_point(source: str) -> str | None:
-    """The name of the entry point that Vercel's build finds in a module, without running it.
-
-    It takes the first statement at the top level that binds ``app`` or ``application`` by an
-    assignment, a function or an import from a module, or that is a class named ``handler``, in
-    whatever case. ``handler = …`` is none of these.
-    """
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name.lower() == "handler":
-            return node.name
-        for name in _bound(node):
-            if name in ("app", "application"):
-                return name
-    return None
-
-
-def _bound(node: ast.stmt) -> Iterator[str]:
-    if isinstance(node, ast.Assign):
-        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
-    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        yield node.target.id
-    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        yield node.name
-    elif isinstance(node, ast.ImportFrom):
-        yield from (alias.asname or alias.name for alias in node.names)
 
 
 def _environment(entrypoint_file: str, directory: Path, variable: str) -> dict[str, str]:
@@ -553,7 +534,7 @@ class _Served(_Function):
         answer.append_rest(peer)
         self._idle(turn.request_id)
         over_s = max(turn.ended_s, answer.last_byte_s or 0.0)
-        first_byte_s = answer.first_byte_s
+        first_byte_s, last_byte_s = answer.first_byte_s, answer.last_byte_s
         return Response(
             status=answer.status,
             headers=answer.headers,
@@ -563,6 +544,9 @@ class _Served(_Function):
             duration_s=over_s - turn.sent_s,
             log="".join(_log_text(each) for each in turn.messages).splitlines(),
             messages=turn.messages,
+            sent_at=turn.sent_s,
+            last_byte_s=None if last_byte_s is None else last_byte_s - turn.sent_s,
+            ended_s=turn.ended_s - turn.sent_s,
         )
 
     def _check_time(self, turn: _Turn) -> None:
@@ -691,7 +675,7 @@ class _Invoked(_Function):
                 raise self._failure(f"vc_handler did not return from {turn.path}")
             self._await_stop()
             log = self._written(offset).decode(errors="replace").splitlines()
-        return _lambda_response(line, turn.ended_s - turn.sent_s, log)
+        return _lambda_response(line, turn, turn.ended_s - turn.sent_s, log)
 
     def _await_stop(self) -> None:
         """After its result the process stops itself."""
@@ -730,7 +714,9 @@ def _payload(turn: _Turn) -> dict[str, Any]:
     }
 
 
-def _lambda_response(line: dict[str, Any], duration_s: float, log: list[str]) -> Response:
+def _lambda_response(
+    line: dict[str, Any], turn: _Turn, duration_s: float, log: list[str]
+) -> Response:
     result = line.get("result", {"statusCode": None, "headers": {}, "body": ""})
     body = result["body"]
     return Response(
@@ -745,6 +731,8 @@ def _lambda_response(line: dict[str, Any], duration_s: float, log: list[str]) ->
         log=log,
         messages=[],
         error=line.get("error"),
+        sent_at=turn.sent_s,
+        ended_s=duration_s,
     )
 
 
