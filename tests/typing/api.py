@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
+import azure.functions as func
+from fastapi import FastAPI
+from flask import Flask
 from typing_extensions import assert_type
 
 import doow_serverless as doow
+from doow_serverless import asgi, wsgi
+from doow_serverless.azure import track_app
 from doow_serverless.errors import ConfigurationError, DoowError, ErrorKind, InvalidEvent
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
 
@@ -169,3 +175,25 @@ doow.Tracker(
 MemoryTransport(lambda batch: 413 if len(batch) > 10 else 202)
 MemoryTransport([rejecting({"evt_1": "unknown metric"})])
 assert_type(transport.events, list[dict[str, Any]])
+
+# ── platforms ──
+
+
+@doow.tracked(flush_mode="after_response", idempotent=True)
+class Api(BaseHTTPRequestHandler):
+    pass
+
+
+assert_type(Api.server_version, str)
+doow.tracked(flush_mode="later")  # type: ignore[call-overload]  # neither before nor after
+
+fast_api = FastAPI()
+fast_api.add_middleware(asgi.DoowMiddleware, budget=0.5, metric="api_calls")
+asgi.DoowMiddleware(fast_api, attribution={"team": "ai"})
+asgi.DoowMiddleware(fast_api, buget=1)  # type: ignore[call-arg]  # misspelt
+flask_app = Flask("")
+flask_app.wsgi_app = wsgi.DoowMiddleware(flask_app.wsgi_app)  # type: ignore[method-assign]  # so Flask wants it
+wsgi.DoowMiddleware(flask_app, on_exception="drop")  # type: ignore[arg-type]  # neither flush nor discard
+
+function_app = func.FunctionApp()
+assert_type(track_app(function_app, license_id="lic_1"), func.FunctionApp)
