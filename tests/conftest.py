@@ -19,6 +19,8 @@ from tests.network import KEY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from doow_serverless.local import Ingest
+
 pytest_plugins = ["doow_serverless.testing"]
 
 _SURROUNDINGS = {
@@ -71,6 +73,12 @@ def contained_faults(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 def key() -> str:
     """An API key of the right form."""
     return KEY
+
+
+@pytest.fixture
+def ingest(doow_ingest: Ingest) -> Ingest:
+    """A local ingest over real HTTP, for one test."""
+    return doow_ingest
 
 
 @pytest.fixture

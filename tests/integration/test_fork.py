@@ -15,7 +15,6 @@ from doow_serverless.local import Fault, Ingest
 from tests.network import KEY, Server, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -52,12 +51,6 @@ def record(*events):
     for event in events:
         doow.track("tokens", event_id=event)
 """
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as ingest:
-        yield ingest
 
 
 def run(script: str, endpoint: str, cwd: Path) -> list[str]:

@@ -17,7 +17,7 @@ from doow_serverless.local import Fault, Ingest
 from tests.network import KEY, Peer, Server, accepting, refused_port, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from doow_serverless import Tracker
@@ -69,12 +69,6 @@ class Service:
             self.invoke()
             time.sleep(0.02)
         return not len(self.tracker.dispatch.backlog)
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as ingest:
-        yield ingest
 
 
 @pytest.fixture

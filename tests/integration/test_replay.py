@@ -79,11 +79,6 @@ def summary(stdout: str) -> dict[str, tuple[str, str]]:
     return {name: (batches, events) for name, batches, events in rows}
 
 
-@pytest.fixture
-def ingest(doow_ingest: Ingest) -> Ingest:
-    return doow_ingest
-
-
 # ── envelopes ───────────────────────────────────────────────────────────────────────────────────
 
 

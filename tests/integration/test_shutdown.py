@@ -18,7 +18,7 @@ from doow_serverless.local import Fault, Ingest
 from tests.network import KEY, Server, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
@@ -41,12 +41,6 @@ def record(*events):
 
 TOLERANCE_S = 0.5
 """For the threads of a busy machine, and writing down what is left."""
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as ingest:
-        yield ingest
 
 
 class Ended:

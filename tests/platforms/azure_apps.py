@@ -225,9 +225,8 @@ def import_errors(python: Path, sources: list[str]) -> list[str]:
         print(json.dumps(errors))
         """)
     done = subprocess.run(
-        [str(python), "-c", code],
+        [str(python), "-I", "-c", code],  # isolated: the installed package, not this folder's
         input=json.dumps(sources),
-        env={"FUNCTIONS_WORKER_RUNTIME": "python"},
         capture_output=True,
         text=True,
         check=False,

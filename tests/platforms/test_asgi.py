@@ -127,11 +127,6 @@ HELD: dict[str, tuple[str, list[Message], list[str]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def ingest(doow_ingest: Ingest) -> Ingest:
-    return doow_ingest
-
-
 @pytest.mark.parametrize("case", HELD)
 def test_what_completes_a_response_waits_for_the_answer(
     new_tracker: Callable[..., Tracker], case: str

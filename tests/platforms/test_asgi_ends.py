@@ -39,11 +39,6 @@ if TYPE_CHECKING:
     from doow_serverless.local import Ingest
 
 
-@pytest.fixture
-def ingest(doow_ingest: Ingest) -> Ingest:
-    return doow_ingest
-
-
 def raising(problem: BaseException, *messages: Message) -> App:
     """An application that records, says these messages, records again, and raises."""
 

@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 DELIVERED = ["received", "answered"]
 
 
-@pytest.fixture
-def ingest(doow_ingest: Ingest) -> Ingest:
-    return doow_ingest
-
-
 def starlette(tracker: Tracker | None, endpoint: Any, *inside: Any) -> Starlette:
     """An application with one endpoint; without a tracker it is bare."""
     app = Starlette(routes=[Route("/", endpoint)])

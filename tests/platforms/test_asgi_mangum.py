@@ -61,11 +61,6 @@ def event(path: str, method: str = "GET") -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def ingest(doow_ingest: Ingest) -> Ingest:
-    return doow_ingest
-
-
 @pytest.fixture(autouse=True)
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
     """The loop that Mangum finds, and keeps for all invocations."""

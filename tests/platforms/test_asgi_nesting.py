@@ -34,11 +34,6 @@ if TYPE_CHECKING:
     from doow_serverless.local import Ingest
 
 
-@pytest.fixture
-def ingest(doow_ingest: Ingest) -> Ingest:
-    return doow_ingest
-
-
 class Application:
     """An application as frameworks are: an object."""
 

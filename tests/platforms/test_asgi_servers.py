@@ -167,11 +167,6 @@ class Served:
         self.process.wait(20)
 
 
-@pytest.fixture
-def ingest(doow_ingest: Ingest) -> Ingest:
-    return doow_ingest
-
-
 @pytest.fixture(params=SERVERS)
 def serve(request: pytest.FixtureRequest, tmp_path: Path, ingest: Ingest) -> Serve:
     """Runs a server for the application above, with the middleware or bare."""

@@ -35,11 +35,6 @@ LIFESPAN = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"
 CLOSE: Message = {"type": "websocket.close", "code": 1000}
 
 
-@pytest.fixture
-def ingest(doow_ingest: Ingest) -> Ingest:
-    return doow_ingest
-
-
 def session(*messages: Message) -> App:
     """An application that says these messages, and records before each."""
 

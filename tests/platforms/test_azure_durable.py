@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from doow_serverless.local import Ingest
 from tests.platforms import azure_host
 from tests.platforms.azure_apps import (
     HEAD,
@@ -20,8 +17,9 @@ from tests.platforms.azure_apps import (
 from tests.platforms.azure_host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from doow_serverless.local import Ingest
 
 
 DURABLE = HEAD.replace(
@@ -89,12 +87,6 @@ KINDS = {
 METERED = ["activity", "activity_async", "entity", "entity_above", "start", "start_between"]
 
 
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as ingest:
-        yield ingest
-
-
 def invoke(host: AzureHost, name: str) -> object:
     """What a function answers, without the time that entities tell."""
     client = {"req": http_request(), "client": azure_host.durable_client()}
@@ -143,6 +135,10 @@ REFUSED = {
         "@app.orchestration_trigger(context_name='context')\n{function}"
     ),
     "created": "{function}\nmain = TRACKED(df.Orchestrator.create(orchestrator))",
+    "generic": (
+        "@TRACKED\n@app.generic_trigger(arg_name='context', type='orchestrationTrigger')\n"
+        "def orchestrator(context):\n    return ''\n"
+    ),
     "blueprint": (
         "bp = df.Blueprint()\n@TRACKED\n@bp.orchestration_trigger(context_name='context')\n"
         "{function}"

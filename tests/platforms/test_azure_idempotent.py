@@ -6,9 +6,6 @@ from collections import Counter
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from doow_serverless.local import Ingest
 from tests.platforms import azure_host
 from tests.platforms.azure_apps import (
     HEAD,
@@ -24,8 +21,9 @@ from tests.platforms.azure_apps import (
 from tests.platforms.azure_host import AzureHost, pythons
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from doow_serverless.local import Ingest
 
 AGAIN = ("queue", "bus", "bus_batch", "hub", "hub_batch", "blob", "cosmos", "grid")
 """The triggers of what names itself, and may come again."""
@@ -51,12 +49,6 @@ def counting(function):
             return function(*args, **kwargs)
     return counted
 """
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as ingest:
-        yield ingest
 
 
 def function(name: str, kind: str, parameter: str = "", *, is_async: bool) -> str:
@@ -173,6 +165,16 @@ def blob(trigger: func.InputStream) -> None:
     doow.track("calls", attribution={"function": "blob"})
 
 @app.queue_trigger(arg_name="trigger", queue_name="q", connection="C")
+@doow.tracked(idempotent=True)
+def twin(trigger: func.QueueMessage) -> None:
+    doow.track("calls", attribution={"function": "twin"})
+
+@app.queue_trigger(arg_name="trigger", queue_name="q", connection="C")
+@doow.tracked(idempotent=True)
+def other_twin(trigger: func.QueueMessage) -> None:
+    doow.track("calls", attribution={"function": "twin"})
+
+@app.queue_trigger(arg_name="trigger", queue_name="q", connection="C")
 @doow.tracked
 def random_ids(trigger: func.QueueMessage) -> None:
     doow.track("calls", attribution={"function": "random_ids"})
@@ -180,8 +182,8 @@ def random_ids(trigger: func.QueueMessage) -> None:
 )
 
 
-def test_what_names_nothing_always_counts(ingest: Ingest, tmp_path: Path) -> None:
-    """Requests, timers, bare text, a blob that was overwritten, and without idempotent."""
+def test_what_counts_again(ingest: Ingest, tmp_path: Path) -> None:
+    """What has no name, a blob that was overwritten, another function, and without idempotent."""
     app = write_v2(tmp_path / "app", SPECIAL)
     triggers: dict[str, Any] = {
         "http": azure_host.http_request(),
@@ -189,6 +191,8 @@ def test_what_names_nothing_always_counts(ingest: Ingest, tmp_path: Path) -> Non
         "text": azure_host.queue_message(),
         "random_ids": azure_host.queue_message(),
         "with_output": azure_host.queue_message(),
+        "twin": azure_host.queue_message(),
+        "other_twin": azure_host.queue_message(),
     }
     with AzureHost(app, python=pythons()[-1], model="v2", env=settings(ingest.url)) as host:
         for name, trigger in triggers.items():
@@ -200,4 +204,5 @@ def test_what_names_nothing_always_counts(ingest: Ingest, tmp_path: Path) -> Non
             assert (reply.error, reply.logs) == (None, [])
     assert counted(ingest) == {
         "http": 2, "timer": 2, "text": 2, "random_ids": 2, "with_output": 1, "blob": 2,
+        "twin": 2,
     }  # fmt: skip

@@ -6,24 +6,15 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from doow_serverless.local import Ingest
 from tests.network import KEY, Metronome, Server, silent
 from tests.platforms.azure_apps import HEAD, both_ends, every_python, settings, write_v2
 from tests.platforms.azure_host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from doow_serverless.local import Ingest
     from tests.platforms.azure_host import Trigger
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as ingest:
-        yield ingest
 
 
 def numbered(number: int) -> dict[str, Trigger]:

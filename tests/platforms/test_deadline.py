@@ -24,7 +24,7 @@ from doow_serverless.testing import MemoryTransport
 from tests.network import KEY, Server, refused_port, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from doow_serverless._wire import Batch
@@ -93,12 +93,6 @@ HANDLERS = dedent(
         time.sleep(event["seconds"])
     """
 )
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as ingest:
-        yield ingest
 
 
 @pytest.fixture

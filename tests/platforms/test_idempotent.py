@@ -16,18 +16,12 @@ from doow_serverless.local import Fault, Ingest
 from doow_serverless.testing import MemoryTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import doow_serverless as doow
     from doow_serverless.local import Post
 
     Body = Callable[[], object]
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as ingest:
-        yield ingest
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless.local import Ingest
 from doow_serverless.local.lambda_runtime import Invocation, LambdaRuntime
 from tests.network import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from doow_serverless.local import Ingest
 
 APP = """
 import doow_serverless as doow
@@ -27,12 +28,6 @@ def handler(event, context):
 def deeper(event):
     raise LookupError("no such customer: " + event["fails"])
 """
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest() as running:
-        yield running
 
 
 @pytest.fixture

@@ -83,3 +83,31 @@ def test_streams_are_not_delayed(shape: str, tmp_path: Path, vercel_python: Path
     sys.stdout.write(f"{shape}: first byte after {figures[0]} ms, bare {figures[1]} ms\n")
     assert median(metered) - median(bare) < 0.005 + noise.worst_s
     assert max(metered) < DELAY_S / 2 + max(bare) + noise.worst_s
+
+
+def test_a_connection_is_given_back_as_it_was(tmp_path: Path, vercel_python: Path) -> None:
+    """Between two requests the handler has its own file again, not ever more around it."""
+    source = """
+from http.server import BaseHTTPRequestHandler
+import doow_serverless as doow
+
+@doow.tracked
+class handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def parse_request(self):
+        self.file = type(self.wfile).__name__.encode()
+        return super().parse_request()
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.file)))
+        self.end_headers()
+        self.wfile.write(self.file)
+"""
+    with (
+        Stage(tmp_path, vercel_python, source, "ipc") as stage,
+        stage.runtime.connect() as connection,
+    ):
+        files = [stage.runtime.request(on_connection=connection).body for _ in range(3)]
+    assert files == [b"_SocketWriter"] * 3
