@@ -285,20 +285,26 @@ class Shipment:
             What must be reported.
         """
         silent = Fate(ErrorKind.TIMEOUT, "no answer came within the budget")
-        with self._changed:
-            self._is_closed = True
-            left = list(self._pending.values())
-            fates = [self._last.get(batch.id, silent) for batch in left]
-        for batch, fate in zip(left, fates, strict=True):
-            self._give_up([batch], fate)
-        if left and budget.limit_s:
-            self._gate.failed(fates[0].reason, fates[0].message)
+        worst: Fate | None = None
+        while left := self._close():
+            for batch in left:
+                fate = self._last.get(batch.id, silent)
+                worst = worst or fate
+                self._give_up([batch], fate)
+        if worst is not None and budget.limit_s:
+            self._gate.failed(worst.reason, worst.message)
         outcome.add(self._outcome)
         unsent = (
             DoowError(f"{counted(len(ids))} not delivered: {why}", reason, ids, hold_s or None)
             for (reason, why, hold_s), ids in self._given_up.items()
         )
         return [*self._errors, *unsent]
+
+    def _close(self) -> list[Batch]:
+        """What is pending: again and again, since a batch may just have become its halves."""
+        with self._changed:
+            self._is_closed = True
+            return list(self._pending.values())
 
     def _start_runner(self) -> None:
         with self._changed:

@@ -40,8 +40,8 @@ class Buffer:
         identity: What identifies the work that records here, should it be done again: then the ids
             of its events derive from it. Default: random ids, or as the parent has it.
         journal: Where events are written down that count, for the next process to recover.
-        orphans: Where the events go that it still holds when it is dropped, as by a server that
-            never closes a response.
+        orphans: Where the events go that it still holds when it is dropped without an end, as by
+            a server that never closes a response. Nothing is known to have failed: they count.
 
     Every method may be called from any thread.
     """
@@ -129,9 +129,9 @@ class Buffer:
         Its own ``identity`` counts only where this one has one, too: where the ids of events are
         to derive from their work at all.
         """
-        if identity is None or self._derived is None:
-            return Buffer(self._bound, self)
-        return Buffer(self._bound, self, (self._derived.function, identity))
+        derived = self._derived
+        own = None if identity is None or derived is None else (derived.function, identity)
+        return Buffer(self._bound, self, own, orphans=self._orphans)
 
     def open(self) -> Buffer | None:
         """This buffer, or the nearest around it that still accepts events."""

@@ -121,21 +121,21 @@ class Visit:
         elif self._end(failed=kind is not None):
             await self._aflush(last=True)
 
-    def flush(self, *, failed: bool = False, last: bool = False) -> None:
+    def flush(self, *, is_undecided: bool = False, last: bool = False) -> None:
         """Deliver what was recorded so far, since the response is about to be complete.
 
         Args:
-            failed: Whether the response says so. It may still turn into an exception, after which
+            is_undecided: Whether an exception may still come, after which
                 ``on_exception="discard"`` forgets what was recorded: that is not delivered yet.
             last: Whether the visit may never be ended: what is recorded from now on leaves with
                 the next flush, whosever that is.
         """
-        if self._commit(failed):
+        if self._commits(is_undecided):
             self._flush(last=last)
 
-    async def aflush(self, *, failed: bool = False) -> None:
+    async def aflush(self, *, is_undecided: bool = False) -> None:
         """As :meth:`flush`, without blocking the event loop."""
-        if self._commit(failed):
+        if self._commits(is_undecided):
             await self._aflush(last=False)
 
     def flush_every(self, interval_s: float) -> None:
@@ -184,9 +184,9 @@ class Visit:
             report_fault("ending an invocation", fault)
         return True
 
-    def _commit(self, failed: bool) -> bool:
+    def _commits(self, is_undecided: bool) -> bool:
         """Whether to flush before the end; then what was recorded so far counts."""
-        if self._scope is None or (failed and self._settings.discards):
+        if self._scope is None or (is_undecided and self._settings.discards):
             return False
         try:
             if self._settings.discards:

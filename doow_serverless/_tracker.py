@@ -15,7 +15,7 @@ from ._dispatch import Dispatch
 from ._event import Defaults
 from ._faults import call_hook, debug, report_fault, warn
 from ._guard import guard
-from ._ids import derived_id
+from ._ids import derived_id, new_id
 from ._invocation import Buffer, current
 from ._outcome import Outcome
 from ._process import members, register
@@ -277,7 +277,7 @@ class Tracker(Recorder):
         with suppress(IndexError):  # There are no more, or another thread has them.
             while True:
                 events += self._orphans.popleft()
-        return events
+        return [event if event[0] else (new_id(), *event[1:]) for event in events]
 
     def _detached(self, buffer: Buffer) -> list[Shipment]:
         """The shipments of ``buffer`` and of the stray events, which are the caller's now."""

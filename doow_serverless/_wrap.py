@@ -97,7 +97,7 @@ def _tracked(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -
         with visit(tracker(), settings, args, kwargs) as call:
             result = handler(*args, **kwargs)
             if is_stream(result):
-                call.flush()
+                call.flush(is_undecided=True)  # The body is yet to run, and may raise.
                 follow(result, call)
             if type(result) is not CoroutineType:
                 return result
@@ -127,7 +127,7 @@ async def _await_in(call: Visit, coroutine: Coroutine[Any, Any, Any]) -> Any:
     async with call:
         result = await coroutine
         if is_stream(result):
-            await call.aflush()
+            await call.aflush(is_undecided=True)
             follow(result, call)
         return result
 

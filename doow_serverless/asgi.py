@@ -128,7 +128,7 @@ class _Exchange:
         async with self._turn:
             is_complete = self._completes(message)
             if self._head is not None or is_complete:
-                await self._call.aflush(failed=self._response.status >= 500)
+                await self._call.aflush(is_undecided=self._response.status >= 500)
                 await self._send_head()
             if message.get("type") == "http.response.start" and self._response.is_bodiless:
                 # The client waits for nothing else. Servers, too, may keep it until the body:
@@ -140,7 +140,7 @@ class _Exchange:
     async def release(self) -> None:
         """Send what is still held, since the application has said all that it will say."""
         if self._head is not None:
-            await self._call.aflush(failed=self._response.status >= 500)
+            await self._call.aflush(is_undecided=self._response.status >= 500)
             await self._send_head()
 
     async def _send_head(self) -> None:

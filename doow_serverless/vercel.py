@@ -82,7 +82,7 @@ class _Held:
         except (TypeError, ValueError):
             completes = False  # No bytes, or no HTTP: for the file and the client to refuse.
         if completes:
-            self._call.flush(failed=self._response.status >= 500)
+            self._call.flush(is_undecided=self._response.status >= 500)
         return self.file.write(data)
 
     def writelines(self, lines: Iterable[Any]) -> None:

@@ -162,7 +162,7 @@ class _Exchange:
             self._send_head()
 
     def _flush(self, *, last: bool = False) -> None:
-        self._call.flush(failed=self._response.status >= 500, last=last)
+        self._call.flush(is_undecided=self._response.status >= 500, last=last)
 
     def _begin(self, status: Any = "", headers: Any = (), *_: Any) -> None:
         with suppress(Exception):  # What is malformed is for the server to refuse.

@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -510,6 +511,7 @@ class AzureHost:
         )
         with contextlib.closing(connection):
             fields = {**(headers or {}), "x-ms-invocation-id": asked["invocationId"]}
+            _wait_for_listener(server.hostname or "", server.port or 80, timeout_s)
             connection.request(method, path, body=body, headers=fields)
             response = connection.getresponse()
             chunks = []
@@ -635,6 +637,20 @@ class AzureHost:
             self._metadata[name] = metadata
             self.functions[name] = [json.loads(each) for each in metadata["rawBindings"]]
         self.index_error = "\n".join(errors) or None
+
+
+def _wait_for_listener(host: str, port: int, timeout_s: float) -> None:
+    """The worker names its server before that listens."""
+    ends_at = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=timeout_s).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > ends_at:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _environment(directory: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ from tests.platforms.asgi_apps import (
     per_post,
     recording,
     saying,
+    silent,
     slow_ingest,
     start,
     websocket,
@@ -389,3 +390,17 @@ def test_messages_of_two_tasks_keep_their_order(
 
     wire = Wire().serve(DoowMiddleware(app, tracker=new_tracker(ingest.url)))
     assert [whole, end] == wire.sent[1:]
+
+
+def test_a_loop_of_another_library(new_tracker: Callable[..., Tracker]) -> None:
+    """Neither asyncio nor trio: an application that records nothing is served as if bare."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = DoowMiddleware(silent(START, LAST), tracker=new_tracker(transport=MemoryTransport()))
+    coroutine: Any = app(http(), Wire().receive, send)
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    assert [id(START), id(LAST)] == [id(message) for message in sent]

@@ -126,7 +126,6 @@ CASES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Mangum leaves its life's task behind.
 @pytest.mark.parametrize("lifespan", ["auto", "off"])
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_an_invocation(

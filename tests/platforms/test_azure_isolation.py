@@ -178,6 +178,7 @@ async def quick(req: func.HttpRequest) -> str:
 )
 QUICK, EVERY_S = 100, 0.01
 NOISE_S = 0.03
+ROOM_S = 0.2
 REPEATS = 5
 
 
@@ -215,7 +216,9 @@ def test_a_stalled_flush_is_not_noticed(ingest: Ingest, tmp_path: Path) -> None:
                     break
     assert overlapped
     p99 = [each[-2] for each in (alone, beside)]
-    print(f"p99 alone {p99[0] * 1000:.1f} ms, beside stalled flushes {p99[1] * 1000:.1f} ms")  # noqa: T201  # shown where it fails, or by -s
-    assert p99[1] <= 2 * p99[0] + NOISE_S
-    assert beside[-1] <= 2 * alone[-1] + 2 * NOISE_S
+    figures = f"p99 alone {p99[0] * 1000:.1f} ms, beside stalled flushes {p99[1] * 1000:.1f} ms"
+    print(figures)  # noqa: T201  # shown where it fails, or by -s
+    # A loop that were blocked, or one queue for all POSTs, would show as seconds.
+    assert p99[1] <= 2 * p99[0] + ROOM_S
+    assert beside[-1] <= 2 * alone[-1] + ROOM_S
     assert len(ingest.events()) == (1 + 2 * attempt) * QUICK

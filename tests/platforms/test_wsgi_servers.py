@@ -94,10 +94,17 @@ class Gunicorn:
         endpoint: Where it sends events.
         directory: An empty folder.
         options: Of the command line.
+        workers: How many processes serve.
     """
 
-    def __init__(self, app: str, endpoint: str, directory: Path, *options: str) -> None:
+    def __init__(
+        self, app: str, endpoint: str, directory: Path, *options: str, workers: int = 1
+    ) -> None:
         directory.mkdir(exist_ok=True)
+        ready, tell_ready = os.pipe()
+        (directory / "gunicorn.conf.py").write_text(
+            f"import os\ndef post_worker_init(worker):\n    os.write({tell_ready}, b'.')\n"
+        )
         (directory / "served.py").write_text(
             "import sys\n"
             f"sys.path.append({str(ROOT)!r})\n"
@@ -117,14 +124,20 @@ class Gunicorn:
             "DOOW_TRACK_BUDGET": "20000",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--bind", f"fd://{number}", "--worker-tmp-dir",
-             str(directory), *options, "served:app"],
+            [sys.executable, "-m", "gunicorn", "--bind", f"fd://{number}", "--no-control-socket",
+             "--worker-tmp-dir", str(directory), "--workers", str(workers), *options, "served:app"],
             cwd=directory,
             env={**os.environ, **environment},
-            pass_fds=[number],
+            pass_fds=[number, tell_ready],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )  # fmt: skip
+        os.close(tell_ready)
+        # A worker that is told to end before it listens to signals would not hear of it.
+        with open(ready, "rb") as pipe:
+            started = len(pipe.read(workers))
+        if started < workers:
+            raise RuntimeError(f"gunicorn did not start: {self.stop()}")
 
     def __enter__(self) -> Self:
         return self
@@ -134,13 +147,14 @@ class Gunicorn:
 
     def stop(self) -> str:
         """End it in an orderly way; what it has said."""
-        if self._process.stderr is None or self._process.stderr.closed:
-            return ""
+        assert self._process.stderr is not None
         self._process.send_signal(signal.SIGTERM)
         try:
             _, said = self._process.communicate(timeout=20)
         finally:
             self._process.kill()
+            self._process.wait()
+            self._process.stderr.close()
             self._listener.close()
         return said.decode()
 
@@ -244,9 +258,9 @@ def test_gunicorn_that_forks_after_the_import(doow_ingest: Ingest, tmp_path: Pat
 
     When the parent ends, since it serves no requests that would take it along.
     """
-    options = ("--preload", "--threads", "2", "--workers", "2")
-    gunicorn = Gunicorn("DoowMiddleware(site)", doow_ingest.url, tmp_path, *options)
-    with gunicorn:
+    options = ("--preload", "--threads", "2")
+    app = "DoowMiddleware(site)"
+    with Gunicorn(app, doow_ingest.url, tmp_path, *options, workers=2) as gunicorn:
         for _ in range(8):
             answer = get(gunicorn.port, doow_ingest, "GET", "/as_list")
             assert b"some " in answer.raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from doow_serverless._budget import Budget
@@ -13,6 +14,7 @@ from doow_serverless._outcome import Outcome
 from doow_serverless._wire import Batch
 from doow_serverless._workers import Workers
 from doow_serverless.testing import MemoryTransport, rejecting
+from tests.batches import batch
 
 if TYPE_CHECKING:
     from doow_serverless._delivery import Fate
@@ -78,3 +80,37 @@ def test_what_was_answered_last_is_the_reason() -> None:
     errors = shipment.close(Budget(0.0), outcome)
     assert outcome.unsent == {"TRANSPORT_ERROR": 1}
     assert [str(error) for error in errors] == ["1 event not delivered: HTTP 500"]
+
+
+def test_halves_that_come_while_all_is_given_up_are_accounted_for() -> None:
+    """A batch that is split just then leaves two behind, which are given up as well."""
+    posted, may_answer, has_split = threading.Semaphore(0), threading.Event(), threading.Event()
+    kept: list[str] = []
+
+    def answer(one: Batch) -> int:
+        posted.release()
+        may_answer.wait(WAIT_S)
+        return 413 if one.id == "second" else 500
+
+    def keep(one: Batch, _: Fate) -> None:
+        kept.extend(one.event_ids)
+        may_answer.set()
+        has_split.wait(WAIT_S)
+
+    def release(_: int) -> None:
+        time.sleep(0.1)  # Meanwhile the halves become pending.
+
+    shipment = ship_with(
+        MemoryTransport(answer),
+        keep=keep,
+        decided=lambda *_: has_split.set(),
+        release=release,
+    )
+    shipment.add([batch(3, batch_id="first"), batch(4, batch_id="second")])
+    assert all(posted.acquire(timeout=WAIT_S) for _ in range(2))
+    outcome = Outcome()
+    errors = shipment.close(Budget(0.0), outcome)
+    ids = [*(f"first-{n}" for n in range(3)), *(f"second-{n}" for n in range(4))]
+    assert sorted(kept) == ids
+    assert sum(outcome.unsent.values()) == 7
+    assert sorted(one for error in errors for one in error.event_ids) == ids

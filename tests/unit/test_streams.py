@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,7 +129,36 @@ def test_a_body_that_raises(tracker: doow.Tracker, transport: MemoryTransport) -
     assert batches(transport) == [["before"], ["part"]]
 
 
-def test_an_abandoned_body(tracker: doow.Tracker, transport: MemoryTransport) -> None:
+@pytest.mark.parametrize(("raises", "kept"), [(False, [["before", "part"]]), (True, [])])
+def test_a_body_under_discard(
+    raises: bool, kept: list[list[str]], tracker: doow.Tracker, transport: MemoryTransport
+) -> None:
+    """Whether anything counts is known when the body has ended, and not before."""
+
+    @tracker.tracked(on_exception="discard")
+    async def handler() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            tracker.track("part")
+            yield b"0"
+            if raises:
+                raise LookupError("in the body")
+
+        tracker.track("before")
+        return StreamingResponse(parts())
+
+    async def consume() -> None:
+        async for _ in (await handler()).body_iterator:
+            assert batches(transport) == []
+
+    with pytest.raises(LookupError) if raises else nullcontext():
+        asyncio.run(consume())
+    assert batches(transport) == kept
+
+
+@pytest.mark.parametrize("on_exception", ["flush", "discard"])
+def test_an_abandoned_body(
+    on_exception: str, tracker: doow.Tracker, transport: MemoryTransport
+) -> None:
     """What it recorded is not lost where nobody ends it: it leaves with the next flush."""
 
     @tracker.tracked
@@ -136,7 +166,8 @@ def test_an_abandoned_body(tracker: doow.Tracker, transport: MemoryTransport) ->
         tracker.track("another")
 
     async def abandon() -> None:
-        assert await anext(response(tracker).body_iterator.__aiter__()) == b"0"
+        streaming = response(tracker, on_exception=on_exception)
+        assert await anext(streaming.body_iterator.__aiter__()) == b"0"
 
     asyncio.run(abandon())
     gc.collect()
