@@ -24,10 +24,9 @@ async def wait_for_shipment(shipment: Shipment, budget: Budget) -> asyncio.Cance
         The cancellation that came meanwhile, for the caller to raise once it has cleaned up: a
         function that is cancelled is about to be frozen, so its events must leave now.
     """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:  # Hypercorn runs applications on trio, too.
-        await _wait_on_trio(shipment, budget)
+    loop = _running_loop()
+    if loop is None:
+        await _wait_elsewhere(shipment, budget)
         return None
     cancelled = None
     with _shielded():
@@ -46,11 +45,27 @@ async def wait_for_shipment(shipment: Shipment, budget: Budget) -> asyncio.Cance
 
 def new_lock() -> AbstractAsyncContextManager[object]:
     """A lock of the library that runs here, whose holders take turns in the order of asking."""
+    if _running_loop() is not None:
+        return asyncio.Lock()
+    trio = _running_trio()
+    return nullcontext() if trio is None else trio.Lock()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return sys.modules["trio"].Lock()  # type: ignore[no-any-return]  # as _wait_on_trio
-    return asyncio.Lock()
+        return None
+
+
+def _running_trio() -> Any:
+    """The module trio, where it runs this code: Hypercorn runs applications on it, too."""
+    trio: Any = sys.modules.get("trio")
+    try:
+        trio.lowlevel.current_task()
+    except (AttributeError, RuntimeError):
+        return None
+    return trio
 
 
 def _shielded() -> AbstractContextManager[object]:
@@ -59,8 +74,11 @@ def _shielded() -> AbstractContextManager[object]:
     return nullcontext() if scope is None else scope(shield=True)
 
 
-async def _wait_on_trio(shipment: Shipment, budget: Budget) -> None:
-    trio: Any = sys.modules["trio"]
+async def _wait_elsewhere(shipment: Shipment, budget: Budget) -> None:
+    trio = _running_trio()
+    if trio is None:
+        shipment.wait(budget)  # Another library's loop, which is held up rather than an event lost.
+        return
     token = trio.lowlevel.current_trio_token()
     with trio.CancelScope(shield=True):  # A cancellation comes again at the next wait.
         for pause in shipment.waits(budget):

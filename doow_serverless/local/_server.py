@@ -105,6 +105,9 @@ class _PromptServer(uvicorn.Server):
             server.close()
         for listener in sockets or ():
             listener.close()
+        # A connection that was accepted just now reaches its protocol some turns later.
+        for _ in range(3):
+            await asyncio.sleep(0)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         tasks = set(self.server_state.tasks)

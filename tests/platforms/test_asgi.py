@@ -78,6 +78,11 @@ HELD: dict[str, tuple[str, list[Message], list[str]]] = {
     "304": ("GET", [start(304), body()], [*DELIVERED, "start", "body"]),
     "length 0": ("POST", [start(303, LENGTH_0), body()], [*DELIVERED, "start", "body"]),
     "only a start": ("HEAD", [START], [*DELIVERED, "start"]),
+    "a start before something unknown": (
+        "HEAD",
+        [START, {"type": "http.response.mystery"}, body()],
+        [*DELIVERED, "start", "mystery", "body"],
+    ),
     "pathsend": (
         "GET",
         [start(200, LENGTH_4), {"type": "http.response.pathsend", "path": "/etc/hosts"}],

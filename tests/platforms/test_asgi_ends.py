@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,8 +15,7 @@ import trio
 
 import doow_serverless as doow
 from doow_serverless.asgi import DoowMiddleware
-from doow_serverless.local import Fault
-from tests.network import Metronome, Server, silent
+from tests.network import Server, silent
 from tests.platforms.asgi_apps import (
     LAST,
     START,
@@ -28,7 +27,6 @@ from tests.platforms.asgi_apps import (
     slow_ingest,
     start,
     unattended,
-    wait_for_post,
 )
 
 if TYPE_CHECKING:
@@ -123,6 +121,23 @@ def test_an_exception_of_the_servers(new_tracker: Callable[..., Tracker], ingest
     assert per_post(ingest) == [["early"]]
 
 
+@pytest.mark.parametrize("refusal", [OSError("gone"), SystemExit(3)], ids=["error", "exit"])
+def test_the_applications_exception_is_the_one_to_tell(
+    new_tracker: Callable[..., Tracker], ingest: Ingest, refusal: BaseException
+) -> None:
+    """Also where the server refuses the start that was held until then."""
+    problem = LookupError("mine")
+
+    async def send(message: Message) -> None:
+        raise refusal
+
+    wrapped = DoowMiddleware(raising(problem, start(204)), tracker=new_tracker(ingest.url))
+    with pytest.raises(LookupError) as caught:
+        asyncio.run(wrapped(http(), Wire().receive, send))
+    assert caught.value is problem
+    assert per_post(ingest) == [["early", "late"]]
+
+
 def test_a_500_that_is_returned_is_no_exception(
     new_tracker: Callable[..., Tracker], ingest: Ingest
 ) -> None:
@@ -145,16 +160,23 @@ def test_what_succeeded_is_delivered_before_it_is_complete_under_discard(
     assert log == ["start", "received", "answered", "body"]
 
 
-def test_a_coroutine_that_is_closed(new_tracker: Callable[..., Tracker], ingest: Ingest) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_coroutine_that_is_closed(
+    new_tracker: Callable[..., Tracker], ingest: Ingest, method: str
+) -> None:
     """As by a loop that is torn down, where nothing can be awaited any more."""
+
+    async def ignore(message: Message) -> None:
+        pass
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         doow.track("early")
+        await send(START)
         await receive()
 
     async def serve() -> None:
         wrapped = DoowMiddleware(app, tracker=new_tracker(ingest.url))
-        coroutine: Any = wrapped(http(), Wire().receive, Wire().send)
+        coroutine: Any = wrapped(http(method), Wire().receive, ignore)
         coroutine.send(None)
         coroutine.close()
 
@@ -281,6 +303,19 @@ def test_a_cancelled_scope(new_tracker: Callable[..., Tracker], backend: str, wh
     assert [one for one in log if one != "body"] == ["start", "received", "answered", "left"]
 
 
+BUDGET_S = 0.3
+
+
+class Counting(asyncio.SelectorEventLoop):
+    """A loop that counts what it is asked to do."""
+
+    calls = 0
+
+    def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]
+        self.calls += 1
+        return super().call_soon(*args, **options)
+
+
 def test_a_cancelled_scope_does_not_spin(new_tracker: Callable[..., Tracker]) -> None:
     """Though anyio cancels each wait in it anew, a silent ingest costs time and no work."""
 
@@ -288,18 +323,18 @@ def test_a_cancelled_scope_does_not_spin(new_tracker: Callable[..., Tracker]) ->
         doow.track("early")
         await anyio.sleep(10)
 
-    async def serve(url: str) -> tuple[float, float]:
+    async def serve(url: str) -> float:
         tracker = new_tracker(url, budget=BUDGET_S, dead_letter="off")
         with anyio.CancelScope() as scope:
             scope.cancel()
-            began_s, busy_s = time.monotonic(), time.process_time()
+            began = time.monotonic()
             await DoowMiddleware(app, tracker=tracker)(http(), Wire().receive, Wire().send)
-        return time.monotonic() - began_s, time.process_time() - busy_s
+        return time.monotonic() - began
 
-    with unattended() as url:
-        took_s, worked_s = asyncio.run(serve(url))
-    assert took_s > BUDGET_S - SLACK_S
-    assert worked_s < BUDGET_S / 2
+    with unattended() as url, closing(Counting()) as loop:
+        took_s = loop.run_until_complete(serve(url))
+    assert took_s > 0.8 * BUDGET_S
+    assert loop.calls < 100
 
 
 def test_trio(new_tracker: Callable[..., Tracker]) -> None:
@@ -349,130 +384,3 @@ def test_the_loop_goes_on_while_a_message_is_held(new_tracker: Callable[..., Tra
     with Server(silent) as server:
         asyncio.run(serve(server))
     assert ticks >= 20
-
-
-# ── budget and deadline ────────────────────────────────────────────────────────────────────────
-
-BUDGET_S = 0.3
-SLACK_S = 0.06
-
-
-def after_the_response(pause: Callable[[], None] = lambda: None) -> App:
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        doow.track("early")
-        await send(START)
-        await send(LAST)
-        pause()
-        doow.track("late")
-
-    return app
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_silent_ingest_costs_the_budget_once(
-    new_tracker: Callable[..., Tracker], backend: str
-) -> None:
-    """Both flushes of a request together wait no longer than that, on either loop."""
-
-    async def send(message: Message) -> None:
-        await anyio.lowlevel.checkpoint()
-
-    with Server(silent) as server, Metronome() as noise:
-        tracker = new_tracker(server.url, budget=BUDGET_S, dead_letter="off")
-        wrapped = DoowMiddleware(after_the_response(), tracker=tracker)
-        began = time.monotonic()
-        anyio.run(wrapped, http(), Wire().receive, send, backend=backend)
-        took_s = time.monotonic() - began
-    assert BUDGET_S - SLACK_S < took_s < BUDGET_S + SLACK_S + noise.worst_s
-
-
-@pytest.mark.parametrize("given", ["configure", "middleware"])
-def test_a_slow_ingest_has_one_budget_for_both_flushes(
-    new_tracker: Callable[..., Tracker], ingest: Ingest, given: str
-) -> None:
-    """What the first has used, the second does not have."""
-    ingest.fault(Fault(delay_s=0.2, times=None))
-    outcomes: list[tuple[int, int]] = []
-    tracker = new_tracker(
-        ingest.url,
-        budget=BUDGET_S if given == "configure" else 9.0,
-        dead_letter="off",
-        on_flush=lambda outcome: outcomes.append((outcome.accepted, sum(outcome.unsent.values()))),
-    )
-    budget = None if given == "configure" else BUDGET_S
-    with Metronome() as noise:
-        wrapped = DoowMiddleware(after_the_response(), tracker=tracker, budget=budget)
-        began = time.monotonic()
-        Wire().serve(wrapped)
-        took_s = time.monotonic() - began
-    assert outcomes == [(1, 0), (0, 1)]
-    assert BUDGET_S - SLACK_S < took_s < BUDGET_S + SLACK_S + noise.worst_s
-
-
-def test_a_cancelled_flush_has_used_its_part_of_the_budget(
-    new_tracker: Callable[..., Tracker], ingest: Ingest
-) -> None:
-    """What the application records on being cancelled does not get a budget of its own."""
-    ingest.fault(Fault(delay_s=0.2, times=None))
-
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        doow.track("early")
-        await send(START)
-        try:
-            await send(LAST)
-        finally:
-            doow.track("late")
-
-    async def serve() -> float:
-        tracker = new_tracker(ingest.url, budget=BUDGET_S, dead_letter="off")
-        began = time.monotonic()
-        task = asyncio.create_task(Wire().run(DoowMiddleware(app, tracker=tracker)))
-        await asyncio.to_thread(wait_for_post, ingest)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        return time.monotonic() - began
-
-    with Metronome() as noise:
-        took_s = asyncio.run(serve())
-    assert took_s < BUDGET_S + SLACK_S + noise.worst_s
-
-
-class Context:
-    """Lambda's context, of which only the deadline counts."""
-
-    def __init__(self, left_s: float) -> None:
-        self._ends_at = time.monotonic() + left_s
-
-    def get_remaining_time_in_millis(self) -> int:
-        return round((self._ends_at - time.monotonic()) * 1000)
-
-
-@pytest.mark.parametrize("left_s", [0.2, 0.6])
-def test_the_deadline_in_the_scope(new_tracker: Callable[..., Tracker], left_s: float) -> None:
-    """Where Mangum puts Lambda's context, no wait comes nearer to the deadline than the reserve."""
-    with unattended() as url, Metronome() as noise:
-        tracker = new_tracker(url, budget=5.0, reserve=0.25, dead_letter="off")
-        wrapped = DoowMiddleware(after_the_response(), tracker=tracker)
-        began = time.monotonic()
-        Wire().serve(wrapped, {**http(), "aws.context": Context(left_s)})
-        took_s = time.monotonic() - began
-    assert took_s < max(0.0, left_s - 0.25) + SLACK_S + noise.worst_s
-
-
-def test_what_was_recorded_leaves_before_the_deadline(
-    new_tracker: Callable[..., Tracker], ingest: Ingest
-) -> None:
-    """An application that is about to be killed has its events delivered while it still works."""
-
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        doow.track("early")
-        await asyncio.to_thread(ingest.wait_for, 1, 2.0)
-        assert context.get_remaining_time_in_millis() > 50
-        await send(START)
-        await send(LAST)
-
-    context = Context(0.5)
-    wrapped = DoowMiddleware(app, tracker=new_tracker(ingest.url, warm_up="connect"))
-    Wire().serve(wrapped, {**http(), "aws.context": context})
-    assert per_post(ingest) == [["early"]]

@@ -42,6 +42,8 @@ def writes(
 
 
 OK = b"HTTP/1.1 200 OK"
+# A chunk of 16 octets, within which it looks as if the body had ended; and the last one.
+SPLIT_CHUNKS = (b"1", b"0\r\n0\r\n\r\nte", b"xtxtxtxt!\r", b"\n", b"0\r", b"\n\r", b"\n")
 
 
 # ── which write completes a response ───────────────────────────────────────────────────────────
@@ -127,7 +129,7 @@ def in_chunks(self: Any) -> None:
 def in_split_chunks(self: Any) -> None:
     doow.track("tokens")
     self.head(200, Transfer_Encoding="gzip, Chunked")
-    for part in (b"4\r\nte", b"xt\r", b"\n", b"0\r", b"\n\r", b"\n"):
+    for part in SPLIT_CHUNKS:
         self.wfile.write(part)
 
 
@@ -230,7 +232,7 @@ CASES: dict[Any, list[tuple[bytes, int]]] = {
     without_length: [(OK, 0), (b"te", 0), (b"xt", 0)],
     in_chunks: [(OK, 0), (b"4\r\ntext\r\n", 0), (b"0\r\n\r\n", 1)],
     in_split_chunks: [
-        (OK, 0), (b"4\r\nte", 0), (b"xt\r", 0), (b"\n", 0), (b"0\r", 0), (b"\n\r", 0), (b"\n", 1),
+        (OK, 0), *((part, 0) for part in SPLIT_CHUNKS[:-1]), (SPLIT_CHUNKS[-1], 1),
     ],
     in_chunks_at_once: [(OK, 1)],
     in_no_chunks: [(OK, 0), (b"0\r\n\r\n", 1)],

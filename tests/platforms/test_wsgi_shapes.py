@@ -70,15 +70,18 @@ def test_the_arguments_of_start_response_are_the_very_same(
     given.clear()  # A traceback holds its frames.
 
 
-def test_a_named_exc_info_is_passed_on(doow_ingest: Ingest) -> None:
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
+def test_a_named_exc_info_is_passed_on(status: str, doow_ingest: Ingest) -> None:
     """Servers take it, and applications give it, although the PEP wants it by position."""
+    calls: list[dict[str, Any]] = []
+    exc_info = (LookupError, LookupError(), None)
 
     def app(environ: Any, start_response: Any) -> Any:
-        start_response("200 OK", [TEXT], exc_info=None)
-        doow.track("tokens")
-        return [b"text"]
+        start_response(status, [], exc_info=exc_info)
+        return []
 
-    assert Server(DoowMiddleware(app)).get() == bare(app)
+    call(DoowMiddleware(app), lambda *_, **named: calls.append(named))
+    assert calls == [{"exc_info": exc_info}]
 
 
 def test_headers_are_not_used_up(doow_ingest: Ingest) -> None:
