@@ -82,8 +82,8 @@ def _tracked_async(handler: Any, settings: Settings, tracker: Callable[[], Track
         if is_asgi_call(args):
             app = partial(handler, *args[:-3])
             return await server_of("asgi")(app, settings, tracker(), *args[-3:])
-        call = visit(tracker(), settings, args, kwargs)
-        return await _await_in(call, handler(*args, **kwargs))
+        async with visit(tracker(), settings, args, kwargs) as call:
+            return await _result(call, handler(*args, **kwargs))
 
     return tracked_async
 
@@ -125,11 +125,15 @@ def _check(handler: Any) -> None:
 
 async def _await_in(call: Visit, coroutine: Coroutine[Any, Any, Any]) -> Any:
     async with call:
-        result = await coroutine
-        if is_stream(result):
-            await call.aflush(is_undecided=True)
-            follow(result, call)
-        return result
+        return await _result(call, coroutine)
+
+
+async def _result(call: Visit, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    result = await coroutine
+    if is_stream(result):
+        await call.aflush(is_undecided=True)
+        follow(result, call)
+    return result
 
 
 def visit(

@@ -40,7 +40,8 @@ class DoowMiddleware(Face):
     (https://asgi.readthedocs.io/en/latest/specs/www.html), on asyncio or trio.
 
     Only the message that completes a response is held, for no longer than the budget: streams are
-    never delayed. What background tasks record after it is delivered when the application returns.
+    never delayed. The head of a response without a body, as that to HEAD, goes with the next
+    message. What background tasks record after it is delivered when the application returns.
     Websocket sessions deliver at their end, and every ``flush_interval`` seconds until then. Inside
     ``@doow.tracked``, or another of these, it records into the same buffer, and the outermost
     delivers, in one POST.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import inspect
 import logging
 import sys
 import threading
 import time
 import traceback
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless._invocation import current
+from doow_serverless.errors import InvalidEvent
 from doow_serverless.testing import MemoryTransport, TransportFault
 
 if TYPE_CHECKING:
@@ -690,6 +693,23 @@ def test_a_disabled_process_does_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asyncio.run(doow.tracked(native)(6, None)) == 6
     assert doow.flush() == doow.Outcome()
     assert (transport.batches, tracker.strays.in_hand) == ([], 0)
+
+
+def test_strict_mode_refuses_before_the_body_of_a_coroutine() -> None:
+    """An async handler whose own metric is refused is not begun: nothing is left unawaited."""
+    tracker = doow.Tracker(KEY, transport=MemoryTransport(), strict=True, warm_up=False)
+    begun: list[str] = []
+
+    class Handler:
+        async def __call__(self) -> None:
+            begun.append("the body")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(InvalidEvent, match="license_id"):
+            asyncio.run(tracker.tracked(metric="api_calls")(Handler())())
+        gc.collect()
+    assert (begun, [str(each.message) for each in caught]) == ([], [])
 
 
 def test_hooks_that_raise_are_contained(caplog: pytest.LogCaptureFixture) -> None:
