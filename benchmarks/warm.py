@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import requests
 
 import doow_serverless as doow
-from doow_serverless._event import Defaults
-from doow_serverless._ids import new_id
-from doow_serverless._wire import seal
+from doow_serverless._recording.event import Defaults
+from doow_serverless._recording.ids import new_id
+from doow_serverless._sealing import seal
 
 from .server import answering
 

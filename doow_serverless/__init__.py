@@ -10,15 +10,16 @@ def handler(event, context):
 
 from __future__ import annotations
 
-from . import _platform, errors
-from . import aws as _aws
-from . import azure as _azure
-from . import vercel as _vercel
-from ._credentials import sources as _sources
+from . import errors
 from ._default import Current as _Current
 from ._default import configure
+from ._delivery.credentials import sources as _sources
+from ._engine import Tracker
+from ._handlers import platform as _platform
 from ._outcome import Outcome
-from ._tracker import Tracker
+from ._platforms import aws as _aws
+from ._platforms import azure as _azure
+from ._platforms import vercel as _vercel
 from ._version import __version__
 
 __all__ = [

@@ -6,10 +6,10 @@ import json
 import os
 import sys
 
-from ._credentials import Credentials
-from ._event import check_attribution, check_text
-from ._secrets import API_KEY, show
-from ._wire import MAX_BYTES, MAX_EVENTS
+from ._delivery.credentials import Credentials
+from ._recording.event import check_attribution, check_text
+from ._redaction import API_KEY, show
+from ._sealing import MAX_BYTES, MAX_EVENTS
 from .errors import ConfigurationError, DoowError
 
 TYPE_CHECKING = False

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import threading
 
-from ._faults import report_fault
-from ._invocation import current
-from ._recorder import Recorder
-from ._tracker import Tracker
+from ._api import Recorder
+from ._engine import Tracker
+from ._process.log import report_fault
+from ._recording.buffer import current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ._invocation import Scope
+    from ._recording.buffer import Scope
 
 _making = threading.Lock()
 _tracker: Tracker | None = None

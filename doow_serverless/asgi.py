@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from ._async import new_lock
-from ._face import Face
-from ._response import Response, content_length
-from ._scopes import Visit
-from ._wrap import Settings, visit
+from ._delivery.async_wait import new_lock
+from ._handlers.invocation import Visit
+from ._handlers.response import Response, content_length
+from ._handlers.wrap import Settings, visit
+from ._middleware import Face
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from ._face import Options
-    from ._tracker import Tracker
+    from ._engine import Tracker
+    from ._middleware import Options
 
     Message: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[Message]]

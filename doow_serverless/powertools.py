@@ -7,11 +7,11 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from types import CoroutineType
 
-from ._face import Face, where
-from ._faults import report_fault
+from ._handlers.invocation import Transaction
+from ._middleware import Face, where
 from ._outcome import Outcome
-from ._scopes import Transaction
-from ._secrets import show
+from ._process.log import report_fault
+from ._redaction import show
 from .errors import ConfigurationError
 
 TYPE_CHECKING = False
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.metrics import EphemeralMetrics
     from typing_extensions import Unpack
 
-    from ._face import Options, Where
-    from ._tracker import Tracker
+    from ._engine import Tracker
+    from ._middleware import Options, Where
 
     RecordHandler = TypeVar("RecordHandler", bound=Callable[..., Any])
 

@@ -12,8 +12,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from . import _default
-from ._answers import Answer, TransportFault, Verdict, judge, rejections
-from ._tracker import Tracker
+from ._delivery.answers import Answer, TransportFault, Verdict, judge, rejections
+from ._engine import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from doow_serverless.local import Ingest
 
-    from ._wire import Batch
+    from ._sealing import Batch
 
     Scripted: TypeAlias = int | Answer | TransportFault
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from contextvars import copy_context
 
-from ._face import Face
-from ._response import Response, content_length
-from ._wrap import visit
+from ._handlers.response import Response, content_length
+from ._handlers.wrap import visit
+from ._middleware import Face
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from ._face import Options
-    from ._scopes import Visit
-    from ._tracker import Tracker
-    from ._wrap import Settings
+    from ._engine import Tracker
+    from ._handlers.invocation import Visit
+    from ._handlers.wrap import Settings
+    from ._middleware import Options
 
     StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
     App: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]

@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from doow_serverless._wire import Batch, _sealed
+from doow_serverless._sealing import Batch, _sealed
 
 _TIME = "2026-11-22T11:33:00.000Z"
 

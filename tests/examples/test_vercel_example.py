@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless import __version__
-from doow_serverless._entrypoint import entry_point, problems
+from doow_serverless.cli.vercel_check import entry_point, problems
 from doow_serverless.local import Fault, Ingest
 from tests.network import KEY
 from tests.platforms.vercel_runtime import VercelRuntime

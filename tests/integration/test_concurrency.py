@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from doow_serverless import Outcome
-from doow_serverless._answers import Answer
+from doow_serverless._delivery.answers import Answer
 from doow_serverless.local import Fault, Ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from doow_serverless import Tracker
-    from doow_serverless._wire import Batch
+    from doow_serverless._sealing import Batch
 
 AT_ONCE = 32
 ROUNDS = 200

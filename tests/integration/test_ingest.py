@@ -974,7 +974,7 @@ def test_without_the_extra(missing: str) -> None:
     """Without the extra the command says what to install."""
     program = (
         f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['ingest', '--port', '0'];"
-        "from doow_serverless.cli import main; main()"
+        "from doow_serverless.cli.main import main; main()"
     )
     found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=10

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._event import Defaults
-from doow_serverless._journal import Journal
+from doow_serverless._keeping.journal import Journal
+from doow_serverless._recording.event import Defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from doow_serverless._event import Event
-    from doow_serverless._wire import Batch
+    from doow_serverless._recording.event import Event
+    from doow_serverless._sealing import Batch
 
 TOKENS = Defaults("lic_1", None, []).shape("tokens", None, None, None, "USAGE", None, None)
 PRELUDE = """
 import os, sys
-from doow_serverless._event import Defaults
-from doow_serverless._journal import Journal
-from doow_serverless._wire import seal
+from doow_serverless._recording.event import Defaults
+from doow_serverless._keeping.journal import Journal
+from doow_serverless._sealing import seal
 SHAPE = Defaults("lic_1", None, []).shape("tokens", None, None, None, "USAGE", None, None)
 def event(name):
     return name, 1.5, SHAPE, 1, None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless import Outcome
-from doow_serverless._wire import Batch
+from doow_serverless._sealing import Batch
 from doow_serverless.errors import DoowError, ErrorKind
 from doow_serverless.local import Fault, Ingest
 from tests.network import KEY, Peer, Server, accepting, refused_port, silent

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._deadletter import DeadLetters
-from doow_serverless._delivery import Fate
-from doow_serverless._records import LIMIT, records_of
-from doow_serverless._replay import Ledger, Postman, Replay, Undeliverable, blocks_of, moment
+from doow_serverless._delivery.flight import Fate
+from doow_serverless._keeping.dead_letter_reader import LIMIT, records_of
+from doow_serverless._keeping.dead_letters import DeadLetters
+from doow_serverless.cli.replaying import Ledger, Postman, Replay, Undeliverable, blocks_of, moment
 from doow_serverless.errors import ErrorKind
 from doow_serverless.local import Fault, Ingest
 from tests.batches import batch
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from doow_serverless._wire import Batch
+    from doow_serverless._sealing import Batch
 
 
 WHY = ErrorKind.NETWORK_ERROR

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless import Tracker, _invocation
+from doow_serverless import Tracker
+from doow_serverless._recording import buffer as _invocation
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.errors import ConfigurationError
 from doow_serverless.testing import MemoryTransport

@@ -13,7 +13,7 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI, Response
 
 import doow_serverless as doow
-from doow_serverless import _invocation
+from doow_serverless._recording import buffer as _invocation
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
 from tests.network import Metronome

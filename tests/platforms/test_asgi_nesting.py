@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless import _invocation
+from doow_serverless._recording import buffer as _invocation
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
 from tests.platforms.asgi_apps import (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless import _invocation
-from doow_serverless._guard import guard
+from doow_serverless._process.timers import guard
+from doow_serverless._recording import buffer as _invocation
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
 from tests.network import Metronome, Server, silent

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._guard import guard
-from doow_serverless._records import Assembly, find_records
+from doow_serverless._keeping.dead_letter_reader import Assembly, find_records
+from doow_serverless._process.timers import guard
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from doow_serverless.testing import MemoryTransport
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from doow_serverless._wire import Batch
+    from doow_serverless._sealing import Batch
 
 pytest.importorskip("awslambdaric")
 

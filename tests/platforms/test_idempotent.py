@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless.aws import find_identity
+from doow_serverless._platforms.aws import find_identity
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.testing import MemoryTransport
 

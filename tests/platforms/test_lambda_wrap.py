@@ -22,7 +22,7 @@ from unittest.mock import MagicMock
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._invocation import current
+from doow_serverless._recording.buffer import current
 from doow_serverless.errors import InvalidEvent
 from doow_serverless.testing import MemoryTransport, TransportFault
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from doow_serverless import cli
+from doow_serverless.cli import main as cli
 from doow_serverless.local import Fault
 from tests.network import KEY, Metronome
 from tests.platforms.vercel_apps import DELAY_S, RECORDED, SHAPES, Stage, source_of

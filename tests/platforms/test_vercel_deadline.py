@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless import vercel
+from doow_serverless._platforms import vercel
 from doow_serverless.local import Fault
 from tests.network import Metronome
 from tests.platforms.vercel_apps import Stage

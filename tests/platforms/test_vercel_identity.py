@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless import vercel
+from doow_serverless._platforms import vercel
 from tests.platforms.vercel_apps import SHAPES, Stage
 
 if TYPE_CHECKING:

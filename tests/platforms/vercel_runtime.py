@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from doow_serverless._entrypoint import entry_point
+from doow_serverless.cli.vercel_check import entry_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

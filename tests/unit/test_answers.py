@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless._answers import (
+from doow_serverless._delivery.answers import (
     LONGEST_WAIT_S,
     Answer,
     Verdict,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless import azure
-from doow_serverless._wrap import Settings
+from doow_serverless._handlers.wrap import Settings
+from doow_serverless._platforms import azure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

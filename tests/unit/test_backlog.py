@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless._backlog import Backlog
-from doow_serverless._wire import Batch
+from doow_serverless._keeping.backlog import Backlog
+from doow_serverless._sealing import Batch
 from doow_serverless.errors import ErrorKind
 
 TIMEOUT = ErrorKind.TIMEOUT

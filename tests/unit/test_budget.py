@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from doow_serverless._budget import Budget
+from doow_serverless._process.clock import Budget
 
 
 def test_it_counts_down_and_ends_at_zero() -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless import _credentials
-from doow_serverless._credentials import Credentials
+from doow_serverless._delivery import credentials as _credentials
+from doow_serverless._delivery.credentials import Credentials
 from doow_serverless.errors import DoowError
 
 if TYPE_CHECKING:

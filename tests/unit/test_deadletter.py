@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
-from doow_serverless import _deadletter
-from doow_serverless._deadletter import WAIT_S, DeadLetters
-from doow_serverless._records import Assembly, find_records, records_of
+from doow_serverless._keeping import dead_letters as _deadletter
+from doow_serverless._keeping.dead_letter_reader import Assembly, find_records, records_of
+from doow_serverless._keeping.dead_letters import WAIT_S, DeadLetters
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch, contents
 from tests.network import Metronome
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from doow_serverless._wire import Batch
+    from doow_serverless._sealing import Batch
 
 WHY = ErrorKind.TIMEOUT
 PLATFORMS_LONGEST = 30_000
@@ -390,7 +390,7 @@ def test_import_is_light() -> None:
     """What only an outage needs is not imported before there is one."""
     script = (
         "import sys, doow_serverless; before = set(sys.modules)\n"
-        "import doow_serverless._deadletter\n"
+        "import doow_serverless._keeping.dead_letters\n"
         "print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(
@@ -398,8 +398,8 @@ def test_import_is_light() -> None:
     )
 
     assert set(done.stdout.split()) <= {
-        "doow_serverless._deadletter",
-        "doow_serverless._records",
+        "doow_serverless._keeping.dead_letters",
+        "doow_serverless._keeping.dead_letter_reader",
     }
 
 

@@ -6,18 +6,18 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless._budget import Budget
-from doow_serverless._credentials import Credentials
-from doow_serverless._delivery import Courier, Shipment
-from doow_serverless._gate import Gate
+from doow_serverless._delivery.breaker import Gate
+from doow_serverless._delivery.credentials import Credentials
+from doow_serverless._delivery.flight import Courier, Shipment
 from doow_serverless._outcome import Outcome
-from doow_serverless._wire import Batch
-from doow_serverless._workers import Workers
+from doow_serverless._process.clock import Budget
+from doow_serverless._process.workers import Workers
+from doow_serverless._sealing import Batch
 from doow_serverless.testing import MemoryTransport, rejecting
 from tests.batches import batch
 
 if TYPE_CHECKING:
-    from doow_serverless._delivery import Fate
+    from doow_serverless._delivery.flight import Fate
     from doow_serverless.testing import Answer
 
 KEY = "dk_" + "a1" * 32

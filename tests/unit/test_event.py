@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless import _event
-from doow_serverless._event import (
+from doow_serverless._recording import event as _event
+from doow_serverless._recording.event import (
     Defaults,
     check_attribution,
     check_metadata,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless._gate import FIRST_HOLD_S, LONGEST_HOLD_S, Gate, uniform
+from doow_serverless._delivery.breaker import FIRST_HOLD_S, LONGEST_HOLD_S, Gate, uniform
 from doow_serverless.errors import ErrorKind
 
 TIMEOUT, LIMITED = ErrorKind.TIMEOUT, ErrorKind.RATE_LIMITED

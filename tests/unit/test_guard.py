@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._guard import Guard, guard
+from doow_serverless._process.timers import Guard, guard
 from tests.network import Metronome
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def test_a_frozen_process() -> None:
     """Deadlines that passed during a freeze: what is forgotten is not called, the rest at once."""
     script = """
         import os, signal, sys, threading, time
-        from doow_serverless._guard import guard
+        from doow_serverless._process.timers import guard
         called = []
         def call(name):
             called.append(name)
@@ -255,7 +255,7 @@ def test_a_fork() -> None:
     """A child has a guard of its own; numbers from before the fork mean nothing to it."""
     script = """
         import os, threading, time
-        from doow_serverless._guard import guard
+        from doow_serverless._process.timers import guard
         inherited = guard.watch(time.monotonic() + 0.1, lambda: os.write(1, b"parent "))
         done = threading.Event()
         held = guard._changed.acquire()  # The worst moment for a fork.

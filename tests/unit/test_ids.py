@@ -8,7 +8,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless._ids import DerivedIds, derived_id, new_id
+from doow_serverless._recording.ids import DerivedIds, derived_id, new_id
 
 
 def test_a_new_id_is_a_random_uuid() -> None:

@@ -18,17 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doow_serverless import _journal, _journal_file
-from doow_serverless._event import Defaults, check_metadata
-from doow_serverless._journal import Journal
-from doow_serverless._wire import seal, split
+from doow_serverless._keeping import journal as _journal
+from doow_serverless._keeping import journal_file as _journal_file
+from doow_serverless._keeping.journal import Journal
+from doow_serverless._recording.event import Defaults, check_metadata
+from doow_serverless._sealing import seal, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from doow_serverless._event import Event
-    from doow_serverless._wire import Batch
+    from doow_serverless._recording.event import Event
+    from doow_serverless._sealing import Batch
 
 DEFAULTS = Defaults("lic_1", {"team": "search"}, [])
 TOKENS = DEFAULTS.shape("tokens", None, None, None, "USAGE", None, None)

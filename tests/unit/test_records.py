@@ -12,9 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless import _records
-from doow_serverless._records import LIMIT, Assembly, Damage, Finder, Part, find_records, records_of
-from doow_serverless._wire import Batch
+from doow_serverless._keeping import dead_letter_reader as _records
+from doow_serverless._keeping.dead_letter_reader import (
+    LIMIT,
+    Assembly,
+    Damage,
+    Finder,
+    Part,
+    find_records,
+    records_of,
+)
+from doow_serverless._sealing import Batch
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch, contents
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless._response import Response, content_length
+from doow_serverless._handlers.response import Response, content_length
 
 Message = tuple[int, bool]
 

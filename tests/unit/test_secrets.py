@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from doow_serverless._secrets import clean, looks_secret, scrub, show
+from doow_serverless._redaction import clean, looks_secret, scrub, show
 
 KEY = "dk_" + "a1" * 32
 AWS_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

@@ -18,11 +18,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from doow_serverless import Tracker, _delivery, _dispatch, _invocation, _process
-from doow_serverless._invocation import current
-from doow_serverless._scopes import Visit
-from doow_serverless._workers import Workers
-from doow_serverless._wrap import Settings
+from doow_serverless import Tracker
+from doow_serverless._delivery import flight as _delivery
+from doow_serverless._delivery import outbox as _dispatch
+from doow_serverless._handlers.invocation import Visit
+from doow_serverless._handlers.wrap import Settings
+from doow_serverless._process import forks as _process
+from doow_serverless._process.workers import Workers
+from doow_serverless._recording import buffer as _invocation
+from doow_serverless._recording.buffer import current
 from doow_serverless.errors import DoowError, ErrorKind
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from doow_serverless import Outcome
-    from doow_serverless._wire import Batch
+    from doow_serverless._sealing import Batch
 
 KEY = "dk_" + "a1" * 32
 POST_S = 0.2

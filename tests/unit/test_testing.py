@@ -15,7 +15,7 @@ from doow_serverless.errors import ErrorKind, InvalidEvent
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
 
 if TYPE_CHECKING:
-    from doow_serverless._wire import Batch
+    from doow_serverless._sealing import Batch
 
 doow_events = testing.doow_events
 

@@ -11,15 +11,20 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._event import Defaults, check_metadata, check_quantity, measurements_json
-from doow_serverless._ids import new_id
+from doow_serverless._recording.event import (
+    Defaults,
+    check_metadata,
+    check_quantity,
+    measurements_json,
+)
+from doow_serverless._recording.ids import new_id
+from doow_serverless._sealing import MAX_BYTES, MAX_EVENTS, Batch, seal, split
 from doow_serverless._version import __version__
-from doow_serverless._wire import MAX_BYTES, MAX_EVENTS, Batch, seal, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from doow_serverless._event import Event
+    from doow_serverless._recording.event import Event
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(str.strip)
 numbers = (

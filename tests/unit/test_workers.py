@@ -8,7 +8,7 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless._workers import Workers
+from doow_serverless._process.workers import Workers
 
 if TYPE_CHECKING:
     import pytest

@@ -23,7 +23,7 @@ import doow_serverless as doow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from doow_serverless.aws import LambdaContext
+    from doow_serverless._platforms.aws import LambdaContext
 
     Step = dict[str, Any]
 

@@ -1,0 +1,174 @@
+"""What the server's answers mean: a table, and lenient readers of what they carry.
+
+Everything here is pure, and trusts nothing that a server says.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+
+from doow_serverless._redaction import clean
+from doow_serverless.errors import ErrorKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+LONGEST_WAIT_S = 3_600.0
+"""Seconds: the longest wait that a server can ask for."""
+_MAX_REASON = 200
+
+
+class Answer:
+    """An HTTP answer that arrived whole: status, headers with names in lower case, and body."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class TransportFault(Exception):
+    """No whole answer came: why, as an error kind and in words that are safe to log."""
+
+    def __init__(self, kind: ErrorKind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class Verdict(Enum):
+    """What the sender owes after an answer."""
+
+    ACCEPTED = "done"
+    PARTIAL = "done; report the rejected events, never resend"
+    REJECTED = "report every event; never resend"
+    SPLIT = "send both halves"
+    RETRY = "send again, after a while"
+    HOLD = "send again, not before the time that the server named"
+    KEY_REFUSED = "stop sending with this key"
+    UNUSABLE = "no answer of Doow: keep, and hold off"
+
+
+_BY_STATUS = {
+    207: Verdict.PARTIAL,
+    401: Verdict.KEY_REFUSED,
+    408: Verdict.RETRY,
+    413: Verdict.SPLIT,
+    429: Verdict.HOLD,
+}
+_BY_CLASS = {
+    2: Verdict.ACCEPTED,
+    3: Verdict.UNUSABLE,  # a redirect would carry the key elsewhere
+    4: Verdict.REJECTED,
+    5: Verdict.RETRY,
+}
+_KIND_BY_STATUS = {
+    401: ErrorKind.AUTH_FAILURE,
+    403: ErrorKind.AUTH_FAILURE,
+    408: ErrorKind.TIMEOUT,
+    429: ErrorKind.RATE_LIMITED,
+}
+
+
+def judge(answer: Answer) -> Verdict:
+    """What the sender owes after ``answer``."""
+    verdict = _BY_STATUS.get(answer.status)
+    if verdict is None:
+        verdict = _BY_CLASS.get(answer.status // 100, Verdict.UNUSABLE)
+    if verdict is Verdict.RETRY and answer.headers.get("retry-after"):
+        return Verdict.HOLD
+    return verdict
+
+
+def kind_of(answer: Answer) -> ErrorKind:
+    """The error kind under which an answer that is no acceptance is reported."""
+    if answer.status == 503 and answer.headers.get("retry-after"):
+        return ErrorKind.RATE_LIMITED
+    return _KIND_BY_STATUS.get(answer.status, ErrorKind.TRANSPORT_ERROR)
+
+
+def describe(answer: Answer) -> str:
+    """An answer that is no acceptance, in a line that is safe to log."""
+    said = _object(answer.body)
+    words = [said.get(name) for name in ("errorClass", "message")]
+    text = clean(": ".join(word for word in words if isinstance(word, str) and word), _MAX_REASON)
+    return f"HTTP {answer.status}" + (f" ({text})" if text else "")
+
+
+def wait_asked(answer: Answer, now_unix_s: float) -> float:
+    """Seconds for which the server asked not to be called; 0.0 where it did not say.
+
+    The longest of ``Retry-After`` (seconds or an HTTP date) and of the ``retry_after`` of each
+    category in ``X-Doow-Rate-Limits``; only without them ``X-RateLimit-Reset`` (seconds, or Unix
+    seconds). At most :data:`LONGEST_WAIT_S`.
+    """
+    headers = answer.headers
+    categories = _object(headers.get("x-doow-rate-limits", "")).values()
+    waits = [
+        _retry_after(headers.get("retry-after", ""), now_unix_s),
+        *(_seconds(each.get("retry_after")) for each in categories if isinstance(each, dict)),
+    ]
+    if not any(waits):
+        reset = _seconds(headers.get("x-ratelimit-reset"))
+        waits.append(reset - now_unix_s if reset > 1e9 else reset)
+    return min(max(0.0, *waits), LONGEST_WAIT_S)
+
+
+def rejections(answer: Answer, event_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """The rejected events of a 207, each with its reason, in the order of the batch.
+
+    Reads both forms: the server's ``rejections`` and the Node SDK's ``rejected`` list. Where the
+    server counts more rejections than it names, the rest has the id ``"?"``.
+    """
+    said = _object(answer.body)
+    counted = said.get("rejected")
+    listed = said.get("rejections")
+    if not isinstance(listed, list):
+        listed = counted if isinstance(counted, list) else []
+    reasons = {
+        item["event_id"]: _reason(item.get("reason"))
+        for item in listed
+        if isinstance(item, dict) and isinstance(item.get("event_id"), str)
+    }
+    found = [(event_id, reasons[event_id]) for event_id in event_ids if event_id in reasons]
+    if isinstance(counted, int) and not isinstance(counted, bool):
+        missing = max(0, min(counted, len(event_ids)) - len(found))
+        found += [("?", "the server did not say which event, nor why")] * missing
+    return found
+
+
+def _reason(said: object) -> str:
+    text = clean(said, _MAX_REASON) if isinstance(said, str) else ""
+    return text or "no reason given"
+
+
+def _retry_after(value: str, now_unix_s: float) -> float:
+    if not value or value.strip().replace(".", "", 1).isdigit():
+        return _seconds(value)
+    from email.utils import parsedate_to_datetime  # Dear at import, and dates are rare here.
+
+    try:
+        return parsedate_to_datetime(value).timestamp() - now_unix_s
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+
+
+def _seconds(value: object) -> float:
+    try:
+        seconds = float(value)  # type: ignore[arg-type]  # what cannot be read is caught below
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return seconds if 0 < seconds < float("inf") else 0.0
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object, or an empty one where ``text`` is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

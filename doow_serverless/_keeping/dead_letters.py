@@ -1,0 +1,188 @@
+"""Writes undelivered batches where they outlive the process: to the log, or into a directory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+
+from doow_serverless._process.log import report_fault, warn
+from doow_serverless._process.workers import Workers
+from doow_serverless._recording.ids import new_id
+from doow_serverless._redaction import show
+
+from .dead_letter_reader import records_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TextIO
+
+    from doow_serverless._sealing import Batch
+    from doow_serverless.errors import ErrorKind
+
+WAIT_S = 0.1
+"""Seconds for which a handler waits for a pipe that does not take its line."""
+MAX_WAITING = 16 * 1024 * 1024
+"""Characters that may wait for such a pipe."""
+MAX_REMEMBERED = 4_096
+"""Batch ids that are remembered, so that each is written once. Twice would do no harm."""
+
+
+class DeadLetters:
+    """Writes each undelivered batch once, without holding up or failing the caller.
+
+    The lines are written by one thread of its own, in order, each whole. The caller waits until its
+    own are out, since a sandbox may be frozen next, but no longer than :data:`WAIT_S`; while the
+    writing is stuck nobody else waits. What is late is written as soon as that can be done.
+
+    After a fork, make a new one: what waits is the parent's to write.
+
+    Args:
+        target: ``"log"`` for standard output, ``"off"``, or a directory, which is made if needed.
+        stream: Written to instead of ``sys.stdout``, which is looked up for each batch.
+        wall_clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        stream: TextIO | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._target = target
+        self._stream = stream
+        self._wall_clock = wall_clock
+        self._thread = Workers(max_threads=1, max_idle=1)
+        self._lock = threading.Lock()
+        self._seen: dict[str, None] = {}
+        self._waiting = 0
+        self._is_late = False
+        self._left_out = 0
+        self._warned: set[str] = set()
+
+    def write(self, batch: Batch, reason: ErrorKind) -> None:
+        """Write ``batch``, unless that was done before. Never raises an Exception."""
+        if self._target == "off":
+            return
+        try:
+            if self._is_new(batch.id):
+                self._hand_over(batch.id, records_of(batch, reason, self._wall_clock()))
+        except Exception as fault:
+            report_fault("writing a dead letter", fault)
+
+    def succeed(self, other: DeadLetters) -> None:
+        """Do not write again what ``other`` has written."""
+        with other._lock:
+            seen = list(other._seen)
+        for batch_id in seen:
+            self._is_new(batch_id)
+
+    def _is_new(self, batch_id: str) -> bool:
+        with self._lock:
+            if batch_id in self._seen:
+                return False
+            self._seen[batch_id] = None
+            if len(self._seen) > MAX_REMEMBERED:
+                del self._seen[next(iter(self._seen))]
+            return True
+
+    def _hand_over(self, batch_id: str, records: list[str]) -> None:
+        """Have ``records`` written by the thread, and wait for it as long as that is of use."""
+        size = sum(map(len, records))
+        with self._lock:
+            if self._waiting + size > MAX_WAITING:
+                # It stays in the backlog; a warning would wait for the same pipe, or worse.
+                self._left_out += 1
+                self._seen.pop(batch_id, None)
+                return
+            self._waiting += size
+            was_late = self._is_late
+        written = threading.Event()
+        job = partial(self._write, batch_id, records, list(self._streams()), size, written)
+        if not self._thread.submit(job):
+            job()  # No thread can be started: better to wait than to lose it.
+        elif not was_late and not written.wait(WAIT_S):
+            with self._lock:
+                self._is_late = not written.is_set()
+
+    def _write(
+        self,
+        batch_id: str,
+        records: list[str],
+        streams: list[TextIO],
+        size: int,
+        written: threading.Event,
+    ) -> None:
+        """Write one batch; runs on the thread, in the context of the caller."""
+        try:
+            if self._target == "log" or not self._put_in_directory(batch_id, records):
+                self._put_in_log(records, streams)
+        except Exception as fault:
+            report_fault("writing a dead letter", fault)
+        with self._lock:
+            self._waiting -= size
+            self._is_late = False
+            left_out, self._left_out = self._left_out, 0
+            written.set()
+        if left_out:
+            warn(f"{left_out} dead letters were not written, since standard output was stuck")
+
+    def _streams(self) -> Iterator[TextIO]:
+        """Where a line of the log can go, the best first."""
+        # Not the descriptor: Vercel's and Lambda's runtimes put objects of their own here, and the
+        # former tells by the context to which request a line belongs.
+        for stream in (self._stream, sys.stdout, sys.__stdout__):
+            if stream is not None:
+                yield stream
+
+    def _put_in_log(self, records: list[str], streams: list[TextIO]) -> None:
+        trouble: Exception | None = None
+        for stream in streams:
+            try:
+                for record in records:
+                    # In one call, so that what other threads print does not come in between.
+                    stream.write(f"{record}\n")
+                stream.flush()
+            except Exception as problem:
+                trouble = problem  # Closed, or a pipe whose reader has gone.
+            else:
+                return
+        self._warn_once(f"dead letters cannot be written to standard output: {show(trouble, 200)}")
+
+    def _put_in_directory(self, batch_id: str, records: list[str]) -> bool:
+        """Whether the batch has become a file, whole or not at all, for the owner to read."""
+        path = os.path.join(self._target, _file_name(batch_id))
+        temporary = f"{path}.{new_id()}.tmp"
+        try:
+            os.makedirs(self._target, mode=0o700, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.writelines(f"{record}\n" for record in records)
+            os.replace(temporary, path)
+        except (OSError, ValueError) as problem:
+            with suppress(OSError, ValueError):  # It may not even have come to be.
+                os.unlink(temporary)
+            self._warn_once(
+                f"dead letters cannot be written to the directory {show(self._target, 200)}, and "
+                f"go to standard output instead: {show(problem, 200)}"
+            )
+            return False
+        return True
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned and len(self._warned) < 10:
+            self._warned.add(message)
+            warn(message)
+
+
+def _file_name(batch_id: str) -> str:
+    """A name that is safe in a directory, and the same for the same batch."""
+    if batch_id.replace("-", "").isalnum() and batch_id.isascii() and len(batch_id) <= 100:
+        return f"doow-{batch_id}.jsonl"
+    from hashlib import sha256  # Ids of our own need none.
+
+    return f"doow-{sha256(batch_id.encode(errors='surrogatepass')).hexdigest()}.jsonl"

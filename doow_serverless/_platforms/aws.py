@@ -1,0 +1,117 @@
+"""AWS Lambda: the deadline from the context, the key from Secrets Manager or Parameter Store."""
+
+from __future__ import annotations
+
+from functools import partial
+from weakref import WeakKeyDictionary
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Protocol
+
+    from doow_serverless._recording.ids import Identity
+
+    class LambdaContext(Protocol):
+        """What is used of the context that Lambda passes."""
+
+        def get_remaining_time_in_millis(self) -> int:
+            """Milliseconds until the function is killed."""
+
+
+_calls: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
+
+
+def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
+    """What gives the seconds until Lambda kills the function, where a context is passed.
+
+    It may stand anywhere among the arguments, since methods and decorators add their own, and may
+    be a durable context, which carries Lambda's as ``lambda_context``.
+    """
+    for argument in (*args, *kwargs.values()):
+        if isinstance(argument, _PLAIN):
+            continue
+        millis = _clock_of(argument)
+        if millis is not None:
+            return partial(_seconds, millis)
+    return None
+
+
+def find_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identity | None:
+    """The function, and what stays the same when Lambda has it do its work again.
+
+    That is the ids of the messages or stream records where the event holds some, since those come
+    again in another invocation; else the request id, which Lambda keeps when it retries an
+    asynchronous invocation (https://docs.aws.amazon.com/lambda/latest/dg/invocation-retries.html).
+    """
+    arguments = (*args, *kwargs.values())
+    contexts = (getattr(argument, "lambda_context", argument) for argument in arguments)
+    for context in contexts:
+        request_id = getattr(context, "aws_request_id", None)
+        if isinstance(request_id, str) and request_id:
+            work = _record_ids(arguments) or f"request:{request_id}"
+            return str(getattr(context, "function_name", "")), work + _which_call(context)
+    return None
+
+
+def _which_call(context: Any) -> str:
+    """What tells the tracked functions apart that one invocation calls one after the other."""
+    # A retry in the same sandbox brings a context of its own, and counts from the start.
+    try:
+        earlier = _calls.get(context, 0)
+        _calls[context] = earlier + 1
+    except TypeError:
+        return ""  # A stand-in of a test that has no identity of its own.
+    return f"#{earlier}" if earlier else ""
+
+
+def _record_ids(arguments: Iterable[Any]) -> str | None:
+    for argument in arguments:
+        # An event may have become one of powertools' data classes, which are mappings.
+        records = argument.get("Records") if hasattr(argument, "get") else None
+        if isinstance(records, list) and records:
+            ids = [_record_id(record) for record in records]
+            if all(ids):
+                return "records:" + ",".join(sorted(ids))
+    return None
+
+
+def _record_id(record: Any) -> str:
+    """The id of an SQS message (``messageId``) or of a stream record (``eventID``)."""
+    found = record.get("messageId") or record.get("eventID") if isinstance(record, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _clock_of(argument: Any) -> Callable[[], float] | None:
+    try:
+        for context in (argument, getattr(argument, "lambda_context", None)):
+            millis = getattr(context, "get_remaining_time_in_millis", None)
+            # A stand-in of a test may answer to any name: only a number is a time.
+            if callable(millis) and type(millis()) in (int, float):
+                return millis  # type: ignore[no-any-return]  # it has just been called
+    except Exception:
+        pass  # Whatever it is, it is no context of Lambda's.
+    return None
+
+
+def _seconds(millis: Callable[[], float]) -> float:
+    return millis() / 1000
+
+
+def secret(arn: str, anew: bool) -> str:
+    """A secret of AWS Secrets Manager, by ARN or name; ``anew`` bypasses the cache."""
+    from aws_lambda_powertools.utilities.parameters import get_secret
+
+    return _text(get_secret(arn, force_fetch=anew))
+
+
+def parameter(name: str, anew: bool) -> str:
+    """A SecureString of Systems Manager Parameter Store; ``anew`` bypasses the cache."""
+    from aws_lambda_powertools.utilities.parameters import get_parameter
+
+    return _text(get_parameter(name, decrypt=True, force_fetch=anew))
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

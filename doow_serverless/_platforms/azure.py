@@ -1,0 +1,297 @@
+"""Azure Functions: whole apps, finished builders, the function's timeout, what messages are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache, partial
+from time import monotonic
+
+from doow_serverless._callables import (
+    dressed,
+    is_coroutine_function,
+    is_generator_function,
+    name_of,
+)
+from doow_serverless._handlers import wrap as _wrap
+from doow_serverless._middleware import Face
+from doow_serverless.errors import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from typing_extensions import Unpack
+
+    from doow_serverless._engine import Tracker
+    from doow_serverless._handlers.wrap import Settings
+    from doow_serverless._middleware import Options
+    from doow_serverless._recording.ids import Identity
+
+    AppT = TypeVar("AppT")
+
+__all__ = ["track_app"]
+
+BUILDER = "azure.functions.decorators.function_app.FunctionBuilder"
+"""What decorators as ``@app.route`` return: a function with its bindings."""
+REGISTRY = "azure.functions.decorators.function_app.DecoratorApi"
+"""What a ``FunctionApp`` and a ``Blueprint`` are."""
+
+
+def track_app(app: AppT, **options: Unpack[Options]) -> AppT:
+    """Track all functions of a ``FunctionApp`` or a ``Blueprint``.
+
+    ::
+
+        app = func.FunctionApp()
+
+        @app.route(route="summaries")
+        def summaries(req): ...
+
+        track_app(app)
+
+    In place, and with names, bindings and signatures as they were. Call it once, after all
+    functions are declared, and for a blueprint before ``register_functions``. A function that is
+    ``@doow.tracked`` besides delivers in the same POST. Durable orchestrators are left out, since
+    they are replayed: meter in the activities that they call.
+
+    Args:
+        app: The app or blueprint.
+        **options: As of ``doow_serverless.tracked``.
+
+    Returns:
+        ``app``.
+
+    Raises:
+        ConfigurationError: An option is wrong, or there is no function to track.
+    """
+    builders = getattr(app, "_function_builders", None)
+    if not builders:
+        remedy = "call it after the functions are declared" if builders == [] else "give it one"
+        raise ConfigurationError(
+            f"track_app() tracks the functions of a FunctionApp or Blueprint, and "
+            f"{type(app).__name__} has none: {remedy}"
+        )
+    face = _App(**options)
+    for builder in builders:
+        if not _is_orchestrator(builder):
+            _track_builder(builder, face.settings, face.tracker)
+    return app
+
+
+class _App(Face):
+    CALLED = "track_app"
+
+
+def adapt(builder: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
+    """Track the function of a ``FunctionBuilder``; returns the same builder.
+
+    So ``@doow.tracked`` works above ``@app.route``, and between binding decorators, too.
+    """
+    if _is_orchestrator(builder):
+        raise _refusal(builder._function._func)
+    _track_builder(builder, settings, tracker)
+    return builder
+
+
+def _track_builder(builder: Any, settings: Settings, tracker: Callable[[], Tracker]) -> None:
+    # Neither the SDK nor the worker offers another way to a function that is declared already.
+    function = builder._function
+    function._func = _wrap.wrap(function._func, settings, tracker)
+
+
+def refuse_app(app: Any, _settings: Settings, _tracker: Callable[[], Tracker]) -> Any:
+    """Say what to do with a whole app, whose functions may not be declared yet."""
+    raise ConfigurationError(
+        f"tracked() takes a function, not a {type(app).__name__}: call "
+        "doow_serverless.azure.track_app(app) after its functions are declared"
+    )
+
+
+def prepare(handler: Any, settings: Settings) -> Any:
+    """Refuse orchestrators, and have the worker pass the context where it is needed."""
+    if _orchestrates(handler):
+        raise _refusal(handler)
+    if settings.idempotent and _is_worker():
+        return _asking_for_context(handler)
+    return handler
+
+
+# ── durable functions ──────────────────────────────────────────────────────────────────────────
+
+
+def _is_orchestrator(builder: Any) -> bool:
+    trigger = getattr(builder._function, "_trigger", None)
+    is_trigger = getattr(trigger, "type", None) == "orchestrationTrigger"
+    return is_trigger or _orchestrates(builder._function._func)
+
+
+def _orchestrates(handler: Any) -> bool:
+    """Whether ``handler`` is a durable orchestrator, whose body is run again and again.
+
+    That is what ``Orchestrator.create`` and ``@app.orchestration_trigger`` make, or a generator
+    function in a process that knows durable functions.
+    """
+    if "orchestrator_function" in getattr(handler, "__dict__", {}):
+        return True
+    return "azure.durable_functions" in sys.modules and is_generator_function(handler)
+
+
+def _refusal(handler: Any) -> ConfigurationError:
+    name = name_of(getattr(handler, "orchestrator_function", handler))
+    return ConfigurationError(
+        f"tracked() cannot track the durable orchestrator {name}, which is replayed, and would "
+        "count again each time: meter in the activities that it calls"
+    )
+
+
+# ── the context ────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_worker() -> bool:
+    # Azure's worker up to Python 3.12, and the two libraries of the worker from 3.13 up.
+    workers = ("azure_functions_worker", "azure_functions_runtime", "azure_functions_runtime_v1")
+    return "FUNCTIONS_WORKER_RUNTIME" in os.environ or any(name in sys.modules for name in workers)
+
+
+def _asking_for_context(handler: Any) -> Any:
+    """``handler``, with a parameter for the context, which the worker passes to who names it.
+
+    Only for idempotent functions: a decorator above that passes named arguments on one by one would
+    stumble over one more.
+    """
+    from inspect import Parameter, signature
+
+    declared = signature(handler)
+    if "context" in declared.parameters:
+        return handler
+    parameters = [*declared.parameters.values()]
+    is_catch_all = bool(parameters) and parameters[-1].kind is Parameter.VAR_KEYWORD
+    parameters.insert(
+        len(parameters) - is_catch_all, Parameter("context", Parameter.KEYWORD_ONLY, default=None)
+    )
+    if is_coroutine_function(handler):
+
+        async def without_context_async(*args: Any, context: Any = None, **kwargs: Any) -> Any:  # noqa: ARG001
+            return await handler(*args, **kwargs)
+
+        asking: Any = without_context_async
+    else:
+
+        def without_context(*args: Any, context: Any = None, **kwargs: Any) -> Any:  # noqa: ARG001
+            return handler(*args, **kwargs)
+
+        asking = without_context
+    dressed(asking, handler)
+    asking.__signature__ = declared.replace(parameters=parameters)
+    return asking
+
+
+def find_identity(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identity | None:
+    """The function, and what stays the same when Azure has it do its work again.
+
+    That is what names the message, event, document or blob that triggers it. HTTP and timers have
+    nothing that stays but the invocation's own id, which a retry policy makes anew.
+    """
+    for context in kwargs.values():
+        invocation_id = getattr(context, "invocation_id", None)
+        if isinstance(invocation_id, str) and hasattr(context, "function_name"):
+            works = filter(None, map(_work, kwargs.values()))
+            return str(context.function_name), next(works, f"invocation:{invocation_id}")
+    return None
+
+
+def _work(argument: Any) -> str | None:
+    """What names ``argument``, and names it again; None if it is nothing that comes again."""
+    # What Cosmos DB passes is no list, but has one: azure.functions makes it a UserList.
+    messages = getattr(argument, "data", argument)
+    if isinstance(messages, list) and messages:
+        names = [_name(each) for each in messages]
+        return "messages:" + ",".join(sorted(filter(None, names))) if all(names) else None
+    name = _name(argument)
+    return None if name is None else f"message:{name}"
+
+
+def _name(message: Any) -> str | None:
+    # Told by what they have: nothing here imports azure.functions.
+    if hasattr(message, "dequeue_count"):  # A storage queue's; the count itself grows.
+        return _joined(message.id)
+    if hasattr(message, "message_id"):  # Service Bus; a sender may use an id for several.
+        return _joined(message.message_id, getattr(message, "sequence_number", None))
+    if hasattr(message, "iothub_metadata"):  # Event Hubs number the events of each partition.
+        return _joined(_partition(message.metadata), message.sequence_number)
+    if hasattr(message, "offset"):  # Kafka, likewise; text has a partition, too.
+        return _joined(message.topic, message.partition, message.offset)
+    if hasattr(message, "event_type"):  # Event Grid.
+        return _joined(message.topic, message.id)
+    if hasattr(message, "blob_properties"):  # A blob, of which each version has its tag.
+        properties = message.blob_properties or {}
+        return _joined(message.uri or message.name, properties.get("ETag"))
+    if hasattr(message, "get") and hasattr(message, "to_json"):  # A document of Cosmos DB.
+        return _joined(message.get("_rid") or message.get("id"), message.get("_etag"))
+    return None
+
+
+def _joined(first: object, *others: object) -> str | None:
+    """The parts that are there; None without the first, which alone says what it is."""
+    parts = [str(part) for part in (first, *others) if part is not None]
+    return None if first in (None, "") else "/".join(parts)
+
+
+def _partition(metadata: Any) -> str | None:
+    """The partition of an event; None where the metadata do not tell."""
+    context = (metadata or {}).get("PartitionContext")
+    if isinstance(context, str):
+        import json
+
+        context = json.loads(context)
+    return None if not isinstance(context, dict) else context.get("PartitionId")
+
+
+# ── the timeout ────────────────────────────────────────────────────────────────────────────────
+
+
+def find_deadline(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Callable[[], float] | None:
+    """What gives the seconds that ``functionTimeout`` leaves, where it can be read.
+
+    Azure tells no deadline: the time is that since the call of the handler.
+    """
+    setting = os.environ.get("AzureFunctionsJobHost__functionTimeout")  # noqa: SIM112 - its name
+    root = os.environ.get("AzureWebJobsScriptRoot")  # noqa: SIM112 - its name
+    timeout_s = _timeout_s(setting, root) if setting or root else None
+    return None if timeout_s is None else partial(_seconds_until, monotonic() + timeout_s)
+
+
+def _seconds_until(ends_at: float) -> float:
+    return ends_at - monotonic()
+
+
+@cache
+def _timeout_s(setting: str | None, root: str | None) -> float | None:
+    """Seconds of ``functionTimeout``, of the app setting or else of host.json."""
+    if not setting:
+        import json
+
+        try:
+            with open(os.path.join(root or "", "host.json"), encoding="utf-8-sig") as file:
+                setting = json.load(file).get("functionTimeout")
+        except (OSError, ValueError, AttributeError):
+            return None
+    return _timespan_s(setting)
+
+
+def _timespan_s(text: Any) -> float | None:
+    """Seconds of a .NET TimeSpan as ``"00:05:00"`` or ``"1.00:00:00"``; None for no limit.
+
+    https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout
+    """
+    import re
+
+    pattern = r"(?:(\d+)\.)?(\d+):(\d+):(\d+)(?:\.\d+)?"
+    found = re.fullmatch(pattern, text) if isinstance(text, str) else None
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    total = days * 86_400 + hours * 3_600 + minutes * 60 + seconds
+    return float(total) if total > 0 else None

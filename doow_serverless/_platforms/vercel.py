@@ -1,0 +1,154 @@
+"""Vercel: handler classes, the deadline and the identity of a request, code after the response."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from functools import partial
+
+from doow_serverless._callables import dressed
+from doow_serverless._handlers.http1 import RawResponse
+from doow_serverless._handlers.wrap import visit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any
+
+    from typing_extensions import Self
+
+    from doow_serverless._engine import Tracker
+    from doow_serverless._handlers.invocation import Visit
+    from doow_serverless._handlers.wrap import Settings
+    from doow_serverless._recording.ids import Identity
+
+
+def adapt(handler_class: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
+    """Track the ``do_*`` methods of a ``BaseHTTPRequestHandler`` class; returns the same class.
+
+    In place, since Vercel's build finds a class named ``handler`` in the source, and its runtime
+    derives from it. Methods that are missing stay missing, and are answered with 501.
+    """
+    if not isinstance(handler_class, type):
+        from doow_serverless.errors import ConfigurationError
+
+        raise ConfigurationError(
+            "tracked() takes a BaseHTTPRequestHandler class, not an instance of one: decorate "
+            f"the class {type(handler_class).__name__}"
+        )
+    for name in dir(handler_class):
+        method = getattr(handler_class, name)
+        if name.startswith("do_") and callable(method):
+            setattr(handler_class, name, _tracked_method(method, settings, tracker))
+    return handler_class
+
+
+def _tracked_method(method: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
+    def tracked_method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with visit(tracker(), settings, (self,), {}) as call:
+            held = self.wfile = _Held(self.wfile, getattr(self, "command", ""), call)
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                if self.wfile is held:
+                    self.wfile = held.file
+
+    return dressed(tracked_method, method)
+
+
+class _Held:
+    """The ``wfile`` of a handler: a write that completes the response waits for the flush."""
+
+    def __init__(self, file: Any, method: str, call: Visit) -> None:
+        self.file = file
+        self._call = call
+        self._response = RawResponse(method)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __enter__(self) -> Self:
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> Any:
+        return self.file.__exit__(*raised)
+
+    def write(self, data: Any) -> Any:
+        """As of the file underneath."""
+        try:
+            completes = self._response.completes(data)
+        except (TypeError, ValueError):
+            completes = False  # No bytes, or no HTTP: for the file and the client to refuse.
+        if completes:
+            self._call.flush(is_undecided=self._response.status >= 500)
+        return self.file.write(data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """As of the file underneath."""
+        for line in lines:
+            self.write(line)
+
+
+def find_deadline(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Callable[[], float] | None:
+    """What gives the seconds until Vercel kills the function, where its runtime tells.
+
+    Since version 0.22.1 it does (``vercel_runtime.get_deadline``).
+    """
+    get_deadline = getattr(sys.modules.get("vercel_runtime"), "get_deadline", None)
+    deadline = None if get_deadline is None else get_deadline()
+    return None if deadline is None else partial(_seconds_until, deadline.timestamp())
+
+
+def _seconds_until(timestamp: float) -> float:
+    return timestamp - time.time()
+
+
+def find_identity(args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Identity | None:
+    """The path, and what Vercel calls the request (the header ``x-vercel-id``).
+
+    Only on Vercel: anywhere else a client could set the header, and have requests that
+    it makes under one name counted as one.
+    """
+    if "vercel_runtime" not in sys.modules and not os.environ.get("VERCEL"):
+        return None
+    for argument in args:
+        path, request_id = _request(argument)
+        if request_id:
+            return path, f"request:{request_id}"
+    return None
+
+
+def _request(argument: Any) -> tuple[str, str | None]:
+    """Path and request id: of a handler, a WSGI environ or an ASGI scope."""
+    if not isinstance(argument, dict):
+        get = getattr(getattr(argument, "headers", None), "get", None)
+        return str(getattr(argument, "path", "")), None if get is None else get("x-vercel-id")
+    if "wsgi.version" in argument:
+        return argument.get("PATH_INFO", ""), argument.get("HTTP_X_VERCEL_ID")
+    headers = argument.get("headers", ())
+    found = next((value for name, value in headers if name == b"x-vercel-id"), b"")
+    return argument.get("path", ""), found.decode("latin-1")
+
+
+def after_response(flush: Coroutine[Any, Any, None]) -> bool:
+    """Whether Vercel takes ``flush`` to run when the response has gone back.
+
+    Through ``vercel.functions.wait_until`` (package ``vercel``, 0.8 and later), which outside of a
+    request closes what it is given, without a word. Not in the mode in which the runtime is called
+    as a Lambda function: there the invocation ends with the response, whatever waits.
+    """
+    if hasattr(sys.modules.get("vercel_runtime.vc_init"), "vc_handler"):
+        return False
+    from inspect import CORO_CLOSED, getcoroutinestate
+
+    try:
+        from vercel.functions import wait_until
+    except ImportError:
+        return False
+    try:
+        wait_until(flush)
+    except RuntimeError:  # The invocation has ended already.
+        return False
+    return getcoroutinestate(flush) != CORO_CLOSED

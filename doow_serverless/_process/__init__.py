@@ -1,0 +1,5 @@
+"""The process that all trackers share: its clock, threads, forks, end, and log.
+
+Read ``clock``, ``timers`` (calls back before a deadline), ``workers`` (threads that are kept),
+``forks``, ``shutdown`` (the last flush), and ``log`` (warnings, and contained faults).
+"""

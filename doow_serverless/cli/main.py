@@ -1,0 +1,200 @@
+"""The command line: ``doow-serverless ingest`` and what else a developer runs by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from doow_serverless._version import __version__
+
+_EXTRA_MISSING = "doow-serverless needs more for its command line: install doow-serverless[local]"
+
+
+def _exit_without_extra() -> NoReturn:
+    sys.stderr.write(f"{_EXTRA_MISSING}\n")
+    raise SystemExit(2)
+
+
+try:
+    import click
+except ModuleNotFoundError:
+    # This module is a program, imported by nothing but its entry points.
+    _exit_without_extra()
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from doow_serverless.local import Post
+
+#: Well formed and known to nobody: what a local ingest accepts unless it was given keys.
+_LOCAL_KEY = "dk_" + "0" * 64
+_SHOWN_REJECTIONS = 3
+#: The first line keeps click from filling the others up.
+_REPLAY_STATUS = """\b
+Exit status:
+  0    everything was delivered
+  1    something is damaged, incomplete, unreadable or rejected: see the list
+  2    wrong arguments or configuration, or the key is refused
+  3    something was not delivered, since the server was down: replay again
+  130  interrupted
+"""
+
+
+def main() -> None:
+    """Run the command line; a missing extra is one line, not a traceback."""
+    try:
+        commands(prog_name="doow-serverless")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"rich", "starlette", "uvicorn"}:
+            raise
+        _exit_without_extra()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def commands() -> None:
+    """Meter usage from serverless Python: tools for development."""
+
+
+class _Failure(click.ClickException):
+    """One line on standard error, and exit status 2."""
+
+    exit_code = 2
+
+
+@commands.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True)
+@click.option(
+    "--database",
+    type=click.Path(dir_okay=False),
+    default=":memory:",
+    help="Keep what arrives in this file; without it, in memory.",
+)
+@click.option("--key", "keys", multiple=True, help="Accept only this key; repeatable.")
+def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
+    """Receive events on this machine, as Doow's ingest does, and show them."""
+    from rich.console import Console
+
+    from doow_serverless.local import Ingest
+
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        server = Ingest(
+            database,
+            keys=keys or None,
+            port=port,
+            on_post=lambda post: console.print(_line(post)),
+        )
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise _Failure(
+            f"cannot listen on port {port}: {reason}; choose another with --port"
+        ) from None
+    except ValueError as error:
+        raise _Failure(f"--key: {error}") from None
+    except sqlite3.Error as error:
+        raise _Failure(f"cannot use {database} as a database: {error}") from None
+    # A key that the user gave is theirs: it is not shown.
+    key = "<a key given with --key>" if keys else _LOCAL_KEY
+    # Ctrl-C is the usual way to end it, so no error.
+    with contextlib.suppress(KeyboardInterrupt), server:
+        console.print(f"Doow's ingest, on this machine: {server.url}   (Ctrl-C ends it)")
+        console.print(f"export DOOW_TRACK_ENDPOINT={server.url}")
+        console.print(f"export DOOW_TRACK_API_KEY={key}")
+        threading.Event().wait()
+
+
+@commands.command(epilog=_REPLAY_STATUS)
+@click.argument("files", nargs=-1, type=click.Path(exists=True, allow_dash=True, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Only say what would be delivered; needs no key.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Leave out what is older: 2026-11-22T11:33:00Z (UTC unless it says otherwise), or how "
+    "long ago, such as 90m, 2h, 3d.",
+)
+@click.option(
+    "--resume",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep a list of what is delivered in FILE, and leave out what it names.",
+)
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to retry a batch while the server is down. Rate limits are always waited out.",
+)
+def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **options: Any) -> None:
+    """Deliver the dead letters in FILES: logs in any form, gzip too, or directories of them.
+
+    Without FILES, or with -, standard input is read. What was delivered already is not counted
+    again, so that it is safe to replay the same logs twice.
+
+    The key and the endpoint come from the environment: DOOW_TRACK_API_KEY, DOOW_TRACK_ENDPOINT.
+    """
+    from doow_serverless.cli.replay import INTERRUPTED, run
+    from doow_serverless.errors import ConfigurationError
+
+    try:
+        status = run(list(files), since=since, resume=resume, **options)
+    except KeyboardInterrupt:
+        status = INTERRUPTED  # Before it began, or while it summed up.
+    except (ConfigurationError, OSError) as error:
+        raise _Failure(str(error)) from None
+    raise SystemExit(status)
+
+
+def _line(post: Post) -> Text:
+    """One POST in a line: when, what was answered, how much of what."""
+    import time
+
+    from rich.text import Text
+
+    status = "none" if post.status is None else str(post.status)
+    colour = "green" if post.status == 202 else "yellow" if post.status == 207 else "red"
+    count = len(post.event_ids)
+    parts = [f"{count} event{'' if count == 1 else 's'}"]
+    parts += [f"{_shown(name)}={quantity:,}" for name, quantity in post.totals.items()]
+    if post.duplicate:
+        parts.append("duplicate")
+    parts += _complaints(post)
+    text = Text(time.strftime("%H:%M:%S "))
+    text.append(f"{status:4} ", colour)
+    return text.append("  ".join(parts))
+
+
+def _complaints(post: Post) -> list[str]:
+    """What the answer objects to."""
+    import json
+
+    try:
+        answer = json.loads(post.answer or b"{}")
+    except ValueError:
+        return []
+    if not isinstance(answer, dict):
+        return []
+    rejections = answer.get("rejections") or []
+    if not isinstance(rejections, list):
+        rejections = []
+    complaints = [
+        f"{r.get('event_id')}: {r.get('reason')}" for r in rejections if isinstance(r, dict)
+    ]
+    if len(complaints) > _SHOWN_REJECTIONS:
+        complaints[_SHOWN_REJECTIONS:] = [f"and {len(complaints) - _SHOWN_REJECTIONS} more"]
+    if "message" in answer:
+        complaints.append(answer["message"])
+    return [_shown(each) for each in complaints]
+
+
+def _shown(text: object) -> str:
+    """Text of a sender, without what would steer the terminal, and not without end."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:200])
