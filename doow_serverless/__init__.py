@@ -11,8 +11,6 @@ def handler(event, context):
 from __future__ import annotations
 
 from . import errors
-from ._default import Current as _Current
-from ._default import configure
 from ._delivery.credentials import sources as _sources
 from ._engine import Tracker
 from ._handlers import platform as _platform
@@ -20,6 +18,8 @@ from ._outcome import Outcome
 from ._platforms import aws as _aws
 from ._platforms import azure as _azure
 from ._platforms import vercel as _vercel
+from ._tracker import Current as _Current
+from ._tracker import configure
 from ._version import __version__
 
 __all__ = [

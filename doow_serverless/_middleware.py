@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._default import Current
 from ._handlers.wrap import Settings, visit
+from ._tracker import Current
 from .errors import ConfigurationError
 
 TYPE_CHECKING = False

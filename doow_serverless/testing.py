@@ -11,7 +11,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from . import _default
+from . import _tracker as _default
 from ._delivery.answers import Answer, TransportFault, Verdict, judge, rejections
 from ._engine import Tracker
 

@@ -201,7 +201,7 @@ def test_fork_while_every_lock_is_held(ingest: Ingest, tmp_path: Path) -> None:
     """Whichever of our locks another thread holds at the moment of the fork, the child goes on."""
     script = """
         import gc
-        from doow_serverless import _default
+        from doow_serverless import _tracker as _default
         from doow_serverless import _engine as _tracker
 
         record("warm")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
 import doow_serverless as doow
-from doow_serverless import _default
+from doow_serverless import _tracker as _default
 from doow_serverless.local import Fault
 from tests.network import KEY
 
