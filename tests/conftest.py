@@ -13,7 +13,8 @@ import pytest
 # For tests/network.py; at the end, so that an installed wheel is what is tested, not the tree.
 sys.path.append(str(Path(__file__).parents[1]))
 
-from doow_serverless import Tracker, _default
+from doow_serverless import Tracker
+from doow_serverless import _tracker as _default
 from tests.network import KEY
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from doow_serverless.local import Ingest
 
-pytest_plugins = ["doow_serverless.testing"]
+pytest_plugins = ["doow_serverless.testing", "tests.runtimes.interpreters"]
 
 _SURROUNDINGS = {
     "all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy",

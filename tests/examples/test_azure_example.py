@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless.local import Ingest
-from tests.platforms import azure_host
-from tests.platforms.azure_host import AzureHost, http_request, pythons
+from tests.runtimes import azure_host
+from tests.runtimes.azure_host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

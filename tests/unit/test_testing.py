@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless import _default, testing
+from doow_serverless import _tracker as _default
+from doow_serverless import testing
 from doow_serverless.errors import ErrorKind, InvalidEvent
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
 
