@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless.local import Ingest
-from tests.runtimes import azure_host
-from tests.runtimes.azure_host import AzureHost, http_request, pythons
+from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure.host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ import pytest
 
 from doow_serverless.local import Ingest
 from tests.examples.test_vercel_example import EXAMPLE, FUNCTIONS, ask, usage, variables
-from tests.runtimes.vercel_runtime import VercelRuntime
+from tests.runtimes.vercel.runtime import VercelRuntime
 
 ROOT = Path(__file__).parents[2]
 CLI = "vercel@60.0.0"

@@ -14,12 +14,12 @@ from doow_serverless import __version__
 from doow_serverless.cli.vercel_check import entry_point, problems
 from doow_serverless.local import Fault, Ingest
 from tests.network import KEY
-from tests.runtimes.vercel_runtime import VercelRuntime
+from tests.runtimes.vercel.runtime import VercelRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.runtimes.vercel_runtime import Response
+    from tests.runtimes.vercel.runtime import Response
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "vercel"
 DELAY_S = 0.1

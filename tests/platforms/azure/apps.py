@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.network import KEY
-from tests.runtimes import azure_host
-from tests.runtimes.azure_host import pythons
+from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure.host import pythons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.runtimes.azure_host import Trigger
+    from tests.runtimes.azure.host import Trigger
 
 every_python = pytest.mark.parametrize("python", pythons(), ids=lambda path: path.parts[-3])
 """All interpreters: for what depends on how Python tells functions and their signatures."""

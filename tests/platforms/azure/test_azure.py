@@ -17,7 +17,7 @@ from tests.platforms.azure.apps import (
     settings,
     write_v2,
 )
-from tests.runtimes.azure_host import AzureHost, http_request, pythons
+from tests.runtimes.azure.host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
     from pathlib import Path

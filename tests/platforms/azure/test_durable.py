@@ -13,8 +13,8 @@ from tests.platforms.azure.apps import (
     write_v1,
     write_v2,
 )
-from tests.runtimes import azure_host
-from tests.runtimes.azure_host import AzureHost, http_request, pythons
+from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure.host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,13 +16,13 @@ import pytest
 from doow_serverless.local import Fault, Ingest
 from tests.network import Server, silent
 from tests.platforms.azure.apps import both_ends, settings, write_v2
-from tests.runtimes.azure_host import AzureHost, HttpRequest, HttpResponse, http_request, pythons
+from tests.runtimes.azure.host import AzureHost, HttpRequest, HttpResponse, http_request, pythons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.runtimes.azure_host import Invocation
+    from tests.runtimes.azure.host import Invocation
 
 
 DELAY_S = 0.02

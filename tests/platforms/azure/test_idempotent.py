@@ -17,8 +17,8 @@ from tests.platforms.azure.apps import (
     write_v1,
     write_v2,
 )
-from tests.runtimes import azure_host
-from tests.runtimes.azure_host import AzureHost, pythons
+from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure.host import AzureHost, pythons
 
 if TYPE_CHECKING:
     from pathlib import Path

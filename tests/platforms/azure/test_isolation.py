@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from tests.network import KEY, Metronome, Server, silent
 from tests.platforms.azure.apps import HEAD, both_ends, every_python, settings, write_v2
-from tests.runtimes.azure_host import AzureHost, http_request, pythons
+from tests.runtimes.azure.host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from doow_serverless.local import Ingest
-    from tests.runtimes.azure_host import Trigger
+    from tests.runtimes.azure.host import Trigger
 
 
 def numbered(number: int) -> dict[str, Trigger]:

@@ -12,14 +12,14 @@ import pytest
 from doow_serverless.local import Fault, Ingest
 from tests.platforms.azure import apps as azure_apps
 from tests.platforms.azure.apps import KINDS, every_python, settings
-from tests.runtimes.azure_host import AzureHost, pythons
+from tests.runtimes.azure.host import AzureHost, pythons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from doow_serverless.local import Post
-    from tests.runtimes.azure_host import Invocation
+    from tests.runtimes.azure.host import Invocation
 
     Model = Literal["v1", "v2"]
 

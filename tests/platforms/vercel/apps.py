@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from doow_serverless.local import Fault, Ingest
 from tests.network import KEY
-from tests.runtimes.vercel_runtime import VercelRuntime
+from tests.runtimes.vercel.runtime import VercelRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from doow_serverless.local._posts import Post
-    from tests.runtimes.vercel_runtime import Response
+    from tests.runtimes.vercel.runtime import Response
 
 DELAY_S = 0.1
 """How long Doow takes to answer, so that what does not wait for it is seen not to."""

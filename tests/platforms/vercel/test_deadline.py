@@ -15,7 +15,7 @@ from doow_serverless._platforms import vercel
 from doow_serverless.local import Fault
 from tests.network import Metronome
 from tests.platforms.vercel.apps import Stage
-from tests.runtimes.vercel_runtime import VercelRuntimeError
+from tests.runtimes.vercel.runtime import VercelRuntimeError
 
 if TYPE_CHECKING:
     from pathlib import Path

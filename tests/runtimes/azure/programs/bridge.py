@@ -1,6 +1,6 @@
 """The host's end of the gRPC stream, for a process that has no grpcio: JSON lines on both sides.
 
-Run by ``azure_host`` under the worker's interpreter. It knows no protocol: a line on standard input
+Run by ``AzureHost`` under the worker's interpreter. It knows no protocol: a line on standard input
 is a message to the worker, a message of the worker is a line on standard output. Only what cannot
 wait for a pipe is done here: taking the time, and killing a worker whose answer has arrived.
 """
@@ -17,15 +17,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import azure_worker  # type: ignore[import-not-found]  # this script's neighbour
 import grpc  # type: ignore[import-untyped]
 from google.protobuf import json_format  # type: ignore[import-untyped]
+from worker import load_protos  # type: ignore[import-not-found]  # this script's neighbour
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-_protos = azure_worker.load_protos()
+_protos = load_protos()
 
 
 class _Bridge(_protos.FunctionRpcServicer):  # type: ignore[misc, name-defined]

@@ -1,8 +1,8 @@
 """Azure's host around its own worker libraries: indexes an application and invokes its functions.
 
-Three processes: this one, which plays the host; the worker (``azure_worker``), which is Azure's
-code but for a thin shell; and between them the host's end of their gRPC stream (``azure_bridge``),
-so that only the worker's interpreter needs grpcio.
+Three processes: this one, which plays the host; the worker (``programs/worker.py``), which is
+Azure's code but for a thin shell; and between them the host's end of their gRPC stream
+(``programs/bridge.py``), so that only the worker's interpreter needs grpcio.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_HERE = Path(__file__).parent
-_ROOT = _HERE.parents[1]
+_ROOT = Path(__file__).parents[3]
+_PROGRAMS = Path(__file__).parent / "programs"
 START_LIMIT_S = 60.0
 _TRACE_PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -576,8 +576,8 @@ class AzureHost:
             env = self._env
             if self._placeholder:
                 env = {"PATH": os.environ["PATH"], "WEBSITE_PLACEHOLDER_MODE": "1"}
-            cwd = _HERE if self._placeholder else self._directory
-            command = [self._python, str(_HERE / "azure_worker.py"), str(self._bridge.port)]
+            cwd = _PROGRAMS if self._placeholder else self._directory
+            command = [self._python, str(_PROGRAMS / "worker.py"), str(self._bridge.port)]
             command.append(worker_id)
             died = partial(self._bridge.end_unless_open, worker_id)
             self._worker = _Worker(command, env, cwd, died)
@@ -598,7 +598,7 @@ class AzureHost:
             "workerInitRequest",
             {
                 "hostVersion": "4.1037.0",
-                "workerDirectory": str(_HERE),
+                "workerDirectory": str(_PROGRAMS),
                 "functionAppDirectory": "" if self._placeholder else directory,
                 "capabilities": {"V2Compatable": "true"},
             },
@@ -845,7 +845,7 @@ class _Bridge:
                 " each Python from 3.10 to 3.13 that it finds"
             )
         self._process = subprocess.Popen(
-            [self._python, str(_HERE / "azure_bridge.py")],
+            [self._python, str(_PROGRAMS / "bridge.py")],
             env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

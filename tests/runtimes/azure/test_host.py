@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.runtimes import azure_host
-from tests.runtimes.azure_host import (
+from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure.host import (
     AzureHost,
     AzureHostError,
     HttpResponse,

@@ -1,4 +1,4 @@
-"""The shell around Azure's worker libraries, run in a process of its own by ``azure_host``.
+"""The shell around Azure's worker libraries, run in a process of its own by ``AzureHost``.
 
 Azure's own shell (``proxy_worker``) is on no package index. This one does what that does between
 the gRPC stream and the libraries' handlers, and nothing of what the handlers do.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.runtimes import vercel_runtime
-from tests.runtimes.vercel_runtime import VercelRuntime, VercelRuntimeError
+from tests.runtimes.vercel import runtime as vercel_runtime
+from tests.runtimes.vercel.runtime import VercelRuntime, VercelRuntimeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
