@@ -1,0 +1,140 @@
+"""Lambda's Runtime API, through which a process asks for events and answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from doow_serverless.local._server import ServerThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from doow_serverless.local._lambda_invocation import Turn
+
+_PATH = "/2018-06-01/runtime"
+
+
+class RuntimeApi:
+    """The API as far as a runtime client uses it, for one process.
+
+    A server for each process, so that a request of a dead one can never take an event away.
+
+    Args:
+        on_idle: Called when the process asks for its next event, before it waits for it.
+        on_change: Called whenever the process has said something.
+
+    Attributes:
+        address: What the process finds in ``AWS_LAMBDA_RUNTIME_API``.
+        init_error: The error document of a module that could not be imported.
+    """
+
+    def __init__(self, *, on_idle: Callable[[], None], on_change: Callable[[], None]) -> None:
+        self.init_error: dict[str, Any] | None = None
+        self._on_idle = on_idle
+        self._on_change = on_change
+        self._turn: Turn | None = None
+        self._poll: Future[Turn | None] | None = None  # the /next that waits, if one does
+        self._server = ServerThread(self._application())
+        self.address = f"127.0.0.1:{self._server.port}"
+
+    def listen(self) -> None:
+        """Let the process connect; it is served from :meth:`start` on."""
+        self._server.listen()
+
+    def start(self) -> None:
+        """Serve from a thread."""
+        self._server.start()
+
+    def close(self) -> None:
+        """Let nobody wait, and stop serving."""
+        if self._poll is not None:
+            self._poll.set_result(None)
+        self._server.stop()
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether the process waits for an event."""
+        return self._poll is not None
+
+    def deliver(self, turn: Turn) -> None:
+        """Answer the process that waits, and expect its answer."""
+        poll, self._poll = self._poll, None
+        assert poll is not None  # the caller has waited for it
+        self._turn = turn
+        poll.set_result(turn)
+
+    def withdraw(self) -> None:
+        """Take no answer any more to what was delivered."""
+        self._turn = None
+
+    def _application(self) -> Starlette:
+        invocation = f"{_PATH}/invocation"
+        return Starlette(
+            routes=[
+                Route(f"{invocation}/next", self._next),
+                Route(f"{invocation}/{{request_id}}/response", self._answer, methods=["POST"]),
+                Route(f"{invocation}/{{request_id}}/error", self._answer, methods=["POST"]),
+                Route(f"{_PATH}/init/error", self._init_failed, methods=["POST"]),
+            ]
+        )
+
+    async def _next(self, _: Request) -> Response:
+        poll: Future[Turn | None] = Future()
+        self._on_idle()
+        self._poll = poll
+        self._on_change()
+        turn = await asyncio.wrap_future(poll)
+        return _Delivery(turn) if turn is not None else Response(status_code=410)
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            body = await request.body()
+        except ClientDisconnect:  # killed in the middle of its answer
+            return Response(status_code=400)
+        turn = self._turn
+        if turn is None or turn.request_id != request.path_params["request_id"]:
+            wrong = {"errorType": "InvalidRequestID", "errorMessage": "Invalid request ID"}
+            return JSONResponse(wrong, status_code=400)
+        turn.answer(body, json.loads(body) if request.url.path.endswith("/error") else None)
+        self._on_change()
+        return JSONResponse({"status": "OK"}, status_code=202)
+
+    async def _init_failed(self, request: Request) -> Response:
+        self.init_error = await request.json()
+        return JSONResponse({"status": "OK"}, status_code=202)
+
+
+class _Delivery(Response):
+    """The answer to ``/next``: stamps the moment in which the event itself leaves."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        deadline_ms = (time.time() + turn.due_s - time.monotonic()) * 1000
+        super().__init__(
+            turn.event,
+            media_type="application/json",
+            headers={
+                "Lambda-Runtime-Aws-Request-Id": turn.request_id,
+                "Lambda-Runtime-Deadline-Ms": str(int(deadline_ms)),
+                "Lambda-Runtime-Invoked-Function-Arn": turn.arn,
+            },
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                self._turn.delivered_s = time.monotonic()
+            await send(message)
+
+        await super().__call__(scope, receive, stamped)
