@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless.local import Ingest
-from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure import triggers
 from tests.runtimes.azure.host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
@@ -76,22 +76,22 @@ def translation(host: AzureHost, job: dict[str, str]) -> Any:
 
 def document(customer: str, text: str, **metadata: Any) -> dict[str, Any]:
     body = json.dumps({"customer": customer, "text": text})
-    return {"message": azure_host.queue_message(body, **metadata)}
+    return {"message": triggers.queue_message(body, **metadata)}
 
 
 def test_it_is_indexed_as_declared(host: AzureHost) -> None:
     """Four functions, and every HTTP function wants a key."""
     assert host.index_error is None
-    triggers = {name: bindings[0] for name, bindings in host.functions.items()}
-    assert {name: trigger["type"] for name, trigger in triggers.items()} == {
+    declared = {name: bindings[0] for name, bindings in host.functions.items()}
+    assert {name: trigger["type"] for name, trigger in declared.items()} == {
         "summarise": "httpTrigger",
         "index": "queueTrigger",
         "measure_storage": "timerTrigger",
         "translations": "httpTrigger",
     }
-    levels = [each["authLevel"] for each in triggers.values() if each["type"] == "httpTrigger"]
+    levels = [each["authLevel"] for each in declared.values() if each["type"] == "httpTrigger"]
     assert levels == ["FUNCTION", "FUNCTION"]
-    assert triggers["translations"]["route"] == "translations/{*path}"
+    assert declared["translations"]["route"] == "translations/{*path}"
 
 
 def test_a_call_is_metered_to_the_customer(host: AzureHost, ingest: Ingest) -> None:
@@ -125,7 +125,7 @@ def test_a_document_counts_once_it_succeeds(host: AzureHost, ingest: Ingest) -> 
 
 def test_the_timer_measures_all_customers(host: AzureHost, ingest: Ingest) -> None:
     """What both have stored, in one POST."""
-    assert host.invoke("measure_storage", {"timer": azure_host.timer()}, kill=True).ok
+    assert host.invoke("measure_storage", {"timer": triggers.timer()}, kill=True).ok
     assert usage(ingest) == {
         ("storage", 40, "lic_acme", "storage"): 1,
         ("storage", 60, "lic_globex", "storage"): 1,

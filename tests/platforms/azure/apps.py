@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.network import KEY
-from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure import triggers
 from tests.runtimes.azure.host import pythons
 
 if TYPE_CHECKING:
@@ -55,28 +55,28 @@ class Kind:
 
 
 def _queue(number: int, before: int) -> Trigger:
-    return azure_host.queue_message(
+    return triggers.queue_message(
         f"body {number}", id=f"q-{number}", dequeue_count=1 + before, pop_receipt=f"r-{before}"
     )
 
 
 def _bus(number: int, before: int) -> Trigger:
-    return azure_host.service_bus_message(
+    return triggers.service_bus_message(
         f"body {number}", message_id=f"m-{number}", delivery_count=1 + before
     )
 
 
 def _bus_batch(number: int, _before: int) -> Trigger:
     ids = [f"m-{number}-a", f"m-{number}-b"]
-    return azure_host.service_bus_messages(["a", f"{number}"], message_ids=ids)
+    return triggers.service_bus_messages(["a", f"{number}"], message_ids=ids)
 
 
 def _hub(number: int, _before: int) -> Trigger:
-    return azure_host.event_hub_event(f"{number}", partition="1", sequence_number=number)
+    return triggers.event_hub_event(f"{number}", partition="1", sequence_number=number)
 
 
 def _hub_batch(number: int, _before: int) -> Trigger:
-    return azure_host.event_hub_events(
+    return triggers.event_hub_events(
         ["a", f"{number}"], partition="2", first_sequence_number=10 * number
     )
 
@@ -85,7 +85,7 @@ def _cosmos(number: int, _before: int) -> Trigger:
     documents = [
         {"id": f"{number}-{name}", "_rid": f"r{number}{name}", "_etag": "t"} for name in "ab"
     ]
-    return azure_host.cosmos_documents(*documents)
+    return triggers.cosmos_documents(*documents)
 
 
 KINDS = {
@@ -94,14 +94,14 @@ KINDS = {
         {"type": "httpTrigger", "authLevel": "function"},
         "func.HttpRequest",
         "trigger.get_body().decode()",
-        lambda number, _: azure_host.http_request("POST", body=f"body {number}".encode()),
+        lambda number, _: triggers.http_request("POST", body=f"body {number}".encode()),
     ),
     "timer": Kind(
         'timer_trigger(arg_name="trigger", schedule="0 * * * * *")',
         {"type": "timerTrigger", "schedule": "0 * * * * *"},
         "func.TimerRequest",
         "trigger.past_due",
-        lambda number, _: azure_host.timer(past_due=bool(number % 2)),
+        lambda number, _: triggers.timer(past_due=bool(number % 2)),
     ),
     "queue": Kind(
         'queue_trigger(arg_name="trigger", queue_name="q", connection="C")',
@@ -146,7 +146,7 @@ KINDS = {
         {"type": "blobTrigger", "path": "c/{name}", "connection": "C"},
         "func.InputStream",
         "trigger.read().decode()",
-        lambda number, _: azure_host.blob(b"content", name=f"c/{number}.txt"),
+        lambda number, _: triggers.blob(b"content", name=f"c/{number}.txt"),
     ),
     "cosmos": Kind(
         'cosmos_db_trigger(arg_name="trigger", database_name="d", container_name="c",'
@@ -161,7 +161,7 @@ KINDS = {
         {"type": "eventGridTrigger"},
         "func.EventGridEvent",
         "trigger.get_json()",
-        lambda number, _: azure_host.event_grid_event({"n": number}, id=f"e-{number}"),
+        lambda number, _: triggers.event_grid_event({"n": number}, id=f"e-{number}"),
     ),
 }
 

@@ -13,7 +13,7 @@ from tests.platforms.azure.apps import (
     write_v1,
     write_v2,
 )
-from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure import triggers
 from tests.runtimes.azure.host import AzureHost, http_request, pythons
 
 if TYPE_CHECKING:
@@ -89,13 +89,13 @@ METERED = ["activity", "activity_async", "entity", "entity_above", "start", "sta
 
 def invoke(host: AzureHost, name: str) -> object:
     """What a function answers, without the time that entities tell."""
-    client = {"req": http_request(), "client": azure_host.durable_client()}
+    client = {"req": http_request(), "client": triggers.durable_client()}
     inputs: dict[str, dict[str, Any]] = {
-        "orchestrator": {"context": azure_host.orchestration("x")},
+        "orchestrator": {"context": triggers.orchestration("x")},
         "activity": {"item": '"x"'},
         "activity_async": {"item": '"x"'},
-        "entity": {"context": azure_host.entity("add", 5)},
-        "entity_above": {"context": azure_host.entity("add", 5)},
+        "entity": {"context": triggers.entity("add", 5)},
+        "entity_above": {"context": triggers.entity("add", 5)},
     }
     reply = host.invoke(name, inputs.get(name, client))
     assert reply.error is None
@@ -207,7 +207,7 @@ def test_v1_model(python: Path, ingest: Ingest, tmp_path: Path) -> None:
     app = write_v1(tmp_path / "app", V1_MODULE.replace("TRACKED", create), V1_BINDINGS)
     with AzureHost(app, python=python, model="v1", env=env) as host:
         assert host.index_error is None
-        episode = host.invoke("orchestrator", {"context": azure_host.orchestration("x")})
+        episode = host.invoke("orchestrator", {"context": triggers.orchestration("x")})
         assert (episode.error, episode.return_value["isDone"]) == (None, False)
         assert ingest.events() == []
         assert host.invoke("activity", {"item": '"x"'}).return_value == "x!"

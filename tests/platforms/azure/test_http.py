@@ -379,7 +379,7 @@ def test_a_client_that_goes_away(size: int, ingest: Ingest, tmp_path: Path) -> N
         assert started.result(10).ok
         ingest.wait_for(1)
         for _ in range(200):
-            if found := re.findall(r"recorded (\d+)\.", host.output):
+            if found := re.findall(r"recorded (\d+)\.", host.stdout):
                 break
             time.sleep(0.02)
     assert [len(ingest.events())] == [int(number) for number in found]

@@ -17,7 +17,7 @@ from tests.platforms.azure.apps import (
     write_v1,
     write_v2,
 )
-from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure import triggers
 from tests.runtimes.azure.host import AzureHost, pythons
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def counted(ingest: Ingest) -> Counter[str]:
     return Counter(event["attribution"]["function"] for event in ingest.events())
 
 
-def invoke(host: AzureHost, name: str, trigger: azure_host.Trigger, again: int = 0) -> None:
+def invoke(host: AzureHost, name: str, trigger: triggers.Trigger, again: int = 0) -> None:
     retry = (again, 3) if again else None
     reply = host.invoke(name, {"trigger": trigger}, retry=retry)
     assert (reply.error, reply.logs) == (None, [])
@@ -185,22 +185,22 @@ def random_ids(trigger: func.QueueMessage) -> None:
 def test_what_counts_again(ingest: Ingest, tmp_path: Path) -> None:
     """What has no name, a blob that was overwritten, another function, and without idempotent."""
     app = write_v2(tmp_path / "app", SPECIAL)
-    triggers: dict[str, Any] = {
-        "http": azure_host.http_request(),
-        "timer": azure_host.timer(),
-        "text": azure_host.queue_message(),
-        "random_ids": azure_host.queue_message(),
-        "with_output": azure_host.queue_message(),
-        "twin": azure_host.queue_message(),
-        "other_twin": azure_host.queue_message(),
+    by_function: dict[str, Any] = {
+        "http": triggers.http_request(),
+        "timer": triggers.timer(),
+        "text": triggers.queue_message(),
+        "random_ids": triggers.queue_message(),
+        "with_output": triggers.queue_message(),
+        "twin": triggers.queue_message(),
+        "other_twin": triggers.queue_message(),
     }
     with AzureHost(app, python=pythons()[-1], model="v2", env=settings(ingest.url)) as host:
-        for name, trigger in triggers.items():
+        for name, trigger in by_function.items():
             for again in (0, 1):
                 invoke(host, name, trigger, again)
         for tag in ("0x1", "0x1", "0x2"):
             properties = {"Properties": {"ETag": tag}}
-            reply = host.invoke("blob", {"trigger": azure_host.blob()}, trigger_metadata=properties)
+            reply = host.invoke("blob", {"trigger": triggers.blob()}, trigger_metadata=properties)
             assert (reply.error, reply.logs) == (None, [])
     assert counted(ingest) == {
         "http": 2, "timer": 2, "text": 2, "random_ids": 2, "with_output": 1, "blob": 2,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.runtimes.azure import host as azure_host
+from tests.runtimes.azure import triggers
 from tests.runtimes.azure.host import (
     AzureHost,
     AzureHostError,
@@ -348,52 +348,52 @@ async def start(req: func.HttpRequest, client) -> str:
 """
 
 EVERY_TRIGGER: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
-    ("tick", {"timer": azure_host.timer(past_due=True)}, {"out": "True"}, None),
+    ("tick", {"timer": triggers.timer(past_due=True)}, {"out": "True"}, None),
     (
         "on_queue",
-        {"msg": azure_host.queue_message("b", id="q-1", dequeue_count=3, pop_receipt="r")},
+        {"msg": triggers.queue_message("b", id="q-1", dequeue_count=3, pop_receipt="r")},
         {},
         "b|q-1|3|r",
     ),
     (
         "on_bus",
-        {"msg": azure_host.service_bus_message("b", message_id="m-7", delivery_count=2)},
+        {"msg": triggers.service_bus_message("b", message_id="m-7", delivery_count=2)},
         {"out": "b|m-7|2"},
         None,
     ),
     (
         "on_bus_batch",
-        {"msgs": azure_host.service_bus_messages(["a", "b"], message_ids=["m-1", "m-2"])},
+        {"msgs": triggers.service_bus_messages(["a", "b"], message_ids=["m-1", "m-2"])},
         {"out": "('a', 'm-1')|('b', 'm-2')"},
         None,
     ),
     (
         "on_event",
-        {"event": azure_host.event_hub_event("b", partition="3", sequence_number=9)},
+        {"event": triggers.event_hub_event("b", partition="3", sequence_number=9)},
         {"out": b"b|9|3"},
         None,
     ),
     (
         "on_events",
-        {"events": azure_host.event_hub_events(["a", "b"], partition="1")},
+        {"events": triggers.event_hub_events(["a", "b"], partition="1")},
         {"out": "('a', 1, '1')|('b', 2, '1')"},
         None,
     ),
     (
         "on_blob",
-        {"blob": azure_host.blob(b"content", name="c/x.txt")},
+        {"blob": triggers.blob(b"content", name="c/x.txt")},
         {"out": "content|c/x.txt|7"},
         None,
     ),
     (
         "on_documents",
-        {"docs": azure_host.cosmos_documents({"id": "1"}, {"id": "2"})},
+        {"docs": triggers.cosmos_documents({"id": "1"}, {"id": "2"})},
         {"out": [{"id": "1+2"}]},
         None,
     ),
     (
         "on_grid",
-        {"event": azure_host.event_grid_event({"n": 1}, id="e-5")},
+        {"event": triggers.event_grid_event({"n": 1}, id="e-5")},
         {"out": "e-5|Test.Happened|{'n': 1}"},
         None,
     ),
@@ -440,7 +440,7 @@ def test_every_interpreter_answers(python: Path, v2_app: Path, v1_app: Path) -> 
         answer = host.invoke("agreet", {"req": http_request(route_params={"who": "x"})})
         assert f"x|agreet|{answer.id}|0|0|00" == answer.return_value
     with AzureHost(v1_app, python=python, model="v1") as host:
-        answer = host.invoke("tick", {"timer": azure_host.timer()})
+        answer = host.invoke("tick", {"timer": triggers.timer()})
         assert {"out": f"tick|{answer.id}|0"} == answer.outputs
 
 
@@ -465,7 +465,7 @@ def test_http_request_and_response(v2: AzureHost) -> None:
     assert answer.return_value.headers["x-answer"] == "42"
     assert [cookie["name"] for cookie in answer.return_value.cookies] == ["a"]
     assert [Log("Warning", "shop", "greeting Ada")] == answer.logs
-    assert "printed\n" in v2.output
+    assert "printed\n" in v2.stdout
 
 
 def test_async_function_sees_its_context(v2: AzureHost) -> None:
@@ -540,7 +540,7 @@ def test_worker_that_exits_is_an_error_with_its_output(v2_app: Path, newest_pyth
         with pytest.raises(AzureHostError, match=r"the worker died; it wrote:\nabout to leave"):
             host.invoke("leave", {"req": http_request()})
 
-        assert host.invoke("tick", {"timer": azure_host.timer()}).ok
+        assert host.invoke("tick", {"timer": triggers.timer()}).ok
 
 
 def test_killed_from_outside(v2_app: Path, newest_python: Path) -> None:
@@ -564,7 +564,7 @@ def test_no_answer_in_time(v2_app: Path, newest_python: Path) -> None:
 def test_moments_are_on_the_monotonic_clock(v2: AzureHost) -> None:
     """The moment of the answer lies within the call."""
     before = time.monotonic()
-    answer = v2.invoke("tick", {"timer": azure_host.timer()})
+    answer = v2.invoke("tick", {"timer": triggers.timer()})
 
     assert before <= answer.responded_at - answer.duration_s
     assert answer.responded_at <= time.monotonic()
@@ -588,7 +588,7 @@ def test_indexing_failure_is_text(newest_python: Path, tmp_path: Path) -> None:
         assert host.index_error is not None
         assert "cannot load the tick function" in host.index_error
         with pytest.raises(AzureHostError, match="cannot load the tick function"):
-            host.invoke("tick", {"timer": azure_host.timer()})
+            host.invoke("tick", {"timer": triggers.timer()})
 
 
 def test_model_that_the_directory_does_not_have(v2_app: Path, newest_python: Path) -> None:
@@ -616,9 +616,9 @@ def test_v1_functions(v1_app: Path, newest_python: Path) -> None:
         assert V1_FUNCTIONS["greet"][0] == host.functions["greet"]
         request = http_request(url="http://localhost/api/greet?name=Ada")
         greeting = host.invoke("greet", {"req": request})
-        tick = host.invoke("tick", {"timer": azure_host.timer()}, retry=(1, 3))
-        good = host.invoke("on_queue", {"msg": azure_host.queue_message("b", id="q-1")})
-        bad = host.invoke("on_queue", {"msg": azure_host.queue_message(dequeue_count=2, id="q-2")})
+        tick = host.invoke("tick", {"timer": triggers.timer()}, retry=(1, 3))
+        good = host.invoke("on_queue", {"msg": triggers.queue_message("b", id="q-1")})
+        bad = host.invoke("on_queue", {"msg": triggers.queue_message(dequeue_count=2, id="q-2")})
 
     assert greeting.return_value.body == b"hello Ada"
     assert [Log("Information", "shop", "v1")] == greeting.logs
@@ -665,10 +665,10 @@ def test_durable_functions(newest_python: Path, tmp_path: Path) -> None:
     """An orchestrator schedules its activity, and activity, entity and client function run."""
     app = write(tmp_path, function_app=DURABLE_APP)
     with AzureHost(app, python=newest_python, model="v2") as host:
-        episode = host.invoke("orchestrator", {"context": azure_host.orchestration("x")})
+        episode = host.invoke("orchestrator", {"context": triggers.orchestration("x")})
         activity = host.invoke("activity", {"item": '"x"'})
-        entity = host.invoke("counter", {"context": azure_host.entity("add", 5)})
-        inputs = {"req": http_request(), "client": azure_host.durable_client()}
+        entity = host.invoke("counter", {"context": triggers.entity("add", 5)})
+        inputs = {"req": http_request(), "client": triggers.durable_client()}
         client = host.invoke("start", inputs)
 
     assert [each.error for each in (episode, activity, entity, client)] == [None] * 4
@@ -718,7 +718,7 @@ def test_streaming_app_answers_at_once_too(streaming: AzureHost) -> None:
     assert failed.status == 500
     assert failed.invocation.error is not None
     assert failed.invocation.error.type == "ValueError"
-    assert streaming.invoke("tick", {"timer": azure_host.timer()}).ok
+    assert streaming.invoke("tick", {"timer": triggers.timer()}).ok
 
 
 def test_worker_is_killed_by_the_end_of_a_stream(streaming: AzureHost) -> None:

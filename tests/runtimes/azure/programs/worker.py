@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.metadata
-import importlib.util
 import logging
 import os
 import queue
@@ -20,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from rpc_protos import load_protos  # type: ignore[import-not-found]  # this script's neighbour
 
 # What the host asks for, and the name of the answer: each is a coroutine function of the library.
 _ANSWERS = {
@@ -36,24 +35,6 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 ]
-
-
-def load_protos() -> Any:
-    """The messages and stubs that the v1 wheel carries as a stray top-level ``tests.protos``.
-
-    Under another name, since an application's own ``tests`` must not meet it.
-    """
-    wheel = importlib.metadata.distribution("azure-functions-runtime-v1")
-    package = Path(str(wheel.locate_file("tests/protos")))
-    spec = importlib.util.spec_from_file_location(
-        "azure_rpc_protos", package / "__init__.py", submodule_search_locations=[str(package)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    protos = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = protos
-    spec.loader.exec_module(protos)
-    return protos
 
 
 class _InvocationTask(asyncio.Task[Any]):

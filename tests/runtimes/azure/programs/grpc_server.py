@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc  # type: ignore[import-untyped]
 from google.protobuf import json_format  # type: ignore[import-untyped]
-from worker import load_protos  # type: ignore[import-not-found]  # this script's neighbour
+from rpc_protos import load_protos  # type: ignore[import-not-found]  # this script's neighbour
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
