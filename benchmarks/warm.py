@@ -66,7 +66,7 @@ def recording() -> list[tuple[str, str]]:
             # Measured below the size of a batch, so that nothing is sealed meanwhile.
             with doow.transaction():
                 best.append(milliseconds(partial(work, 400)) / 400 * 1e3)
-                tracker.strays.take()
+                tracker.engine.unattended.take()
         found.append((name, f"{statistics.median(best):.2f} µs"))
     return found
 
@@ -80,7 +80,7 @@ def journaled() -> list[tuple[str, str]]:
         found = []
         for _ in range(9):
             found.append(milliseconds(partial(record, 400)) / 400 * 1e3)
-            tracker.strays.take()
+            tracker.engine.unattended.take()
     return [("… with the journal on", f"{statistics.median(found):.2f} µs")]
 
 
@@ -109,7 +109,7 @@ def ten_thousand() -> list[tuple[str, str]]:
 def bodies(events: int) -> list[bytes]:
     """The bytes that such an invocation sends."""
     defaults = Defaults("lic_acme", None, [])
-    shape = defaults.shape("tokens", "lic_acme", "tokens", None, "USAGE", None, None)
+    shape = defaults.template("tokens", ("lic_acme", "tokens", None, "USAGE", None, None))
     now = time.time()
     recorded = [(new_id(), now, shape, number + 1, None) for number in range(events)]
     return [batch.body for batch in seal(recorded)]

@@ -11,15 +11,9 @@ def handler(event, context):
 from __future__ import annotations
 
 from . import errors
-from ._delivery.credentials import sources as _sources
-from ._engine import Tracker
-from ._handlers import platform as _platform
 from ._outcome import Outcome
-from ._platforms import aws as _aws
-from ._platforms import azure as _azure
-from ._platforms import vercel as _vercel
 from ._tracker import Current as _Current
-from ._tracker import configure
+from ._tracker import Tracker, configure
 from ._version import __version__
 
 __all__ = [
@@ -35,18 +29,6 @@ __all__ = [
     "tracked",
     "transaction",
 ]
-
-_platform.deadlines += (_aws.find_deadline, _azure.find_deadline, _vercel.find_deadline)
-_platform.identities += (_aws.find_identity, _azure.find_identity, _vercel.find_identity)
-_platform.after_response.append(_vercel.after_response)
-_platform.preparations.append(_azure.prepare)
-_platform.adapters["http.server.BaseHTTPRequestHandler"] = _vercel.adapt
-_platform.adapters[_azure.BUILDER] = _azure.adapt
-_platform.adapters[_azure.REGISTRY] = _azure.refuse_app
-_platform.protocols["asgi"] = f"{__name__}.asgi"
-_platform.protocols["wsgi"] = f"{__name__}.wsgi"
-_sources["DOOW_TRACK_API_KEY_SECRET_ARN"] = _aws.secret
-_sources["DOOW_TRACK_API_KEY_SSM_PARAMETER"] = _aws.parameter
 
 _current = _Current()
 track = _current.track

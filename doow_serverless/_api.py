@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import time
-
 from ._config import seconds
-from ._handlers import wrap as _wrap
-from ._handlers.invocation import Transaction
-from ._process.log import report_fault
-from ._recording.event import (
-    check_metadata,
-    check_quantity,
-    check_size,
-    check_text,
-    check_timestamp,
-    measurements_json,
-)
-from .errors import InvalidEvent
+from ._handlers.options import TrackedOptions
+from ._handlers.wrap import wrap
+from ._recording.scope import MANY
+from ._recording.transaction import Transaction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
-    from typing import Any, Literal, TypeVar, overload
+    from typing import Any, TypeVar, overload
 
-    from ._engine import Tracker
+    from typing_extensions import Unpack
+
+    from ._engine import Engine
+    from ._handlers.options import Options
     from ._outcome import Outcome
-    from ._recording.buffer import Scope
-    from ._recording.event import Number, Shape
+    from ._recording.rules import Number
+    from ._recording.scope import Scope
 
     Handler = TypeVar("Handler")
 
-_FASTEST_INT = 10**15
+    class ApiOptions(Options, total=False):
+        """The options of ``tracked`` and of the middlewares."""
+
+        tracker: Api | None
 
 
-class Recorder:
-    """The methods of the contract. A subclass says which tracker and which scope they mean."""
+class Api:
+    """The methods of the contract. A subclass says which engine and which scope they mean."""
 
-    def _where(self) -> tuple[Tracker, Scope | None]:
+    def _engine(self) -> Engine:
+        """Delivers what handlers that are decorated here record."""
+        raise NotImplementedError
+
+    def _scope(self) -> Scope:
+        """Where the running code records into; outside of invocations, that of the engine."""
         raise NotImplementedError
 
     def track(
@@ -86,23 +87,8 @@ class Recorder:
         Raises:
             InvalidEvent: In strict mode, for a bad event.
         """
-        tracker, scope = self._where()
-        if not tracker.config.enabled:
-            return
-        try:
-            shape = (tracker.defaults if scope is None else scope.defaults).shape(
-                metric, license_id, unit, attribution, kind, source_system, metric_tuple_hint
-            )
-            amount: float | str
-            if type(quantity) is int and 0 < quantity < _FASTEST_INT:
-                amount = quantity
-            else:
-                amount = check_quantity(quantity, kind)
-            _keep(tracker, scope, shape, amount, metadata, timestamp, event_id)
-        except InvalidEvent as problem:
-            tracker.refuse(problem, event_id)
-        except Exception as fault:
-            report_fault("track", fault)
+        labels = (license_id, unit, attribution, kind, source_system, metric_tuple_hint)
+        self._scope().record(metric, quantity, labels, metadata, timestamp, event_id)
 
     def track_all(
         self,
@@ -124,19 +110,8 @@ class Recorder:
         Raises:
             InvalidEvent: In strict mode, for a bad event.
         """
-        tracker, scope = self._where()
-        if not tracker.config.enabled:
-            return
-        try:
-            shape = (tracker.defaults if scope is None else scope.defaults).shape_of_many(
-                license_id, unit, attribution, kind, source_system
-            )
-            amount = measurements_json(measurements, kind)
-            _keep(tracker, scope, shape, amount, metadata, timestamp, event_id)
-        except InvalidEvent as problem:
-            tracker.refuse(problem, event_id)
-        except Exception as fault:
-            report_fault("track_all", fault)
+        labels = (license_id, unit, attribution, kind, source_system, None)
+        self._scope().record(MANY, measurements, labels, metadata, timestamp, event_id)
 
     def transaction(self) -> Transaction:
         """A block whose events count only if it succeeds.
@@ -145,7 +120,7 @@ class Recorder:
         It nests: an inner block that fails takes only its own events with it, one that succeeds
         inside an outer one that fails is discarded too.
         """
-        return Transaction(self._where)
+        return Transaction(self._scope)
 
     if TYPE_CHECKING:
 
@@ -153,34 +128,10 @@ class Recorder:
         def tracked(self, handler: Handler, /) -> Handler: ...
         @overload
         def tracked(
-            self,
-            handler: None = None,
-            /,
-            *,
-            budget: float | None = None,
-            license_id: str | None = None,
-            attribution: Mapping[str, Any] | None = None,
-            on_exception: Literal["flush", "discard"] = "flush",
-            metric: str | None = None,
-            idempotent: bool = False,
-            flush_mode: Literal["before_response", "after_response"] | None = None,
-            tracker: Tracker | None = None,
+            self, handler: None = None, /, **options: Unpack[ApiOptions]
         ) -> Callable[[Handler], Handler]: ...
 
-    def tracked(
-        self,
-        handler: Any = None,
-        /,
-        *,
-        budget: float | None = None,
-        license_id: str | None = None,
-        attribution: Mapping[str, Any] | None = None,
-        on_exception: str = "flush",
-        metric: str | None = None,
-        idempotent: bool = False,
-        flush_mode: str | None = None,
-        tracker: Tracker | None = None,
-    ) -> Any:
+    def tracked(self, handler: Any = None, /, **options: Unpack[ApiOptions]) -> Any:
         """Decorate a handler: its events are delivered before its result goes back.
 
         With or without arguments, on a ``def`` or ``async def``, a method, or any callable; on a
@@ -211,19 +162,12 @@ class Recorder:
         Raises:
             ConfigurationError: An option is wrong, or the handler is nothing that can be wrapped.
         """
-        settings = _wrap.Settings(
-            budget=budget,
-            license_id=license_id,
-            attribution=attribution,
-            on_exception=on_exception,
-            metric=metric,
-            idempotent=idempotent,
-            flush_mode=flush_mode,
-        )
-        where = self._where if tracker is None else tracker._where
+        tracker, tracked = parted("tracked", options)
+        # Asked at each call, since the tracker may be configured late.
+        engine = (self if tracker is None else tracker)._engine
         if handler is None:
-            return lambda handler: _wrap.wrap(handler, settings, lambda: where()[0])
-        return _wrap.wrap(handler, settings, lambda: where()[0])
+            return lambda handler: wrap(handler, tracked, engine)
+        return wrap(handler, tracked, engine)
 
     def flush(self, budget: float | None = None) -> Outcome:
         """Deliver now what the current invocation has recorded so far; for long handlers.
@@ -234,42 +178,23 @@ class Recorder:
         Returns:
             What became of each of these events. Those of open transactions stay.
         """
-        tracker, scope = self._where()
-        buffer = tracker.strays if scope is None else scope.buffer
-        limit_s = tracker.config.budget_s if budget is None else seconds("budget", budget)
-        return tracker.deliver(buffer.root, limit_s)
+        engine = self._engine()
+        limit_s = engine.config.budget_s if budget is None else seconds("budget", budget)
+        return engine.flush(self._scope().buffer.root, limit_s)
 
     async def aflush(self, budget: float | None = None) -> Outcome:
         """As :meth:`flush`, without blocking the event loop."""
-        tracker, scope = self._where()
-        buffer = tracker.strays if scope is None else scope.buffer
-        limit_s = tracker.config.budget_s if budget is None else seconds("budget", budget)
-        return await tracker.adeliver(buffer.root, limit_s)
+        engine = self._engine()
+        limit_s = engine.config.budget_s if budget is None else seconds("budget", budget)
+        return await engine.aflush(self._scope().buffer.root, limit_s)
 
 
-def _keep(
-    tracker: Tracker,
-    scope: Scope | None,
-    shape: Shape,
-    quantity: float | str,
-    metadata: Any,
-    timestamp: datetime | str | None,
-    event_id: str | None,
-) -> None:
-    when = time.time() if timestamp is None else check_timestamp(timestamp)
-    if event_id is not None:
-        event_id = check_text("event_id", event_id)
-    if metadata is not None:
-        metadata = check_metadata(metadata, tracker.config.removed)
-    if metadata is not None or isinstance(quantity, str):
-        check_size(shape, quantity, metadata)
-    buffer = tracker.strays if scope is None else scope.buffer
-    waiting = buffer.record(event_id, when, shape, quantity, metadata)
-    while waiting is None:
-        # Its invocation is over: a task or a thread that outlived it goes on recording.
-        buffer = buffer.parent or tracker.strays
-        waiting = buffer.record(event_id, when, shape, quantity, metadata)
-    if waiting >= tracker.config.flush_at and buffer.parent is None:
-        tracker.send_early(buffer)
-    if tracker.config.removed:
-        tracker.report_removed(tracker.config.removed)
+def parted(called: str, options: ApiOptions) -> tuple[Api | None, TrackedOptions]:
+    """The tracker among ``options``, and the rest, checked; raises ConfigurationError.
+
+    Args:
+        called: By which name the user called what takes the options.
+        options: As the user gave them.
+    """
+    tracker = options.pop("tracker", None)
+    return tracker, TrackedOptions(called, **options)  # type: ignore[misc]  # without the tracker

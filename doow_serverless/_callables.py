@@ -1,12 +1,34 @@
-"""What a callable runs when it is called, without the import of the module inspect."""
+"""Tells the kinds of callables apart, and calls each within a span; without the module inspect."""
 
 from __future__ import annotations
 
 from functools import partial, update_wrapper
+from types import CoroutineType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Protocol
+
+    from typing_extensions import Self
+
+    class Span(Protocol):
+        """One call: entered before it, left after it, whatever kind of callable it is."""
+
+        def __enter__(self) -> Self: ...
+        def __exit__(self, kind: type[BaseException] | None, /, *_: object) -> None: ...
+        async def __aenter__(self) -> Self: ...
+        async def __aexit__(self, kind: type[BaseException] | None, /, *_: object) -> None: ...
+
+        def suspend(self) -> None:
+            """Have the next ``__exit__`` not end the call, which an ``__aenter__`` resumes."""
+
+        def settle(self, result: Any) -> None:
+            """Take in what the call returned, before it is left."""
+
+        async def asettle(self, result: Any) -> None:
+            """As `settle`, of what a coroutine returned."""
+
 
 # The CO_ flags of the module inspect: https://docs.python.org/3/library/inspect.html
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
@@ -43,3 +65,54 @@ def _code_flags(function: Any) -> int:
     if code is None:
         code = getattr(getattr(function, "__call__", None), "__code__", None)  # noqa: B004
     return getattr(code, "co_flags", 0)
+
+
+def call_within(
+    function: Any,
+    begin: Callable[[tuple[Any, ...], dict[str, Any]], Span],
+    divert: Callable[[tuple[Any, ...]], Callable[[], Any] | None] = lambda _: None,
+) -> Any:
+    """``function``, of which each call runs within the span that ``begin(args, kwargs)`` makes.
+
+    On a def, an async def, or a def that returns a coroutine, as decorators make them: there the
+    span ends with the coroutine. A span begins before its coroutine is made, so that one that
+    refuses leaves none unawaited.
+
+    Args:
+        function: The callable.
+        begin: Makes the span of one call.
+        divert: What to do with a call of these arguments instead, or None.
+    """
+    if is_coroutine_function(function):
+
+        async def within_async(*args: Any, **kwargs: Any) -> Any:
+            instead = divert(args)
+            if instead is not None:
+                return await instead()
+            async with begin(args, kwargs) as span:
+                result = await function(*args, **kwargs)
+                await span.asettle(result)
+                return result
+
+        return dressed(within_async, function)
+
+    def within(*args: Any, **kwargs: Any) -> Any:
+        instead = divert(args)
+        if instead is not None:
+            return instead()
+        with begin(args, kwargs) as span:
+            result = function(*args, **kwargs)
+            if type(result) is not CoroutineType:
+                span.settle(result)
+                return result
+            span.suspend()
+        return _await_within(span, result)
+
+    return dressed(within, function)
+
+
+async def _await_within(span: Span, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async with span:
+        result = await coroutine
+        await span.asettle(result)
+        return result

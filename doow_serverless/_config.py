@@ -6,8 +6,7 @@ import json
 import os
 import sys
 
-from ._delivery.credentials import Credentials
-from ._recording.event import check_attribution, check_text
+from ._recording.rules import check_attribution, check_text
 from ._redaction import API_KEY, show
 from ._sealing import MAX_BYTES, MAX_EVENTS
 from .errors import ConfigurationError, DoowError
@@ -17,7 +16,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Literal
 
+    from typing_extensions import TypedDict, Unpack
+
     from ._outcome import Outcome
+
+    class ConfigOptions(TypedDict, total=False):
+        """What each means, says ``doow_serverless.configure``."""
+
+        endpoint: str | None
+        license_id: str | None
+        attribution: Mapping[str, Any] | None
+        budget: float
+        reserve: float
+        timeout: float
+        enabled: bool
+        strict: bool
+        debug: bool
+        warm_up: bool | Literal["connect"]
+        flush_at: int
+        flush_interval: float
+        flush_mode: Literal["before_response", "after_response"]
+        max_queue_size: int
+        max_backlog_bytes: int
+        max_payload_bytes: int
+        disable_compression: bool
+        dead_letter: str | os.PathLike[str]
+        journal: bool | str | os.PathLike[str]
+        on_error: Callable[[DoowError], object] | None
+        on_flush: Callable[[Outcome], object] | None
+        environ: Mapping[str, str] | None
+
 
 ENDPOINT = "https://api.doow.co"
 
@@ -25,155 +53,173 @@ _TRUE = {"true", "1", "yes", "on"}
 _FALSE = {"false", "0", "no", "off"}
 _SMALLEST_PAYLOAD = 4_096
 
+API_KEY_VARIABLE = "DOOW_TRACK_API_KEY"
+KEY_PLACES = ("DOOW_TRACK_API_KEY_SECRET_ARN", "DOOW_TRACK_API_KEY_SSM_PARAMETER")
+"""The variables that say where the key is kept, by precedence."""
+NO_KEY = "there is no API key"
+KEY_REMEDY = f"set {API_KEY_VARIABLE} to an SDK key (Doow: Settings, API Keys, SDK Keys)"
+
 FLUSH_MODES = ("before_response", "after_response")
 
 
-class Config:
-    """What a tracker goes by. The environment wins over arguments, as in Doow's SDKs.
+class Given:
+    """The options of one call: each is taken once, and what is left over is no option.
 
     Args:
-        api_key: An SDK key, ``dk_`` and 64 hex digits. ``DOOW_TRACK_API_KEY``, or the name of a
-            secret in ``DOOW_TRACK_API_KEY_SECRET_ARN`` or ``DOOW_TRACK_API_KEY_SSM_PARAMETER``.
-        endpoint: The URL of the API; https, or http to loopback. ``DOOW_TRACK_ENDPOINT``.
-        license_id: The license of events that name none. ``DOOW_TRACK_LICENSE_ID``.
-        attribution: Attribution of all events, under their own. ``DOOW_TRACK_ATTRIBUTION`` (a
-            JSON object) is laid over it.
-        budget: Seconds that a flush may hold the response. ``DOOW_TRACK_BUDGET`` (milliseconds).
-        reserve: Seconds before the platform's deadline that are left to the handler.
-        timeout: Seconds of silence after which a request in the background is given up.
-        enabled: False records and sends nothing. ``DOOW_TRACK_DISABLED``.
-        strict: True has ``track`` raise for a bad event. ``DOOW_TRACK_STRICT``.
-        debug: True logs one line for every flush. ``DOOW_TRACK_DEBUG``.
-        warm_up: True imports what sending needs in the background, ``"connect"`` also opens a
-            connection, False does neither before the first flush.
-        flush_at: Events, at most 500, with which a batch leaves before the end of the invocation.
-            ``DOOW_TRACK_FLUSH_AT``.
-        flush_interval: Seconds after which what a websocket session has recorded leaves, although
-            the session goes on; 0 for not before its end. ``DOOW_TRACK_FLUSH_INTERVAL``
-            (milliseconds).
-        flush_mode: ``"before_response"``, or ``"after_response"`` to have the platform wait for the
-            flush once the response has gone back, where it can: on Vercel, through ``wait_until``.
-        max_queue_size: Events that one invocation, and the backlog, may hold in memory.
-        max_backlog_bytes: Compressed bytes that the backlog may hold.
-        max_payload_bytes: Bytes of JSON in one POST, before compression.
-        disable_compression: True sends plain JSON.
-        dead_letter: Where to write down batches that are not delivered when their invocation
-            returns: ``"log"`` (standard output), a directory, or ``"off"``.
-            ``DOOW_TRACK_DEAD_LETTER``.
-        journal: True keeps recorded events in a file until they are settled, under the temporary
-            folder, or in the directory given, for the next process to recover after a crash.
-        on_error: Receives a :class:`~doow_serverless.errors.DoowError` for events that were
-            refused or not delivered, on the thread that noticed.
-        on_flush: Receives the :class:`Outcome` of every flush that had events.
-        environ: The environment; ``os.environ`` unless given.
-
-    ``problems`` lists what the environment says that cannot be understood, and was ignored.
-
-    Raises:
-        ConfigurationError: An argument is wrong. A wrong variable or key never raises.
+        called: By which name the user called it, for messages.
+        options: By name.
     """
 
-    def __init__(
-        self,
-        api_key: str | None = None,
-        *,
-        endpoint: str | None = None,
-        license_id: str | None = None,
-        attribution: Mapping[str, Any] | None = None,
-        budget: float = 2.0,
-        reserve: float = 0.25,
-        timeout: float = 10.0,
-        enabled: bool = True,
-        strict: bool = False,
-        debug: bool = False,
-        warm_up: bool | Literal["connect"] = True,
-        flush_at: int = MAX_EVENTS,
-        flush_interval: float = 10.0,
-        flush_mode: str = FLUSH_MODES[0],
-        max_queue_size: int = 10_000,
-        max_backlog_bytes: int = 16 * 1024 * 1024,
-        max_payload_bytes: int = MAX_BYTES,
-        disable_compression: bool = False,
-        dead_letter: str | os.PathLike[str] = "log",
-        journal: bool | str | os.PathLike[str] = False,
-        on_error: Callable[[DoowError], object] | None = None,
-        on_flush: Callable[[Outcome], object] | None = None,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
-        self.problems: list[str] = []
+    def __init__(self, called: str, options: Mapping[str, object]) -> None:
+        self._called = called
+        self._left = dict(options)
+        self._known: list[str] = []
+
+    def take(self, name: str, default: Any) -> Any:
+        """The option of this name, as given, or ``default``."""
+        self._known.append(name)
+        return self._left.pop(name, default)
+
+    def close(self) -> None:
+        """Refuse what nobody took; raises ConfigurationError."""
+        if not self._left:
+            return
+        from difflib import get_close_matches
+
+        name = next(iter(self._left))
+        close = get_close_matches(name, self._known, 1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(self._known)}"
+        raise ConfigurationError(f"{self._called}() has no option {name!r}: {remedy}")
+
+
+class Config:
+    """What an engine goes by: options and variables, checked. The environment wins.
+
+    Args:
+        api_key: An SDK key. ``DOOW_TRACK_API_KEY``, or the name of a secret in
+            ``DOOW_TRACK_API_KEY_SECRET_ARN`` or ``DOOW_TRACK_API_KEY_SSM_PARAMETER``, wins.
+        **options: As of :func:`doow_serverless.configure`.
+
+    Attributes:
+        problems: What the environment says that cannot be understood, and was ignored: pairs of
+            the variable, or ``"api_key"``, and of a line about it.
+        removed: Names of attributes that looked like credentials, until they are reported.
+        api_key: The key, well-formed, or None.
+        key_place: The variable that says where to fetch the key instead, and what it says; or None.
+
+    All else is named as the option is; what has a unit, with ``_s`` for seconds.
+
+    Raises:
+        ConfigurationError: An argument is wrong, or is no option. A wrong variable or key never
+            raises.
+    """
+
+    def __init__(self, api_key: str | None = None, **options: Unpack[ConfigOptions]) -> None:
+        given = Given("configure", options)
+        take = given.take
+        environ = take("environ", None)
+        self.problems: list[tuple[str, str]] = []
         self.removed: list[str] = []
         self._environ = os.environ if environ is None else environ
 
-        self.endpoint = self._from("DOOW_TRACK_ENDPOINT", _url) or _url("endpoint", endpoint)
-        self.license_id = _argument("license_id", license_id, check_text)
+        self.endpoint = self._from("DOOW_TRACK_ENDPOINT", _url) or _url(
+            "endpoint", take("endpoint", None)
+        )
+        self.license_id = _argument("license_id", take("license_id", None), check_text)
         self.license_id = self._from("DOOW_TRACK_LICENSE_ID", check_text) or self.license_id
-        self.attribution = _argument("attribution", attribution, self._attribution)
+        self.attribution = _argument("attribution", take("attribution", None), self._attribution)
         self.attribution = {
             **(self.attribution or {}),
             **(self._from("DOOW_TRACK_ATTRIBUTION", self._attribution_json) or {}),
         }
-        self.budget_s = self._first("DOOW_TRACK_BUDGET", _milliseconds, seconds("budget", budget))
-        self.reserve_s = seconds("reserve", reserve)
-        self.timeout_s = seconds("timeout", timeout)
+        self.budget_s = self._first(
+            "DOOW_TRACK_BUDGET", _milliseconds, seconds("budget", take("budget", 2.0))
+        )
+        self.reserve_s = seconds("reserve", take("reserve", 0.25))
+        self.timeout_s = seconds("timeout", take("timeout", 10.0))
         if not self.timeout_s:
             raise ConfigurationError("timeout must be greater than 0 seconds")
         disabled = self._from("DOOW_TRACK_DISABLED", _flag)
-        self.enabled = _bool("enabled", enabled) and not disabled
-        self.strict = self._first("DOOW_TRACK_STRICT", _flag, _bool("strict", strict))
-        self.debug = self._first("DOOW_TRACK_DEBUG", _flag, _bool("debug", debug))
+        self.enabled = true_or_false("enabled", take("enabled", True)) and not disabled
+        self.strict = self._first(
+            "DOOW_TRACK_STRICT", _flag, true_or_false("strict", take("strict", False))
+        )
+        self.debug = self._first(
+            "DOOW_TRACK_DEBUG", _flag, true_or_false("debug", take("debug", False))
+        )
+        warm_up = take("warm_up", True)
         if warm_up not in (True, False, "connect"):
             raise ConfigurationError(
                 f"warm_up must be True, False or 'connect', not {show(warm_up)}"
             )
         self.warm_up = warm_up
-        at_most = _count("flush_at", flush_at)
+        at_most = _count("flush_at", take("flush_at", MAX_EVENTS))
         self.flush_at = min(MAX_EVENTS, self._first("DOOW_TRACK_FLUSH_AT", _count, at_most))
-        interval_s = seconds("flush_interval", flush_interval)
+        interval_s = seconds("flush_interval", take("flush_interval", 10.0))
         self.flush_interval_s = self._first("DOOW_TRACK_FLUSH_INTERVAL", _milliseconds, interval_s)
-        self.flush_mode = one_of("flush_mode", flush_mode, FLUSH_MODES)
-        self.max_queue_size = _count("max_queue_size", max_queue_size)
-        self.max_backlog_bytes = _count("max_backlog_bytes", max_backlog_bytes)
-        self.max_payload_bytes = _count("max_payload_bytes", max_payload_bytes)
+        self.flush_mode = one_of("flush_mode", take("flush_mode", FLUSH_MODES[0]), FLUSH_MODES)
+        self.max_queue_size = _count("max_queue_size", take("max_queue_size", 10_000))
+        self.max_backlog_bytes = _count(
+            "max_backlog_bytes", take("max_backlog_bytes", 16 * 1024 * 1024)
+        )
+        self.max_payload_bytes = _count("max_payload_bytes", take("max_payload_bytes", MAX_BYTES))
         if not _SMALLEST_PAYLOAD <= self.max_payload_bytes <= MAX_BYTES:
             raise ConfigurationError(
                 f"max_payload_bytes must be {_SMALLEST_PAYLOAD} to {MAX_BYTES}, "
-                f"not {max_payload_bytes}"
+                f"not {self.max_payload_bytes}"
             )
-        self.compress = not _bool("disable_compression", disable_compression)
+        self.compress = not true_or_false("disable_compression", take("disable_compression", False))
         self.dead_letter = self._first(
-            "DOOW_TRACK_DEAD_LETTER", _place, _place("dead_letter", dead_letter)
+            "DOOW_TRACK_DEAD_LETTER", _place, _place("dead_letter", take("dead_letter", "log"))
         )
+        journal = take("journal", False)
         self.journal = journal if isinstance(journal, bool) else _place("journal", journal)
-        self.on_error = _callable("on_error", on_error)
-        self.on_flush = _callable("on_flush", on_flush)
+        self.on_error = _callable("on_error", take("on_error", None))
+        self.on_flush = _callable("on_flush", take("on_flush", None))
         self.ca_bundle = (
             self._environ.get("REQUESTS_CA_BUNDLE")
             or self._environ.get("CURL_CA_BUNDLE")
             or self._environ.get("SSL_CERT_FILE")
         )
-        self.credentials = self._credentials(api_key)
+        self.api_key: str | None = None
+        self.key_place: tuple[str, str] | None = None
+        self._find_key(api_key)
+        given.close()
 
-    def _credentials(self, api_key: str | None) -> Credentials:
-        malformed = "is no SDK key (dk_ and 64 hex digits), and is never sent"
-        given = self._environ.get("DOOW_TRACK_API_KEY")
+    def __repr__(self) -> str:
+        return (
+            f"Config(endpoint={self.endpoint!r}, budget_s={self.budget_s}, enabled={self.enabled})"
+        )
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key, or a place to fetch one from."""
+        return self.api_key is not None or self.key_place is not None
+
+    def _find_key(self, api_key: str | None) -> None:
+        malformed = (
+            "is no SDK key (dk_ and 64 hex digits), and is never sent: copy it anew from Doow"
+        )
+        given = self._environ.get(API_KEY_VARIABLE)
         if given:
             if API_KEY.fullmatch(given.strip()):
-                return Credentials(given.strip())
-            self.problems.append(f"DOOW_TRACK_API_KEY {malformed}: copy the key anew from Doow")
-        for variable in ("DOOW_TRACK_API_KEY_SECRET_ARN", "DOOW_TRACK_API_KEY_SSM_PARAMETER"):
+                self.api_key = given.strip()
+                return
+            self._note(API_KEY_VARIABLE, f"{API_KEY_VARIABLE} {malformed}")
+        for variable in KEY_PLACES:
             place = self._environ.get(variable)
             if place:
-                return Credentials(None, variable, place)
+                self.key_place = variable, place
+                return
         if isinstance(api_key, str) and API_KEY.fullmatch(api_key.strip()):
-            return Credentials(api_key.strip())
-        if api_key:
-            self.problems.append(f"the argument api_key {malformed}: copy the key anew from Doow")
+            self.api_key = api_key.strip()
+        elif api_key:
+            self._note("api_key", f"the argument api_key {malformed}")
         elif not given and self.enabled:
-            self.problems.append(
-                "there is no API key, so usage events are kept and not sent: set "
-                "DOOW_TRACK_API_KEY to an SDK key (Doow: Settings, API Keys, SDK Keys)"
-            )
-        return Credentials(None)
+            self._note("api_key", f"{NO_KEY}, so usage events are kept and not sent: {KEY_REMEDY}")
+
+    def _note(self, name: str, problem: str) -> None:
+        self.problems.append((name, problem))
 
     def _from(self, variable: str, read: Callable[[str, Any], Any]) -> Any:
         """The variable's value, or None where it is not set, empty, or cannot be understood."""
@@ -183,7 +229,7 @@ class Config:
         try:
             return read(variable, text)
         except DoowError as problem:
-            self.problems.append(f"{problem}; the variable is ignored")
+            self._note(variable, f"{problem}; the variable is ignored")
             return None
 
     def _first(self, variable: str, read: Callable[[str, Any], Any], otherwise: Any) -> Any:
@@ -246,7 +292,7 @@ def _flag(variable: str, text: str) -> bool:
     raise ConfigurationError(f"{variable} must be true or false, not {show(text)}")
 
 
-def _bool(name: str, value: Any) -> bool:
+def true_or_false(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, not {show(value)}")
     return value

@@ -1,54 +1,29 @@
-"""What all faces share that take the options of ``tracked``: those, and the tracker."""
+"""What all middlewares share: the options of ``tracked``, and the engine that they record with."""
 
 from __future__ import annotations
 
-from ._handlers.wrap import Settings, visit
+from ._api import parted
+from ._handlers.wrap import begin_invocation
 from ._tracker import Current
-from .errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, Literal, TypeAlias
+    from typing import Any
 
-    from typing_extensions import TypedDict
+    from typing_extensions import Unpack
 
-    from ._engine import Tracker
-    from ._handlers.invocation import Visit
-    from ._recording.buffer import Scope
-
-    Where: TypeAlias = Callable[[], tuple[Tracker, Scope | None]]
-
-    class Options(TypedDict, total=False):
-        """The options of :class:`Face`."""
-
-        budget: float | None
-        license_id: str | None
-        attribution: Mapping[str, Any] | None
-        on_exception: Literal["flush", "discard"]
-        metric: str | None
-        idempotent: bool
-        flush_mode: Literal["before_response", "after_response"] | None
-        tracker: Tracker | None
-
+    from ._api import Api, ApiOptions
+    from ._engine import Engine
+    from ._handlers.invocation import Invocation
 
 _current = Current()
 
 
-class Face:
-    """Options and tracker; subclasses say what is tracked with them.
+class Middleware:
+    """Options and engine; subclasses say what is tracked with them.
 
     Args:
-        budget: Seconds for which the response may be held. Default: that of ``configure``,
-            2 seconds.
-        license_id: The license of events that name none.
-        attribution: Attribution of all events of these requests, under their own.
-        on_exception: ``"flush"`` delivers what was recorded although the application raised;
-            ``"discard"`` forgets it. A response is a success, whatever its status.
-        metric: A metric of which one is recorded for each request.
-        idempotent: True derives the ids of events from what the platform calls the request.
-        flush_mode: ``"before_response"`` or ``"after_response"``, as for ``configure``.
-        tracker: The tracker to use. Default: the current one.
+        **options: As of :func:`doow_serverless.tracked`; ``metric`` is one for each request.
 
     Raises:
         ConfigurationError: An option is wrong.
@@ -57,24 +32,19 @@ class Face:
     CALLED = "DoowMiddleware"
     """By which name users call it."""
 
-    def __init__(self, *, tracker: Tracker | None = None, **options: Any) -> None:
-        try:
-            self.settings = Settings(**options)
-        except TypeError as unknown:
-            # Python's own words name the option: "got an unexpected keyword argument 'buget'".
-            text = str(unknown).replace("Settings.__init__()", f"{self.CALLED}()")
-            raise ConfigurationError(text) from None
-        self._where = where(tracker)
+    def __init__(self, **options: Unpack[ApiOptions]) -> None:
+        tracker, self.options = parted(self.CALLED, options)
+        self._api = api_of(tracker)
 
-    def tracker(self) -> Tracker:
-        """The tracker; asked at each request, since it may be configured late."""
-        return self._where()[0]
+    def engine(self) -> Engine:
+        """That of the tracker; asked at each request, since it may be configured late."""
+        return self._api._engine()
 
-    def _visit(self, *told: Any) -> Visit:
+    def _begin(self, *told: Any) -> Invocation:
         """A request that begins, of which the platform has told these things."""
-        return visit(self.tracker(), self.settings, told, {})
+        return begin_invocation(self.engine(), self.options, told, {})
 
 
-def where(tracker: Tracker | None) -> Where:
-    """What gives ``tracker``, or else the current one, and the scope in it."""
-    return (_current if tracker is None else tracker)._where
+def api_of(tracker: Api | None) -> Api:
+    """``tracker``, or else whichever is current."""
+    return _current if tracker is None else tracker

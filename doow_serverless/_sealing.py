@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 
-from ._recording.event import iso_time
+from ._process.clock import iso_time
 from ._recording.ids import derived_id, new_id
 from ._version import __version__
 
@@ -81,12 +81,10 @@ def seal(
     for at, text in enumerate(texts):
         room -= len(text) + 1
         if at > start and (room < 0 or at - start == MAX_EVENTS):
-            yield _sealed(
-                name(ids[start:at]), ids[start:at], texts[start:at], __version__, compress
-            )
+            yield pack(name(ids[start:at]), ids[start:at], texts[start:at], __version__, compress)
             start, room = at, max_bytes - _ENVELOPE - len(text) - 1
     if texts:
-        yield _sealed(name(ids[start:]), ids[start:], texts[start:], __version__, compress)
+        yield pack(name(ids[start:]), ids[start:], texts[start:], __version__, compress)
 
 
 def split(batch: Batch) -> tuple[Batch, Batch]:
@@ -101,7 +99,7 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
     for index, part in enumerate((slice(None, middle), slice(middle, None))):
         half_id = derived_id(batch.id, str(index))
         ids = batch.event_ids[part]
-        halves.append(_sealed(half_id, ids, texts[part], batch.sdk_version, batch.gzipped))
+        halves.append(pack(half_id, ids, texts[part], batch.sdk_version, batch.gzipped))
     return halves[0], halves[1]
 
 
@@ -111,7 +109,7 @@ def _write(events: Iterable[Event]) -> tuple[list[str], list[str]]:
     texts = []
     millisecond, now = -1, ""
     quoted = json.JSONEncoder().encode
-    for event_id, time, shape, quantity, metadata in events:
+    for event_id, time, template, quantity, metadata in events:
         if isinstance(time, str):
             moment = time
         else:
@@ -122,13 +120,13 @@ def _write(events: Iterable[Event]) -> tuple[list[str], list[str]]:
         extra = "" if metadata is None else f',"metadata":{metadata}'
         texts.append(
             f'{{"event_id":{quoted(event_id)},"occurred_at":"{moment}",'
-            f"{shape.before}{quantity}{shape.after}{extra}}}"
+            f"{template.before}{quantity}{template.after}{extra}}}"
         )
         ids.append(event_id)
     return ids, texts
 
 
-def _sealed(
+def pack(
     batch_id: str, ids: Sequence[str], texts: Sequence[str], sdk_version: str, compress: bool
 ) -> Batch:
     head = f'"batch_id":{json.dumps(batch_id)},"sdk_version":{json.dumps(sdk_version)}'

@@ -1,31 +1,87 @@
-"""The tracker that the functions of the package use: the current one, or the process's own."""
+"""What users hold: a tracker of their own, or the one that the functions of the package use."""
 
 from __future__ import annotations
 
-import os
 import threading
+import time
 
-from ._api import Recorder
-from ._engine import Tracker
+from ._api import Api
+from ._config import Config
+from ._engine import Engine
+from ._process.forks import reset_in_child
 from ._process.log import report_fault
-from ._recording.buffer import current
+from ._recording.scope import current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing_extensions import Unpack
 
-    from ._recording.buffer import Scope
+    from ._config import ConfigOptions
+    from ._delivery.attempt import Transport
+    from ._process.clock import Clock
+    from ._recording.scope import Scope
+
+    class TrackerOptions(ConfigOptions, total=False):
+        """The options of ``configure``: those of the configuration, and what sends and measures."""
+
+        transport: Transport | None
+        clock: Clock
+
+
+class Tracker(Api):
+    """Records events, and delivers them when their invocation ends.
+
+    The functions of the package use a tracker made from the environment at first use, or by
+    :func:`doow_serverless.configure`. Make one of your own to send with another key or elsewhere.
+
+    Args:
+        api_key: An SDK key of Doow; one that the environment gives wins.
+        transport: Sends instead of HTTP.
+        clock: Monotonic seconds, by which budgets and hold-offs are measured.
+        **options: As of :func:`doow_serverless.configure`.
+
+    Raises:
+        ConfigurationError: An option is wrong, or is none.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        transport: Transport | None = None,
+        clock: Clock = time.monotonic,
+        **options: Unpack[ConfigOptions],
+    ) -> None:
+        self.engine = Engine(Config(api_key, **options), transport, clock)
+
+    def __repr__(self) -> str:
+        config = self.engine.config
+        return (
+            f"Tracker(endpoint={config.endpoint!r}, license_id={config.license_id!r}, "
+            f"enabled={config.enabled})"
+        )
+
+    def _engine(self) -> Engine:
+        return self.engine
+
+    def _scope(self) -> Scope:
+        scope = current.get()
+        return (scope and scope.of(self.engine)) or self.engine.outside
+
+
+class Current(Api):
+    """The functions of the package: the tracker of the current invocation, or else the default."""
+
+    def _engine(self) -> Engine:
+        sink = self._scope().sink
+        return sink if isinstance(sink, Engine) else default().engine
+
+    def _scope(self) -> Scope:
+        return current.get() or default().engine.outside
+
 
 _making = threading.Lock()
 _tracker: Tracker | None = None
-
-
-class Current(Recorder):
-    """The functions of the package: the tracker of the current invocation, or else the default."""
-
-    def _where(self) -> tuple[Tracker, Scope | None]:
-        scope = current.get()
-        return (default() if scope is None else scope.tracker), scope
 
 
 def default() -> Tracker:
@@ -38,6 +94,18 @@ def default() -> Tracker:
     return _tracker
 
 
+def replace_default(tracker: Tracker | None) -> Tracker | None:
+    """Make ``tracker`` the process's own; None for one from the environment at the next use.
+
+    Returns:
+        The earlier one, if there was any.
+    """
+    global _tracker
+    with _making:
+        earlier, _tracker = _tracker, tracker
+    return earlier
+
+
 def _from_environment() -> Tracker:
     try:
         return Tracker()
@@ -47,32 +115,65 @@ def _from_environment() -> Tracker:
         return Tracker(enabled=False, environ={})
 
 
-def _begin_anew() -> None:
-    """In a forked child, forget who was making a tracker: that thread is not here."""
+@reset_in_child
+def _forget_who_is_making_one() -> None:
+    # That thread is not in the child, and left the lock shut.
     global _making
     _making = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # Windows does not fork.
-    os.register_at_fork(after_in_child=_begin_anew)
-
-
-def configure(api_key: str | None = None, **options: Any) -> Tracker:
+def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> Tracker:
     """Make the tracker that the functions of the package use from now on.
 
-    Optional: without it the environment is all that counts. What an earlier tracker has not
-    delivered is taken over.
+    Optional: without it the environment is all that counts, and it wins over what is passed here,
+    as in Doow's SDKs. What an earlier tracker has not delivered is taken over.
+
+    Args:
+        api_key: An SDK key, ``dk_`` and 64 hex digits. ``DOOW_TRACK_API_KEY``, or the name of a
+            secret in ``DOOW_TRACK_API_KEY_SECRET_ARN`` or ``DOOW_TRACK_API_KEY_SSM_PARAMETER``.
+        endpoint: The URL of the API; https, or http to loopback. ``DOOW_TRACK_ENDPOINT``.
+        license_id: The license of events that name none. ``DOOW_TRACK_LICENSE_ID``.
+        attribution: Attribution of all events, under their own. ``DOOW_TRACK_ATTRIBUTION`` (a
+            JSON object) is laid over it.
+        budget: Seconds that a flush may hold the response. ``DOOW_TRACK_BUDGET`` (milliseconds).
+        reserve: Seconds before the platform's deadline that are left to the handler.
+        timeout: Seconds of silence after which a request in the background is given up.
+        enabled: False records and sends nothing. ``DOOW_TRACK_DISABLED``.
+        strict: True has ``track`` raise for a bad event. ``DOOW_TRACK_STRICT``.
+        debug: True logs one line for every flush. ``DOOW_TRACK_DEBUG``.
+        warm_up: True imports what sending needs in the background, ``"connect"`` also opens a
+            connection, False does neither before the first flush.
+        flush_at: Events, at most 500, with which a batch leaves before the end of the invocation.
+            ``DOOW_TRACK_FLUSH_AT``.
+        flush_interval: Seconds after which what a websocket session has recorded leaves, although
+            the session goes on; 0 for not before its end. ``DOOW_TRACK_FLUSH_INTERVAL``
+            (milliseconds).
+        flush_mode: ``"before_response"``, or ``"after_response"`` to have the platform wait for the
+            flush once the response has gone back, where it can: on Vercel, through ``wait_until``.
+        max_queue_size: Events that one invocation, and the backlog, may hold in memory.
+        max_backlog_bytes: Compressed bytes that the backlog may hold.
+        max_payload_bytes: Bytes of JSON in one POST, before compression.
+        disable_compression: True sends plain JSON.
+        dead_letter: Where to write down batches that are not delivered when their invocation
+            returns: ``"log"`` (standard output), a directory, or ``"off"``.
+            ``DOOW_TRACK_DEAD_LETTER``.
+        journal: True keeps recorded events in a file until they are settled, under the temporary
+            folder, or in the directory given, for the next process to recover after a crash.
+        on_error: Receives a :class:`~doow_serverless.errors.DoowError` for events that were
+            refused or not delivered, on the thread that noticed.
+        on_flush: Receives the :class:`Outcome` of every flush that had events.
+        environ: The environment; ``os.environ`` unless given.
+        transport, clock: As of :class:`Tracker`.
 
     Returns:
         The tracker.
 
     Raises:
-        ConfigurationError: An option is wrong; then nothing has changed.
+        ConfigurationError: An option is wrong; then nothing has changed. A wrong variable, or key,
+            never raises: it is reported once, and ignored.
     """
-    global _tracker
     tracker = Tracker(api_key, **options)
-    with _making:
-        earlier, _tracker = _tracker, tracker
+    earlier = replace_default(tracker)
     if earlier is not None:
-        tracker.succeed(earlier)
+        tracker.engine.take_over(earlier.engine)
     return tracker

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ._delivery.async_wait import new_lock
-from ._handlers.invocation import Visit
-from ._handlers.response import Response, content_length
-from ._handlers.wrap import Settings, visit
-from ._middleware import Face
+from ._handlers.invocation import Invocation
+from ._handlers.options import TrackedOptions
+from ._handlers.response import ResponseProgress, content_length
+from ._handlers.wrap import begin_invocation
+from ._middleware import Middleware
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from ._engine import Tracker
-    from ._middleware import Options
+    from ._api import ApiOptions
+    from ._engine import Engine
 
     Message: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["DoowMiddleware"]
 
 
-class DoowMiddleware(Face):
+class DoowMiddleware(Middleware):
     """ASGI middleware: what a request records is delivered before its response is complete.
 
     ::
@@ -62,44 +63,44 @@ class DoowMiddleware(Face):
         ConfigurationError: An option is wrong.
     """
 
-    def __init__(self, app: App, **options: Unpack[Options]) -> None:
+    def __init__(self, app: App, **options: Unpack[ApiOptions]) -> None:
         super().__init__(**options)
         self.app = app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        await serve(self.app, self.settings, self.tracker(), scope, receive, send)
+        await serve(self.app, self.options, self.engine(), scope, receive, send)
 
 
 async def serve(
     app: App,
-    settings: Settings,
-    tracker: Tracker,
+    options: TrackedOptions,
+    engine: Engine,
     scope: MutableMapping[str, Any],
     receive: Receive,
     send: Send,
 ) -> None:
     """Have ``app`` serve one connection, and deliver what it records."""
     kind = scope["type"]
-    if not tracker.config.enabled or kind not in ("http", "websocket", "lifespan"):
+    if not engine.config.enabled or kind not in ("http", "websocket", "lifespan"):
         await app(scope, receive, send)
     elif kind == "lifespan":
-        await app(scope, receive, _Lifespan(tracker, send))
+        await app(scope, receive, _Lifespan(engine, send))
     else:
         # Mangum puts there what Lambda told it.
         told = (scope, scope.get("aws.context"), scope.get("aws.event"))
-        async with visit(tracker, settings, told, {}) as call:
+        async with begin_invocation(engine, options, told, {}) as invocation:
             if kind == "websocket":
-                call.flush_every(tracker.config.flush_interval_s)
-                await app(scope, receive, _Session(call, send))
+                invocation.flush_every(engine.config.flush_interval_s)
+                await app(scope, receive, _Session(invocation, send))
             else:
-                await _serve_http(app, call, scope, receive, send)
+                await _serve_http(app, invocation, scope, receive, send)
 
 
 async def _serve_http(
-    app: App, call: Visit, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    app: App, invocation: Invocation, scope: MutableMapping[str, Any], receive: Receive, send: Send
 ) -> None:
-    exchange = _Exchange(call, scope.get("method", "GET"), send)
+    exchange = _Exchange(invocation, scope.get("method", "GET"), send)
     try:
         await app(scope, receive, exchange)
     except GeneratorExit:  # Nothing may be awaited any more.
@@ -114,12 +115,12 @@ async def _serve_http(
 class _Exchange:
     """The ``send`` of one HTTP exchange."""
 
-    __slots__ = ("_call", "_has_trailers", "_head", "_response", "_send", "_turn")
+    __slots__ = ("_has_trailers", "_head", "_invocation", "_response", "_send", "_turn")
 
-    def __init__(self, call: Visit, method: str, send: Send) -> None:
-        self._call = call
+    def __init__(self, invocation: Invocation, method: str, send: Send) -> None:
+        self._invocation = invocation
         self._send = send
-        self._response = Response(method)
+        self._response = ResponseProgress(method)
         self._has_trailers = False
         self._head: Message | None = None
         # Messages of several tasks keep their order, although one of them waits for a flush.
@@ -129,7 +130,7 @@ class _Exchange:
         async with self._turn:
             is_complete = self._completes(message)
             if self._head is not None or is_complete:
-                await self._call.aflush(is_undecided=self._response.status >= 500)
+                await self._invocation.aflush(is_undecided=self._response.status >= 500)
                 await self._send_head()
             if message.get("type") == "http.response.start" and self._response.is_bodiless:
                 # The client waits for nothing else. Servers, too, may keep it until the body:
@@ -141,7 +142,7 @@ class _Exchange:
     async def release(self) -> None:
         """Send what is still held, since the application has said all that it will say."""
         if self._head is not None:
-            await self._call.aflush(is_undecided=self._response.status >= 500)
+            await self._invocation.aflush(is_undecided=self._response.status >= 500)
             await self._send_head()
 
     async def _send_head(self) -> None:
@@ -174,33 +175,33 @@ class _Exchange:
 class _Session:
     """The ``send`` of one websocket session."""
 
-    __slots__ = ("_call", "_send")
+    __slots__ = ("_invocation", "_send")
 
-    def __init__(self, call: Visit, send: Send) -> None:
-        self._call = call
+    def __init__(self, invocation: Invocation, send: Send) -> None:
+        self._invocation = invocation
         self._send = send
 
     async def __call__(self, message: Message) -> None:
         kind = message.get("type")
         denied = kind == "websocket.http.response.body" and not message.get("more_body")
         if kind == "websocket.close" or denied:
-            await self._call.aflush()
+            await self._invocation.aflush()
         await self._send(message)
 
 
 class _Lifespan:
     """The ``send`` of the application's own life, whose events belong to no request."""
 
-    __slots__ = ("_send", "_tracker")
+    __slots__ = ("_engine", "_send")
 
-    def __init__(self, tracker: Tracker, send: Send) -> None:
-        self._tracker = tracker
+    def __init__(self, engine: Engine, send: Send) -> None:
+        self._engine = engine
         self._send = send
 
     async def __call__(self, message: Message) -> None:
         if str(message.get("type")).startswith("lifespan.shutdown."):
-            # A visit delivers stray events, too. Mangum begins and ends a life for each request,
-            # without a word of Lambda's deadline: that of the request is the one.
-            async with Visit(self._tracker, Settings(), self._tracker.remaining_s):
+            # An invocation delivers unattended events, too. Mangum begins and ends a life for each
+            # request, without a word of Lambda's deadline: that of the request is the one.
+            async with Invocation(self._engine, TrackedOptions(), self._engine.remaining_s):
                 pass
         await self._send(message)

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import wraps
-from inspect import iscoroutinefunction
-from types import CoroutineType
 
-from ._handlers.invocation import Transaction
-from ._middleware import Face, where
+from ._callables import call_within
+from ._middleware import Middleware, api_of
 from ._outcome import Outcome
 from ._process.log import report_fault
+from ._recording.transaction import Block
 from ._redaction import show
 from .errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from typing import Any, TypeVar, overload
 
     from aws_lambda_powertools.event_handler import ApiGatewayResolver, Response
     from aws_lambda_powertools.metrics import EphemeralMetrics
     from typing_extensions import Unpack
 
-    from ._engine import Tracker
-    from ._middleware import Options, Where
+    from ._api import Api, ApiOptions
+    from ._tracker import Tracker
 
     RecordHandler = TypeVar("RecordHandler", bound=Callable[..., Any])
 
 __all__ = ["DoowMiddleware", "cloudwatch_metrics", "record_identity", "record_transaction"]
 
 
-class DoowMiddleware(Face):
+class DoowMiddleware(Middleware):
     """Middleware of Event Handler: what a route records is delivered before the resolver returns.
 
     ::
@@ -69,7 +67,7 @@ class DoowMiddleware(Face):
     # Not derived from Powertools' BaseMiddlewareHandler, whose import brings all of Event Handler,
     # for which a consumer of messages has no use: what counts there is that this can be called.
 
-    def __init__(self, **options: Unpack[Options]) -> None:
+    def __init__(self, **options: Unpack[ApiOptions]) -> None:
         super().__init__(**options)
         self.__name__ = type(self).__name__  # By which Powertools shows the stack of middleware.
 
@@ -77,7 +75,7 @@ class DoowMiddleware(Face):
         self, app: ApiGatewayResolver, next_middleware: Callable[..., Response[Any]]
     ) -> Response[Any]:
         """Run the rest of the middleware and the route, and deliver what they recorded."""
-        with self._visit(getattr(app, "lambda_context", None)):
+        with self._begin(getattr(app, "lambda_context", None)):
             return next_middleware(app)
 
 
@@ -129,43 +127,18 @@ def record_transaction(record_handler: Any = None, /, *, tracker: Tracker | None
     Raises:
         ConfigurationError: The handler cannot be called.
     """
-    in_tracker = where(tracker)
+    api = api_of(tracker)
     if record_handler is None:
-        return lambda handler: _in_transaction(handler, in_tracker)
-    return _in_transaction(record_handler, in_tracker)
+        return lambda handler: _in_transaction(handler, api)
+    return _in_transaction(record_handler, api)
 
 
-def _in_transaction(handler: Any, in_tracker: Where) -> Any:
+def _in_transaction(handler: Any, api: Api) -> Any:
     if not callable(handler):
         raise ConfigurationError(
             f"record_transaction() takes a record handler, not {show(handler)}"
         )
-
-    if iscoroutinefunction(handler):
-
-        @wraps(handler)
-        async def in_transaction_async(*args: Any, **kwargs: Any) -> Any:
-            with Transaction(in_tracker, _identity(args, kwargs)):
-                return await handler(*args, **kwargs)
-
-        return in_transaction_async
-
-    @wraps(handler)
-    def in_transaction(*args: Any, **kwargs: Any) -> Any:
-        identity = _identity(args, kwargs)
-        with Transaction(in_tracker, identity):
-            result = handler(*args, **kwargs)
-        if type(result) is CoroutineType:
-            # A callable that returns a coroutine, as decorators make them: its body is yet to run.
-            return _await_in(Transaction(in_tracker, identity), result)
-        return result
-
-    return in_transaction
-
-
-async def _await_in(transaction: Transaction, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with transaction:
-        return await coroutine
+    return call_within(handler, lambda args, kwargs: Block(api._scope(), _identity(args, kwargs)))
 
 
 def _identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:

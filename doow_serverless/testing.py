@@ -11,9 +11,8 @@ from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from . import _tracker as _default
 from ._delivery.answers import Answer, TransportFault, Verdict, judge, rejections
-from ._engine import Tracker
+from ._tracker import Tracker, replace_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -141,13 +140,11 @@ with suppress(ModuleNotFoundError):  # Without pytest there are no fixtures to m
             warm_up=False,
             environ={},
         )
-        with _default._making:
-            earlier, _default._tracker = _default._tracker, tracker
+        earlier = replace_default(tracker)
         try:
             yield transport
         finally:
-            with _default._making:
-                _default._tracker = earlier
+            replace_default(earlier)
 
     @pytest.fixture
     def doow_ingest() -> Iterator[Ingest]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from contextvars import copy_context
 
-from ._handlers.response import Response, content_length
-from ._handlers.wrap import visit
-from ._middleware import Face
+from ._handlers.response import ResponseProgress, content_length
+from ._handlers.wrap import begin_invocation
+from ._middleware import Middleware
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from ._engine import Tracker
-    from ._handlers.invocation import Visit
-    from ._handlers.wrap import Settings
-    from ._middleware import Options
+    from ._api import ApiOptions
+    from ._engine import Engine
+    from ._handlers.invocation import Invocation
+    from ._handlers.options import TrackedOptions
 
     StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
     App: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["DoowMiddleware"]
 
 
-class DoowMiddleware(Face):
+class DoowMiddleware(Middleware):
     """WSGI middleware: what a request records is delivered before its response is complete.
 
     ::
@@ -59,33 +59,33 @@ class DoowMiddleware(Face):
         ConfigurationError: An option is wrong.
     """
 
-    def __init__(self, app: App, **options: Unpack[Options]) -> None:
+    def __init__(self, app: App, **options: Unpack[ApiOptions]) -> None:
         super().__init__(**options)
         self.app = app
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        return serve(self.app, self.settings, self.tracker(), environ, start_response)
+        return serve(self.app, self.options, self.engine(), environ, start_response)
 
 
 def serve(
     app: App,
-    settings: Settings,
-    tracker: Tracker,
+    options: TrackedOptions,
+    engine: Engine,
     environ: dict[str, Any],
     start_response: StartResponse,
 ) -> Iterable[bytes]:
     """Have ``app`` serve one request, and deliver what it records."""
-    if not tracker.config.enabled:
+    if not engine.config.enabled:
         return app(environ, start_response)
     # apig-wsgi and serverless-wsgi put there what Lambda told them.
     contexts = ("apig_wsgi.context", "serverless.context")
     told = (environ, *(environ.get(name) for name in contexts))
     # A context of its own, since a server may iterate over several responses by turns.
     context = copy_context()
-    call = visit(tracker, settings, told, {})
-    exchange = _Exchange(call, environ, start_response)
-    context.run(call.__enter__)
+    invocation = begin_invocation(engine, options, told, {})
+    exchange = _Exchange(invocation, environ, start_response)
+    context.run(invocation.__enter__)
     try:
         result = context.run(app, environ, exchange.start_response)
     except BaseException as problem:
@@ -109,12 +109,14 @@ def _is_file(result: object, environ: dict[str, Any]) -> bool:
 class _Exchange:
     """One request and its response, between the application and the server."""
 
-    __slots__ = ("_call", "_head", "_response", "_start_response", "_write")
+    __slots__ = ("_head", "_invocation", "_response", "_start_response", "_write")
 
-    def __init__(self, call: Visit, environ: dict[str, Any], start_response: StartResponse) -> None:
-        self._call = call
+    def __init__(
+        self, invocation: Invocation, environ: dict[str, Any], start_response: StartResponse
+    ) -> None:
+        self._invocation = invocation
         self._start_response = start_response
-        self._response = Response(environ.get("REQUEST_METHOD", "GET"))
+        self._response = ResponseProgress(environ.get("REQUEST_METHOD", "GET"))
         self._head: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._write: Callable[[bytes], object] | None = None
 
@@ -156,13 +158,13 @@ class _Exchange:
 
     def end(self, problem: type[BaseException] | None) -> None:
         """Deliver what else was recorded; again where an exception is followed by ``close()``."""
-        self._call.__exit__(problem)
+        self._invocation.__exit__(problem)
         # The application's own exception is the one to tell.
         with nullcontext() if problem is None else suppress(Exception):
             self._send_head()
 
     def _flush(self, *, last: bool = False) -> None:
-        self._call.flush(is_undecided=self._response.status >= 500, last=last)
+        self._invocation.flush(is_undecided=self._response.status >= 500, last=last)
 
     def _begin(self, status: Any = "", headers: Any = (), *_: Any) -> None:
         with suppress(Exception):  # What is malformed is for the server to refuse.

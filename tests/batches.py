@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from doow_serverless._sealing import Batch, _sealed
+from doow_serverless._sealing import Batch, pack
 
 _TIME = "2026-11-22T11:33:00.000Z"
 
@@ -38,7 +38,7 @@ def batch(
         )
         for event_id in ids
     ]
-    return _sealed(batch_id, ids, texts, "0.1.0", compress)
+    return pack(batch_id, ids, texts, "0.1.0", compress)
 
 
 def contents(one: Batch) -> tuple[Any, ...]:

@@ -88,8 +88,8 @@ def new_tracker(key: str) -> Callable[..., Tracker]:
 
     def new(endpoint: str | None = None, **options: Any) -> Tracker:
         tracker = Tracker(key, endpoint=endpoint, **{"license_id": "lic_1", **options})
-        if tracker._warm_up is not None:
-            tracker._warm_up.join()
+        if tracker.engine.warm_up is not None:
+            tracker.engine.warm_up.join()
         return tracker
 
     return new

@@ -1,4 +1,4 @@
-"""Waits for a shipment without blocking the event loop; apart, since it imports asyncio."""
+"""Waits for a flight without blocking the event loop; apart, since it imports asyncio."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from doow_serverless._process.clock import Budget
 
-    from .flight import Shipment
+    from .flight import Flight
 
 
-async def wait_for_shipment(shipment: Shipment, budget: Budget) -> asyncio.CancelledError | None:
+async def wait_for_flight(flight: Flight, budget: Budget) -> asyncio.CancelledError | None:
     """Wait until everything is settled or given up, or ``budget`` is used up.
 
     Returns:
@@ -27,13 +27,13 @@ async def wait_for_shipment(shipment: Shipment, budget: Budget) -> asyncio.Cance
     """
     loop = _running_loop()
     if loop is None:
-        await _wait_elsewhere(shipment, budget)
+        await _wait_elsewhere(flight, budget)
         return None
     cancelled = None
     with _shielded():
-        for pause in shipment.waits(budget):
+        for pause in flight.waits(budget):
             settled = asyncio.Event()
-            shipment.on_change(partial(_call_soon, loop.call_soon_threadsafe, settled.set))
+            flight.on_change(partial(_call_soon, loop.call_soon_threadsafe, settled.set))
             waiting = asyncio.ensure_future(settled.wait())
             try:
                 await asyncio.wait([waiting], timeout=pause)
@@ -75,16 +75,16 @@ def _shielded() -> AbstractContextManager[object]:
     return nullcontext() if scope is None else scope(shield=True)
 
 
-async def _wait_elsewhere(shipment: Shipment, budget: Budget) -> None:
+async def _wait_elsewhere(flight: Flight, budget: Budget) -> None:
     trio = _running_trio()
     if trio is None:
-        shipment.wait(budget)  # Another library's loop, which is held up rather than an event lost.
+        flight.wait(budget)  # Another library's loop, which is held up rather than an event lost.
         return
     token = trio.lowlevel.current_trio_token()
     with trio.CancelScope(shield=True):  # A cancellation comes again at the next wait.
-        for pause in shipment.waits(budget):
+        for pause in flight.waits(budget):
             settled = trio.Event()
-            shipment.on_change(partial(_call_soon, token.run_sync_soon, settled.set))
+            flight.on_change(partial(_call_soon, token.run_sync_soon, settled.set))
             with trio.move_on_after(pause):
                 await settled.wait()
 

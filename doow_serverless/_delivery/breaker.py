@@ -1,4 +1,4 @@
-"""Whether sending is worth a wait just now: shut after a failure until something got through."""
+"""A circuit breaker: whether sending is worth a wait just now."""
 
 from __future__ import annotations
 
@@ -24,12 +24,22 @@ def uniform() -> float:
     return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
-class Gate:
-    """Open while the server answers. Shut by a failure, it stays shut until a success.
+class CircuitBreaker:
+    """Closed while the server answers; a failure opens it, and only a success closes it again.
 
-    While it is shut no flush waits; one probe at a time may try, once the hold-off is over. The
-    hold-off is a second at first and doubles with each failed probe, up to a minute, less up to a
-    half at random, so that a fleet of functions does not come back all at once.
+    While it is open no flush waits. Once the hold-off is over it is half open: one probe at a time
+    may try. The hold-off is a second at first and doubles with each failed probe, up to a minute,
+    less up to a half at random, so that a fleet of functions does not come back all at once.
+
+    Every method may be called from any thread.
+
+    Args:
+        clock: Monotonic seconds.
+        uniform: A random number from 0.0 up to 1.0.
+
+    Attributes:
+        reason: What opened it, as an error kind; None while it is closed.
+        message: What opened it, in words.
     """
 
     def __init__(self, clock: Clock = monotonic, uniform: Callable[[], float] = uniform) -> None:
@@ -41,18 +51,20 @@ class Gate:
         self._probing = False
         self.reason: ErrorKind | None = None
         self.message = ""
-        """What shut the gate, in words."""
+
+    def __repr__(self) -> str:
+        if self.reason is None:
+            return "CircuitBreaker(closed)"
+        left_s = self._until - self._clock()
+        state = f"open for {left_s:.1f} s more" if left_s > 0 else "half open"
+        return f"CircuitBreaker({state}, {self.reason}: {self.message!r})"
 
     @property
-    def is_shut(self) -> bool:
+    def is_open(self) -> bool:
         """Whether flushes should not wait."""
         return self.reason is not None
 
-    def remaining_s(self) -> float:
-        """Seconds until a probe may try."""
-        return max(0.0, self._until - self._clock())
-
-    def opened(self) -> None:
+    def close(self) -> None:
         """Something got through."""
         with self._lock:
             self._failures = 0
@@ -66,17 +78,17 @@ class Gate:
             if self.reason is None or self._until <= self._clock():
                 hold_s = min(FIRST_HOLD_S * 2.0**self._failures, LONGEST_HOLD_S)
                 self._failures = min(self._failures + 1, 16)
-                self._shut(reason, message, hold_s * (0.5 + self._uniform() / 2))
+                self._hold(reason, message, hold_s * (0.5 + self._uniform() / 2))
 
-    def shut(self, reason: ErrorKind, message: str, seconds: float | None) -> None:
-        """Hold off for the ``seconds`` that were asked for, or as after any failure."""
+    def open(self, reason: ErrorKind, message: str, seconds: float | None) -> None:
+        """Hold off for the ``seconds`` that were asked for; without any, as after any failure."""
         if not seconds:
             self.failed(reason, message)
             return
         with self._lock:
-            self._shut(reason, message, seconds)
+            self._hold(reason, message, seconds)
 
-    def _shut(self, reason: ErrorKind, message: str, seconds: float) -> None:
+    def _hold(self, reason: ErrorKind, message: str, seconds: float) -> None:
         self.message = message
         self.reason = reason
         self._until = max(self._until, self._clock() + seconds)

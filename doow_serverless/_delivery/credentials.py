@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 
+from doow_serverless._config import KEY_REMEDY, NO_KEY
 from doow_serverless._redaction import API_KEY, clean
 from doow_serverless.errors import DoowError, ErrorKind
 
@@ -11,11 +13,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    # Takes the name of a secret, and whether to bypass caches; returns the text kept there.
-    Fetch = Callable[[str, bool], str]
+    # Takes the variable, the name of the secret that it holds, and whether to bypass caches;
+    # returns the text kept there.
+    Fetch = Callable[[str, str, bool], str]
 
-sources: dict[str, Fetch] = {}
-"""How to fetch a key, by the environment variable that names its place. Filled by the faces."""
+_PARAMETERS = "doow_serverless._platforms.aws"
+"""The module above that fetches keys, imported when one must be fetched."""
 
 
 class Credentials:
@@ -23,35 +26,34 @@ class Credentials:
 
     Args:
         api_key: The key itself, well-formed, or None.
-        variable: The environment variable that says where to fetch it instead, or None.
-        place: What that variable says.
+        key_place: The environment variable that says where to fetch it instead, and what it says.
+        fetch: Fetches it from there, given both, and whether to bypass caches. Default: what the
+            platform offers.
     """
 
     def __init__(
-        self, api_key: str | None, variable: str | None = None, place: str | None = None
+        self,
+        api_key: str | None,
+        key_place: tuple[str, str] | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         self._key = api_key
-        self._variable = variable
-        self._place = place
-        self.begin_anew()
+        self._key_place = key_place
+        self._fetch_from = fetch or _fetch_on_platform
+        self.reset_after_fork()
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Forget who holds the lock: a forked child has none of those threads."""
         self.lock = threading.Lock()
         """Held while the key is fetched."""
 
     def __repr__(self) -> str:
-        return f"Credentials({'dk_…' if self._key else None}, {self._variable!r})"
-
-    @property
-    def are_missing(self) -> bool:
-        """Whether there is no key, and no place to fetch one from."""
-        return self._key is None and self._variable is None
+        return f"Credentials({'dk_…' if self._key else None}, {self._key_place!r})"
 
     @property
     def source(self) -> str:
         """What tells one key from another: its place, else the key itself. Not to be shown."""
-        return self._place or self._key or ""
+        return self._key_place[1] if self._key_place else self._key or ""
 
     def current(self) -> str:
         """The key; fetched at the first call, which may take as long as the network pleases.
@@ -72,26 +74,31 @@ class Credentials:
             DoowError: It cannot be fetched.
         """
         with self.lock:
-            if self._key == refused and self._variable is not None:
+            if self._key == refused and self._key_place is not None:
                 self._key = self._fetch(anew=True)
             return self._key != refused
 
     def _fetch(self, anew: bool) -> str:
-        if self._variable is None or self._place is None:
-            raise DoowError("there is no API key: set DOOW_TRACK_API_KEY", ErrorKind.AUTH_FAILURE)
+        if self._key_place is None:
+            raise DoowError(f"{NO_KEY}: {KEY_REMEDY}", ErrorKind.AUTH_FAILURE)
+        variable, place = self._key_place
         try:
-            found = API_KEY.search(sources[self._variable](self._place, anew))
+            found = API_KEY.search(self._fetch_from(variable, place, anew))
         except Exception as problem:
             # botocore's messages tell what is forbidden or missing, and hold no secret.
             said = clean(f"{type(problem).__name__}: {problem}")
             raise DoowError(
-                f"the API key could not be read from where {self._variable} points ({said})",
+                f"the API key could not be read from where {variable} points ({said})",
                 ErrorKind.AUTH_FAILURE,
             ) from None
         if found is None:
             raise DoowError(
-                f"{self._variable} points to a secret that holds no SDK key "
-                "(dk_ and 64 hex digits)",
+                f"{variable} points to a secret that holds no SDK key (dk_ and 64 hex digits)",
                 ErrorKind.AUTH_FAILURE,
             )
         return found.group()
+
+
+def _fetch_on_platform(variable: str, place: str, anew: bool) -> str:
+    text: str = import_module(_PARAMETERS).fetch_key(variable, place, anew)
+    return text

@@ -1,7 +1,7 @@
-"""Batches go out and something becomes of each: attempts, the duty after each answer, retries.
+"""The batches of one flush on their way: threads send them, and the caller waits.
 
-A `Courier` makes one attempt. A `Shipment` is the batches of one flush on their way: threads send
-them, and the caller waits no longer than its budget, whatever the network does.
+The caller waits no longer than its budget, whatever the network does; what is not settled by then
+is given up, and the owner keeps it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from functools import partial
 
 from doow_serverless._outcome import Outcome
 from doow_serverless._process.log import counted
-from doow_serverless._sealing import split
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .answers import TransportFault, Verdict, describe, judge, kind_of, rejections, wait_asked
-from .breaker import KEY_REFUSED_HOLD_S, uniform
+from .attempt import Failed, Settled, Split
+from .breaker import uniform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,24 +27,20 @@ if TYPE_CHECKING:
     from doow_serverless._process.workers import Workers
     from doow_serverless._sealing import Batch
 
-    from .answers import Answer
-    from .breaker import Gate
-    from .credentials import Credentials
+    from .attempt import Result, Sender
+    from .breaker import CircuitBreaker
 
-    class Transport(Protocol):
-        """What a tracker sends with."""
+    class Owner(Protocol):
+        """Stands for batches before and after their flight. Called on whatever thread."""
 
-        def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:
-            """Send ``batch``, on a new connection if ``fresh``; raises TransportFault."""
+        def on_decided(self, batch: Batch, result: Settled | Split) -> None:
+            """The server has decided; called before any halves travel."""
 
-        def has_idle(self) -> bool:
-            """Whether the next POST goes out on a kept connection, which may have died."""
+        def on_given_up(self, batch: Batch, failure: Failed) -> None:
+            """Nobody waits for this batch any more: keep it."""
 
-        def reap(self) -> None:
-            """Cut off POSTs that have long been given up."""
-
-        def connect(self, api_key: str) -> None:
-            """Open a connection."""
+        def on_late(self, batch: Batch, result: Result) -> None:
+            """An attempt has come back for a batch that had been given up."""
 
 
 PARALLEL = 4
@@ -58,140 +53,18 @@ LONGEST_PAUSE_S = 3_600.0
 """A budget may have more seconds than a lock can wait for."""
 
 
-class Fate:
-    """What became of a batch by one attempt.
-
-    Attributes:
-        is_settled: Whether the server has decided on every event, so that none is sent again.
-        accepted: Events accepted.
-        rejected: Pairs of event id and reason.
-        halves: The two batches to send in its stead.
-        reason: Why something was rejected, or the batch is still to be sent.
-        message: The reason in words.
-        hold_s: None if the batch may be sent again in a moment; else seconds for which nothing may
-            be sent, 0.0 where the server did not say how many.
-    """
-
-    __slots__ = ("accepted", "halves", "hold_s", "is_settled", "message", "reason", "rejected")
-
-    def __init__(self, reason: ErrorKind, message: str, hold_s: float | None = None) -> None:
-        self.is_settled = False
-        self.accepted = 0
-        self.rejected: list[tuple[str, str]] = []
-        self.halves: tuple[Batch, Batch] | None = None
-        self.reason = reason
-        self.message = message
-        self.hold_s = hold_s
-
-    @classmethod
-    def settled(
-        cls, batch: Batch, reason: ErrorKind, message: str, rejected: list[tuple[str, str]]
-    ) -> Fate:
-        """The server has decided: all of ``batch`` is accepted but what is ``rejected``."""
-        fate = cls(reason, message)
-        fate.is_settled = True
-        fate.rejected = rejected
-        fate.accepted = len(batch) - len(rejected)
-        return fate
-
-    @classmethod
-    def too_large(cls, batch: Batch, reason: ErrorKind, message: str) -> Fate:
-        """The server takes no body of this size."""
-        if len(batch) == 1:
-            return cls.settled(batch, reason, message, [(batch.event_ids[0], message)])
-        fate = cls(reason, message)
-        fate.halves = split(batch)
-        return fate
-
-    def errors(self) -> Iterator[DoowError]:
-        """One error for each reason of rejection, with the events that it befell."""
-        by_reason: dict[str, list[str]] = {}
-        for event_id, why in self.rejected:
-            by_reason.setdefault(why, []).append(event_id)
-        for why, event_ids in by_reason.items():
-            text = f"Doow rejected {counted(len(event_ids))}: {why}"
-            yield DoowError(text, self.reason, event_ids)
-
-
-class Courier:
-    """Makes one attempt at a time to deliver a batch, and says what became of it.
-
-    Args:
-        transport: Makes the transport at the first attempt, or returns the one that is there.
-        credentials: The key.
-        wall_clock: Unix seconds, for the dates that servers send.
-    """
-
-    def __init__(
-        self,
-        transport: Callable[[], Transport],
-        credentials: Credentials,
-        wall_clock: Clock = time.time,
-    ) -> None:
-        self._transport = transport
-        self._credentials = credentials
-        self._wall_clock = wall_clock
-        self.under_way: dict[str, float] = {}
-        """When an attempt began, in seconds on the shipment's clock, by batch id."""
-
-    def is_kept(self) -> bool:
-        """Whether the next attempt goes out on a kept connection, which may have died."""
-        try:
-            return self._transport().has_idle()
-        except Exception:
-            return False  # Sending meets the same trouble, and says so.
-
-    def send(self, batch: Batch, *, fresh: bool = False) -> Fate:
-        """POST ``batch``, on a new connection if ``fresh``. Never raises an Exception."""
-        try:
-            return self._fate(batch, self._answer(batch, fresh))
-        except TransportFault as fault:
-            return Fate(fault.kind, str(fault))
-        except DoowError as problem:
-            return Fate(problem.kind, str(problem), hold_s=0.0)
-        except Exception as problem:
-            return Fate(ErrorKind.TRANSPORT_ERROR, f"could not send: {type(problem).__name__}")
-
-    def _answer(self, batch: Batch, fresh: bool) -> Answer:
-        key = self._credentials.current()
-        answer = self._transport().post(batch, key, fresh=fresh)
-        if judge(answer) is Verdict.KEY_REFUSED and self._credentials.replace(key):
-            answer = self._transport().post(batch, self._credentials.current())
-        return answer
-
-    def _fate(self, batch: Batch, answer: Answer) -> Fate:
-        verdict = judge(answer)
-        kind, message = kind_of(answer), describe(answer)
-        if verdict is Verdict.ACCEPTED:
-            return Fate.settled(batch, kind, message, [])
-        if verdict is Verdict.PARTIAL:
-            rejected = rejections(answer, batch.event_ids)
-            return Fate.settled(batch, ErrorKind.PARTIAL_ACCEPT, message, rejected)
-        if verdict is Verdict.REJECTED:
-            return Fate.settled(batch, kind, message, [(one, message) for one in batch.event_ids])
-        if verdict is Verdict.SPLIT:
-            return Fate.too_large(batch, kind, message)
-        if verdict is Verdict.RETRY:
-            return Fate(kind, message)
-        if verdict is Verdict.KEY_REFUSED:
-            return Fate(kind, message, KEY_REFUSED_HOLD_S)
-        return Fate(kind, message, wait_asked(answer, self._wall_clock()))
-
-
-class Shipment:
+class Flight:
     """The batches of one flush on their way.
 
     Batches may be added while others travel. Two threads may carry the same batch, when a silent
     connection is doubted: the first answer counts.
 
     Args:
-        courier: Makes the attempts.
-        gate: Says whether sending is worth a try, and is told how it went.
+        sender: Makes the attempts.
+        breaker: Says whether sending is worth a try, and is told how it went.
         workers: The threads.
-        keep: Called with each batch that is given up, and why.
-        decided: Called with each batch that the server has decided on, before its halves travel.
-        late: Called with each answer for a batch that had been given up.
-        release: Called with the number of events that are settled or kept.
+        owner: Is told what becomes of each batch.
+        release: Called with the number of events that are settled or kept, on whatever thread.
         give_up_after_s: Seconds of failures after which a batch is given up while nobody waits.
         clock: Monotonic seconds.
         uniform: A random number from 0.0 up to 1.0.
@@ -199,24 +72,20 @@ class Shipment:
 
     def __init__(
         self,
-        courier: Courier,
-        gate: Gate,
+        sender: Sender,
+        breaker: CircuitBreaker,
         workers: Workers,
+        owner: Owner,
         *,
-        keep: Callable[[Batch, Fate], None],
-        decided: Callable[[Batch, Fate], None],
-        late: Callable[[Batch, Fate], None],
         release: Callable[[int], None],
         give_up_after_s: float,
         clock: Clock = time.monotonic,
         uniform: Callable[[], float] = uniform,
     ) -> None:
-        self._courier = courier
-        self._gate = gate
+        self._sender = sender
+        self._breaker = breaker
         self._workers = workers
-        self._keep = keep
-        self._decided = decided
-        self._late = late
+        self._owner = owner
         self._release = release
         self._give_up_after_s = give_up_after_s
         self._clock = clock
@@ -225,14 +94,19 @@ class Shipment:
         self._pending: dict[str, Batch] = {}
         self._queue: deque[Batch] = deque()
         self._runners = 0
-        self._on_kept_connection: dict[str, float] = {}
-        self._last: dict[str, Fate] = {}
+        self._on_reused_connection: dict[str, float] = {}
+        self._last: dict[str, Failed] = {}
         self._wake: Callable[[], object] | None = None
         self._errors: list[DoowError] = []
         self._given_up: dict[tuple[ErrorKind, str, float | None], list[str]] = {}
         self._outcome = Outcome()
         self._is_closed = False
         self._leaving: set[str] = set()
+        """Batches that are just being given to the owner to keep."""
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open"
+        return f"Flight({state}, {len(self._pending)} pending, {self._runners} threads)"
 
     def refused(self, events: int) -> None:
         """Account for events that were never recorded, for want of room."""
@@ -248,9 +122,9 @@ class Shipment:
         for batch in batches:
             with self._changed:
                 self._pending[batch.id] = batch
-            shut = ErrorKind.TIMEOUT if self._is_closed else self._gate.reason
-            if shut is not None:
-                self._give_up([batch], Fate(shut, f"holding off after: {self._gate.message}"))
+            why = ErrorKind.TIMEOUT if self._is_closed else self._breaker.reason
+            if why is not None:
+                self._give_up([batch], Failed(why, f"holding off after: {self._breaker.message}"))
                 continue
             with self._changed:
                 self._queue.append(batch)
@@ -263,8 +137,8 @@ class Shipment:
         """
         patience_s = budget.limit_s * HEDGE_AFTER
         began = self._clock()
-        while self._pending and budget.remaining() and not self._gate.is_shut:
-            pause = self._doubt_kept_connections(patience_s, began)
+        while self._pending and budget.remaining() and not self._breaker.is_open:
+            pause = self._resend_silent(patience_s, began)
             yield min(pause, budget.remaining(), LONGEST_PAUSE_S)
 
     def wait(self, budget: Budget) -> None:
@@ -286,15 +160,15 @@ class Shipment:
         Returns:
             What must be reported.
         """
-        silent = Fate(ErrorKind.TIMEOUT, "no answer came within the budget")
-        worst: Fate | None = None
-        while left := self._close():
+        silent = Failed(ErrorKind.TIMEOUT, "no answer came within the budget")
+        worst: Failed | None = None
+        while left := self._left_at_close():
             for batch in left:
-                fate = self._last.get(batch.id, silent)
-                worst = worst or fate
-                self._give_up([batch], fate)
+                failure = self._last.get(batch.id, silent)
+                worst = worst or failure
+                self._give_up([batch], failure)
         if worst is not None and budget.limit_s:
-            self._gate.failed(worst.reason, worst.message)
+            self._breaker.failed(worst.reason, worst.message)
         outcome.add(self._outcome)
         unsent = (
             DoowError(f"{counted(len(ids))} not delivered: {why}", reason, ids, hold_s or None)
@@ -302,8 +176,8 @@ class Shipment:
         )
         return [*self._errors, *unsent]
 
-    def _close(self) -> list[Batch]:
-        """What is pending: again and again, since a batch may just have become its halves."""
+    def _left_at_close(self) -> list[Batch]:
+        """What is pending. Asked until there is none, since a batch may just have become halves."""
         with self._changed:
             self._is_closed = True
             return list(self._pending.values())
@@ -319,7 +193,7 @@ class Shipment:
             self._runners -= 1
             others = self._runners
         if not others:
-            self._halt(Fate(ErrorKind.TIMEOUT, "the system starts no more threads", 0.0))
+            self._halt(Failed(ErrorKind.TIMEOUT, "the system starts no more threads", 0.0))
 
     def _run(self) -> None:
         """Carry queued batches until none is left; runs on a worker."""
@@ -332,17 +206,17 @@ class Shipment:
             self._carry(batch)
 
     def _carry(self, batch: Batch, fresh: bool = False) -> None:
-        """Try until ``batch`` is settled, or nobody wants it any more."""
+        """Try until ``batch`` is settled, or nobody wants it any more; runs on a worker."""
         began = self._clock()
         backoff_s = FIRST_BACKOFF_S
-        while self._begin(batch, on_kept=not fresh and self._courier.is_kept()):
-            fate = self._courier.send(batch, fresh=fresh)
-            again = self._note(batch, fate)
-            self._courier.under_way.pop(batch.id, None)
-            if not again:
+        while self._begin(batch, is_reused=not fresh and self._sender.reuses_connection()):
+            result = self._sender.send(batch, fresh=fresh)
+            again = self._note(batch, result)
+            self._sender.under_way.pop(batch.id, None)
+            if not again or not isinstance(result, Failed):
                 return
-            if fate.hold_s is not None or self._clock() - began > self._give_up_after_s:
-                self._halt(fate)
+            if result.hold_s is not None or self._clock() - began > self._give_up_after_s:
+                self._halt(result)
                 return
             with self._changed:
                 self._changed.wait_for(
@@ -350,67 +224,79 @@ class Shipment:
                 )
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
 
-    def _begin(self, batch: Batch, on_kept: bool) -> bool:
+    def _begin(self, batch: Batch, is_reused: bool) -> bool:
         """Whether ``batch`` is still wanted; if so, count the attempt that follows."""
         with self._changed:
             if batch.id not in self._pending:
                 return False
             self._outcome.requests += 1
-            self._courier.under_way[batch.id] = self._clock()
-            if on_kept:
-                self._on_kept_connection[batch.id] = self._clock()
+            self._sender.under_way[batch.id] = self._clock()
+            if is_reused:
+                self._on_reused_connection[batch.id] = self._clock()
             return True
 
-    def _note(self, batch: Batch, fate: Fate) -> bool:
+    def _note(self, batch: Batch, result: Result) -> bool:
         """Take in what an attempt brought; whether the batch must be sent again."""
-        decided = fate.is_settled or fate.halves is not None
-        if decided:
-            self._decided(batch, fate)
+        if not isinstance(result, Failed):
+            self._owner.on_decided(batch, result)
         with self._changed:
-            self._on_kept_connection.pop(batch.id, None)
-            wanted = batch.id in self._pending
-            if wanted and decided:
-                del self._pending[batch.id]
-                self._outcome.accepted += fate.accepted
-                self._outcome.rejected += fate.rejected
-                self._errors += fate.errors()
-                for half in fate.halves or ():
-                    self._pending[half.id] = half
-                    self._queue.append(half)
-            elif wanted:
-                self._last[batch.id] = fate
-        if not wanted:
-            with self._changed:
-                # What is just being kept must be there before it can be settled.
-                self._changed.wait_for(lambda: batch.id not in self._leaving)
-            self._late(batch, fate)
-        elif fate.is_settled:
+            self._on_reused_connection.pop(batch.id, None)
+            is_wanted = batch.id in self._pending
+            if is_wanted:
+                self._count(batch, result)
+        if not is_wanted:
+            self._note_late(batch, result)
+            return False
+        if isinstance(result, Settled):
             self._release(len(batch))
-            self._gate.opened()
+            self._breaker.close()
             self._notify()
-        elif decided:
+        elif isinstance(result, Split):
             self._start_runner()
-        return wanted and not decided
+        return isinstance(result, Failed)
 
-    def _halt(self, fate: Fate) -> None:
+    def _count(self, batch: Batch, result: Result) -> None:
+        """Enter a result for a batch that is wanted into the outcome; with the lock held."""
+        if isinstance(result, Failed):
+            self._last[batch.id] = result
+            return
+        del self._pending[batch.id]
+        if isinstance(result, Settled):
+            self._outcome.accepted += result.accepted
+            self._outcome.rejected += result.rejected
+            self._errors += result.errors()
+        else:
+            for half in result.halves:
+                self._pending[half.id] = half
+                self._queue.append(half)
+
+    def _note_late(self, batch: Batch, result: Result) -> None:
+        """Pass on the answer for a batch that is not pending any more."""
+        with self._changed:
+            # Another thread may just be giving it to the owner to keep; before that is done, the
+            # owner would find nothing to remove.
+            self._changed.wait_for(lambda: batch.id not in self._leaving)
+        self._owner.on_late(batch, result)
+
+    def _halt(self, failure: Failed) -> None:
         """Give everything up, since sending is of no use now."""
-        self._gate.shut(fate.reason, fate.message, fate.hold_s)
+        self._breaker.open(failure.reason, failure.message, failure.hold_s)
         with self._changed:
             left = list(self._pending.values())
-        self._give_up(left, fate)
+        self._give_up(left, failure)
         self._notify()
 
-    def _give_up(self, batches: list[Batch], fate: Fate) -> None:
+    def _give_up(self, batches: list[Batch], failure: Failed) -> None:
         for batch in batches:
             with self._changed:
                 if self._pending.pop(batch.id, None) is None:
                     continue  # An answer came in the meantime.
-                self._outcome.add_unsent(fate.reason, len(batch))
-                why = (fate.reason, fate.message, fate.hold_s)
+                self._outcome.add_unsent(failure.reason, len(batch))
+                why = (failure.reason, failure.message, failure.hold_s)
                 self._given_up.setdefault(why, []).extend(batch.event_ids)
                 self._leaving.add(batch.id)
             try:
-                self._keep(batch, fate)
+                self._owner.on_given_up(batch, failure)
             finally:
                 with self._changed:
                     self._leaving.discard(batch.id)
@@ -424,7 +310,7 @@ class Shipment:
         if wake is not None:
             wake()
 
-    def _doubt_kept_connections(self, patience_s: float, began: float) -> float:
+    def _resend_silent(self, patience_s: float, began: float) -> float:
         """Send again what has been silent for ``patience_s``; seconds until the next look.
 
         Silence counts from the attempt's own beginning, since a batch that waited for its turn has
@@ -434,12 +320,12 @@ class Shipment:
         next_look = now + patience_s
         silent: list[Batch] = []
         with self._changed:
-            for batch_id, sent_at in list(self._on_kept_connection.items()):
+            for batch_id, sent_at in list(self._on_reused_connection.items()):
                 doubt_at = max(sent_at, began) + patience_s
                 if doubt_at > now:
                     next_look = min(next_look, doubt_at)
                 elif batch_id in self._pending:
-                    del self._on_kept_connection[batch_id]
+                    del self._on_reused_connection[batch_id]
                     silent.append(self._pending[batch_id])
             self._runners += len(silent)
         for batch in silent:

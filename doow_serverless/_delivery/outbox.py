@@ -1,18 +1,24 @@
-"""The way of sealed batches: on a shipment, or else kept, written down, and sent again."""
+"""Owns every sealed batch that the server has not decided on.
+
+It gives batches to flights, keeps, logs and resends what failed, and tells the journal what is
+settled.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 
+from doow_serverless._config import NO_KEY
 from doow_serverless._keeping.backlog import Backlog
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.log import call_hook, counted, report_fault, warn
 from doow_serverless._process.workers import Workers
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .breaker import FIRST_HOLD_S, Gate
-from .flight import Courier, Shipment
+from .attempt import Failed, Sender, Settled, Split
+from .breaker import FIRST_HOLD_S, CircuitBreaker
+from .flight import Flight
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,36 +29,50 @@ if TYPE_CHECKING:
     from doow_serverless._process.clock import Budget, Clock
     from doow_serverless._sealing import Batch
 
-    from .flight import Fate, Transport
+    from .attempt import Result, Transport
+    from .credentials import Credentials
 
 FORK_WAIT_S = 5.0
 """Seconds for which a fork waits for imports by other threads, whose locks stay shut in a child."""
 
 
-class Dispatch:
+class Outbox:
     """Sends batches, and stands for those that the server has not decided on yet.
 
+    Every method may be called from any thread, and none raises an Exception.
+
     Args:
-        config: Where to send, with which key, within which bounds.
+        config: Where to send, and within which bounds.
+        credentials: The key to send with.
         journal: Is told what is settled, where there is one.
         transport: Sends instead of HTTP.
         clock: Monotonic seconds.
 
     Attributes:
         backlog: What was not delivered.
+        breaker: Whether sending is worth a wait.
         workers: The threads.
     """
 
     def __init__(
-        self, config: Config, journal: Journal | None, transport: Transport | None, clock: Clock
+        self,
+        config: Config,
+        credentials: Credentials,
+        journal: Journal | None,
+        transport: Transport | None,
+        clock: Clock,
     ) -> None:
         self._config = config
+        self._credentials = credentials
         self._journal = journal
         self._given_transport = transport
         self._clock = clock
-        self.begin_anew()
+        self.reset_after_fork()
 
-    def begin_anew(self) -> None:
+    def __repr__(self) -> str:
+        return f"Outbox({self.backlog!r}, {self.breaker!r}, {self.workers!r})"
+
+    def reset_after_fork(self) -> None:
         """Everything that belongs to this process alone: threads, connections, and their locks."""
         config = self._config
         self._loading = threading.Lock()
@@ -63,21 +83,19 @@ class Dispatch:
             config.max_queue_size, config.max_backlog_bytes, self._dead_letters.write
         )
         self.workers = Workers()
-        self.gate = Gate(self._clock)
-        if config.credentials.are_missing:
-            self.gate.shut(ErrorKind.AUTH_FAILURE, "there is no API key", float("inf"))
-        config.credentials.begin_anew()
-        self._courier = Courier(self.loaded_transport, config.credentials)
+        self.breaker = CircuitBreaker(self._clock)
+        if not config.has_key:
+            self.breaker.open(ErrorKind.AUTH_FAILURE, NO_KEY, float("inf"))
+        self._credentials.reset_after_fork()
+        self._sender = Sender(self.loaded_transport, self._credentials)
 
-    def shipment(self, release: Callable[[int], None]) -> Shipment:
-        """A new one; ``release`` is called with the number of events that are off its hands."""
-        return Shipment(
-            self._courier,
-            self.gate,
+    def new_flight(self, release: Callable[[int], None]) -> Flight:
+        """A flight whose ``release`` is called with the number of events that are off its hands."""
+        return Flight(
+            self._sender,
+            self.breaker,
             self.workers,
-            keep=self._keep,
-            decided=self._note_decided,
-            late=self._note_late,
+            self,
             release=release,
             give_up_after_s=self._config.timeout_s,
             clock=self._clock,
@@ -97,17 +115,21 @@ class Dispatch:
         transport = self._transport
         if transport is not None:
             transport.reap()
-        if len(self.backlog) and self.gate.begin_probe() and not self.workers.submit(self._drain):
-            self.gate.end_probe()
-            self.gate.failed(ErrorKind.TIMEOUT, "the system starts no more threads")
+        if (
+            len(self.backlog)
+            and self.breaker.begin_probe()
+            and not self.workers.submit(self._drain)
+        ):
+            self.breaker.end_probe()
+            self.breaker.failed(ErrorKind.TIMEOUT, "the system starts no more threads")
 
     def redeliver_last(self, budget: Budget) -> None:
         """One more attempt for what is kept, however lately the last one failed."""
-        if self._config.credentials.are_missing:
+        if not self._config.has_key:
             return
-        self.gate.opened()
+        self.breaker.close()
         self.redeliver()
-        while len(self.backlog) and budget.remaining() and not self.gate.is_shut:
+        while len(self.backlog) and budget.remaining() and not self.breaker.is_open:
             time.sleep(min(0.005, budget.remaining()))
 
     def recover(self) -> Batch | None:
@@ -121,62 +143,64 @@ class Dispatch:
             self._put(batch, None)
         return found[0] if found else None
 
-    def succeed(self, other: Dispatch) -> None:
+    def take_over(self, other: Outbox) -> None:
         """Take over what ``other`` has not delivered, and will not, now that it is replaced."""
-        self._dead_letters.succeed(other._dead_letters)
+        self._dead_letters.take_over(other._dead_letters)
         backlog, other.backlog = other.backlog, self.backlog
         for batch in backlog.drain():
             if self._journal is not None:
-                self._journal.sealed(batch)
+                self._journal.note_sealed(batch)
             self._put(batch, None)
             if other._journal is not None:
-                other._journal.settled(batch.id)
+                other._journal.note_settled(batch.id)
 
     def _drain(self) -> None:
         """Send the backlog, oldest first, until it is empty or an attempt fails."""
         try:
             while batch := self.backlog.oldest(self._is_under_way) or self.recover():
                 # After a failure the kept connections are not to be trusted.
-                fate = self._courier.send(batch, fresh=self.gate.is_shut)
-                if not fate.is_settled and fate.halves is None:
-                    self.gate.shut(fate.reason, fate.message, fate.hold_s)
+                result = self._sender.send(batch, fresh=self.breaker.is_open)
+                if isinstance(result, Failed):
+                    self.breaker.open(result.reason, result.message, result.hold_s)
                     return
-                self._note_decided(batch, fate)
-                self._settle_kept(batch, fate)
+                self.on_decided(batch, result)
+                self._settle_kept(batch, result)
         except Exception as fault:
             report_fault("redelivering", fault)
         finally:
-            self.gate.end_probe()
+            self.breaker.end_probe()
 
     def _is_under_way(self, batch_id: str) -> bool:
         """Whether a POST that nobody waits for has only just begun: its answer may yet come."""
-        began_at = self._courier.under_way.get(batch_id)
+        began_at = self._sender.under_way.get(batch_id)
         return began_at is not None and self._clock() - began_at < FIRST_HOLD_S
 
-    def _note_late(self, batch: Batch, fate: Fate) -> None:
+    def on_late(self, batch: Batch, result: Result) -> None:
         """An answer came for a batch that had been given up."""
-        if fate.is_settled or fate.halves is not None:
-            self._settle_kept(batch, fate)
+        if not isinstance(result, Failed):
+            self._settle_kept(batch, result)
             self.redeliver()
 
-    def _note_decided(self, batch: Batch, fate: Fate) -> None:
+    def on_decided(self, batch: Batch, result: Settled | Split) -> None:
+        """Have the journal know what the server has decided."""
         if self._journal is None:
             return
-        if fate.halves is not None:
-            self._journal.split(batch, fate.halves)
+        if isinstance(result, Split):
+            self._journal.note_split(batch, result.halves)
         else:
-            self._journal.settled(batch.id)
+            self._journal.note_settled(batch.id)
 
-    def _settle_kept(self, batch: Batch, fate: Fate) -> None:
-        self.gate.opened()
-        if fate.halves is not None:
-            self.backlog.replace(batch, fate.halves)
+    def on_given_up(self, batch: Batch, failure: Failed) -> None:
+        """Keep a batch that nobody waits for any more."""
+        self._put(batch, failure.reason)
+
+    def _settle_kept(self, batch: Batch, result: Settled | Split) -> None:
+        self.breaker.close()
+        if isinstance(result, Split):
+            self.backlog.replace(batch, result.halves)
         elif self.backlog.remove(batch.id):
-            for error in fate.errors():
+            for error in result.errors():
                 self.report(error)
-
-    def _keep(self, batch: Batch, fate: Fate) -> None:
-        self._put(batch, fate.reason)
 
     def _put(self, batch: Batch, reason: ErrorKind | None) -> None:
         pushed_out = self.backlog.put(batch, reason)
@@ -185,7 +209,7 @@ class Dispatch:
                 # What came from a journal, or of a split, may not stand in the log so far.
                 self._dead_letters.write(dropped, ErrorKind.DROPPED_EVENTS)
                 if self._journal is not None:
-                    self._journal.settled(dropped.id)
+                    self._journal.note_settled(dropped.id)
             ids = [event_id for batch in pushed_out for event_id in batch.event_ids]
             text = f"the backlog is full: {counted(len(ids))} dropped, the oldest"
             self.report(DoowError(text, ErrorKind.DROPPED_EVENTS, ids))
@@ -210,11 +234,11 @@ class Dispatch:
         ends_at = time.monotonic() + FORK_WAIT_S
         self._held = [
             lock
-            for lock in (self._loading, self._config.credentials.lock)
+            for lock in (self._loading, self._credentials.lock)
             if lock.acquire(timeout=max(0.0, ends_at - time.monotonic()))
         ]
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Release what :meth:`before_fork` took."""
         while self._held:
             self._held.pop().release()

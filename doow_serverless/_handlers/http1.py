@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from .response import Response
+from .response import ResponseProgress
 
 _LONGEST_HEAD = 1 << 20
 
 
-class RawResponse:
-    """One response, head and all, in whatever pieces it is written.
+class Http1Progress:
+    """How far one response has come, head and all, in whatever pieces it is written.
 
     Args:
         method: That of the request, in capitals.
     """
 
     def __init__(self, method: str) -> None:
-        self._response = Response(method)
+        self._response = ResponseProgress(method)
         self._head: bytes | None = b""
         self._chunks: _Chunks | None = None
 

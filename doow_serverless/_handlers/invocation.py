@@ -1,107 +1,117 @@
-"""What opens a scope to record into, and closes it: a call of a wrapped handler, a transaction."""
+"""One call of a tracked handler: it opens a scope, and flushes before the response is complete."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from enum import Enum
 from functools import partial
 from time import monotonic
 
-from doow_serverless._callables import (
-    dressed,
-    is_coroutine_function,
-    is_generator_function,
-    name_of,
-)
 from doow_serverless._process.log import report_fault
-from doow_serverless._process.timers import guard
-from doow_serverless._recording.buffer import Scope, current
-from doow_serverless.errors import ConfigurationError, InvalidEvent
+from doow_serverless._process.timers import timers
+from doow_serverless._recording.scope import Scope, current, leave
+from doow_serverless.errors import InvalidEvent
 
-from .platform import hand_over
+from .platform import run_after_response
+from .streams import follow, is_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Token
-    from typing import Any, TypeVar
+    from typing import Any
 
     from typing_extensions import Self
 
-    from doow_serverless._engine import Tracker
+    from doow_serverless._engine import Engine
     from doow_serverless._recording.buffer import Buffer
     from doow_serverless._recording.ids import Identity
 
-    from .wrap import Settings
-
-    F = TypeVar("F", bound=Callable[..., Any])
+    from .options import TrackedOptions
 
 
-def _leave(token: Token[Scope | None]) -> None:
-    # In another context than it was entered in, as where a framework runs the two halves of a
-    # generator on two threads, the scope is not current.
-    with suppress(ValueError):
-        current.reset(token)
+class _Flusher(Enum):
+    """Who delivers what an invocation recorded."""
+
+    UNDECIDED = "the platform has not been asked yet"
+    INVOCATION = "the invocation, before its response is complete"
+    PLATFORM = "a coroutine that the platform runs once the response has gone back"
 
 
-class Visit:
-    """One call of a wrapped handler, as a context manager, sync or async.
+class Invocation:
+    """One call of a tracked handler, as a context manager, sync or async.
 
     The outermost has a buffer of its own and flushes it at the end; one within it shares the
     buffer. Where a response goes back before the end, :meth:`flush` is called before its last byte;
-    all flushes of a visit share one budget. Nothing here ever raises, nor swallows what the handler
-    raises.
+    all flushes of an invocation share one budget. Nothing here ever raises, nor swallows what the
+    handler raises; but in strict mode a metric of the wrapper's own that is refused.
 
     Args:
-        tracker: The tracker to record with.
-        settings: The options of the wrapper.
+        engine: Records and delivers.
+        options: Those of the wrapper.
         remaining_s: Gives the seconds until the platform's deadline, where there is one.
         identity: What the platform calls the function and its work, also when it is done again.
     """
 
     __slots__ = (
-        "_deadline_watch",
+        "_deadline_timer",
+        "_engine",
         "_identity",
-        "_interval_watch",
-        "_is_deferred",
-        "_is_handed_over",
+        "_interval_timer",
         "_is_over",
+        "_is_suspended",
+        "_options",
         "_owned",
         "_remaining_s",
         "_scope",
-        "_settings",
         "_spent_s",
         "_token",
-        "_tracker",
+        "_who_flushes",
     )
 
     def __init__(
         self,
-        tracker: Tracker,
-        settings: Settings,
+        engine: Engine,
+        options: TrackedOptions,
         remaining_s: Callable[[], float] | None = None,
         identity: Identity | None = None,
     ) -> None:
-        self._tracker = tracker
-        self._settings = settings
+        self._engine = engine
+        self._options = options
         self._remaining_s = remaining_s
-        self._identity = identity if settings.idempotent else None
+        self._identity = identity if options.idempotent else None
         self._owned: Buffer | None = None
         self._scope: Scope | None = None
         self._token: Token[Scope | None] | None = None
-        self._is_handed_over = False
-        self._is_deferred: bool | None = None  # Not known before it is asked for.
+        self._is_suspended = False
+        self._who_flushes = _Flusher.UNDECIDED
         self._is_over = False
         self._spent_s = 0.0
-        self._deadline_watch: int | None = None
-        self._interval_watch: int | None = None
+        self._deadline_timer: int | None = None
+        self._interval_timer: int | None = None
 
-    def hand_over(self) -> None:
-        """Leave without an end: a coroutine will enter again."""
-        self._is_handed_over = True
+    def __repr__(self) -> str:
+        state = "over" if self._is_over else "suspended" if self._is_suspended else "running"
+        return f"Invocation({state}, {self._owned or 'within another'}, {self._options!r})"
+
+    def suspend(self) -> None:
+        """The next ``__exit__`` does not end the invocation; ``__aenter__`` resumes it."""
+        self._is_suspended = True
+
+    def settle(self, result: Any) -> None:
+        """Follow what the handler returned, where that is a stream whose body is yet to run."""
+        if is_stream(result):
+            self.flush(is_undecided=True)  # The body may raise.
+            follow(result, self)
+
+    async def asettle(self, result: Any) -> None:
+        """As :meth:`settle`, without blocking the event loop."""
+        if is_stream(result):
+            await self.aflush(is_undecided=True)
+            follow(result, self)
 
     def __enter__(self) -> Self:
         try:
-            if self._scope is None and self._tracker.config.enabled:
+            if self._scope is None and self._engine.config.enabled:
                 self._begin()
             elif self._scope is not None:
                 self._token = current.set(self._scope)
@@ -118,7 +128,7 @@ class Visit:
             self._flush(last=True)
 
     async def __aenter__(self) -> Self:
-        self._is_handed_over = False
+        self._is_suspended = False
         return self.__enter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -132,10 +142,10 @@ class Visit:
         """Deliver what was recorded so far, since the response is about to be complete.
 
         Args:
-            is_undecided: Whether an exception may still come, after which
-                ``on_exception="discard"`` forgets what was recorded: that is not delivered yet.
-            last: Whether the visit may never be ended: what is recorded from now on leaves with
-                the next flush, whosever that is.
+            is_undecided: True while ``on_exception="discard"`` may still apply; under that option
+                nothing is sent yet.
+            last: True where the invocation may never be left: what is recorded from now on leaves
+                with the next flush, whosever that is.
         """
         if self._commits(is_undecided):
             self._flush(last=last)
@@ -149,158 +159,105 @@ class Visit:
         """Deliver in the background, again and again, what a long session records."""
         if self._owned is not None and interval_s:
             again = partial(self._flush_meanwhile, interval_s)
-            self._interval_watch = guard.watch(monotonic() + interval_s, again)
+            self._interval_timer = timers.call_at(monotonic() + interval_s, again)
 
     def _begin(self) -> None:
-        tracker, settings = self._tracker, self._settings
+        engine, options = self._engine, self._options
         outer = current.get()
-        enclosing = None if outer is None else outer.of(tracker)
+        enclosing = None if outer is None else outer.of(engine)
         buffer = None if enclosing is None else enclosing.buffer.open()
         if enclosing is None or buffer is None:
-            tracker.dispatch.redeliver()
-            buffer = self._owned = tracker.new_buffer(self._identity)
-        defaults = tracker.defaults if enclosing is None else enclosing.defaults
-        if settings.attribution or settings.license_id:
-            defaults = defaults.overlaid(settings, settings.license_id, settings.attribution)
-        if settings.discards:
+            engine.outbox.redeliver()
+            buffer = self._owned = engine.new_buffer(self._identity)
+        defaults = engine.defaults if enclosing is None else enclosing.defaults
+        if options.attribution or options.license_id:
+            defaults = defaults.overlaid(options, options.license_id, options.attribution)
+        if options.discards:
             buffer = buffer.transaction()
-        self._scope = Scope(tracker, buffer, defaults, outer)
+        self._scope = Scope(engine, buffer, defaults, outer)
         self._token = current.set(self._scope)
         if self._owned is not None and self._remaining_s is not None:
-            self._deadline_watch = tracker.watch(self._owned, self._remaining_s)
-        tracker.report_removed(settings.removed)
-        if settings.metric is not None:
-            tracker.track(settings.metric)
+            self._deadline_timer = engine.flush_before(self._remaining_s, self._owned)
+        engine.report_removed(options.removed)
+        if options.metric is not None:
+            self._scope.record(options.metric)
 
     def _end(self, failed: bool) -> bool:
-        """Leave the scope; whether that was the end of the visit."""
+        """Leave the scope; whether that was the end of the invocation."""
         try:
             if self._token is not None:
                 token, self._token = self._token, None
-                _leave(token)
-            if self._is_handed_over:
+                leave(token)
+            if self._is_suspended:
                 return False
             self._is_over = True
-            if self._interval_watch is not None:
-                guard.forget(self._interval_watch)
-            if not self._is_deferred:
-                self._forget_deadline()
-            if self._scope is not None and self._settings.discards:
-                self._tracker.conclude(self._scope.buffer, discard=failed)
+            if self._interval_timer is not None:
+                timers.cancel(self._interval_timer)
+            if self._who_flushes is not _Flusher.PLATFORM:
+                self._cancel_deadline()
+            if self._scope is not None and self._options.discards:
+                self._engine.end_transaction(self._scope.buffer, discard=failed)
         except Exception as fault:
             report_fault("ending an invocation", fault)
         return True
 
     def _commits(self, is_undecided: bool) -> bool:
         """Whether to flush before the end; then what was recorded so far counts."""
-        if self._scope is None or (is_undecided and self._settings.discards):
+        if self._scope is None or (is_undecided and self._options.discards):
             return False
         try:
-            if self._settings.discards:
-                self._tracker.conclude(self._scope.buffer, discard=False)
+            if self._options.discards:
+                self._engine.end_transaction(self._scope.buffer, discard=False)
         except Exception as fault:
             report_fault("completing a response", fault)
         return True
 
     def _flush(self, last: bool) -> None:
-        if self._owned is not None and not self._defers():
+        if self._owned is not None and not self._platform_flushes():
             began = monotonic()
-            self._tracker.deliver(self._owned, self._limit_s(), last=last)
+            self._engine.flush(self._owned, self._limit_s(), last=last)
             self._spent_s += monotonic() - began
 
     async def _aflush(self, last: bool) -> None:
-        if self._owned is not None and not self._defers():
+        if self._owned is not None and not self._platform_flushes():
             began = monotonic()
             try:
-                await self._tracker.adeliver(self._owned, self._limit_s(), last=last)
+                await self._engine.aflush(self._owned, self._limit_s(), last=last)
             finally:  # Also when it was cancelled meanwhile.
                 self._spent_s += monotonic() - began
 
-    def _defers(self) -> bool:
-        """Whether the platform runs the flush once the response has gone back."""
-        if self._is_deferred is None:
-            mode = self._settings.flush_mode or self._tracker.config.flush_mode
-            self._is_deferred = mode == "after_response" and hand_over(self._flush_later())
-        return self._is_deferred
+    def _platform_flushes(self) -> bool:
+        """Whether the platform runs the flush after the response; asked at the first flush."""
+        if self._who_flushes is _Flusher.UNDECIDED:
+            mode = self._options.flush_mode or self._engine.config.flush_mode
+            takes = mode == "after_response" and run_after_response(self._flush_after_response())
+            self._who_flushes = _Flusher.PLATFORM if takes else _Flusher.INVOCATION
+        return self._who_flushes is _Flusher.PLATFORM
 
-    async def _flush_later(self) -> None:
-        self._is_deferred = False
-        self._forget_deadline()
+    async def _flush_after_response(self) -> None:
+        self._who_flushes = _Flusher.INVOCATION
+        self._cancel_deadline()
         await self._aflush(last=self._is_over)
 
     def _flush_meanwhile(self, interval_s: float) -> None:
-        # Called by the guard, which must not wait.
+        # Called by the timers' thread, which must not wait.
         if self._owned is not None and not self._is_over:
-            self._tracker.deliver_meanwhile(self._owned, self._budget_s)
+            self._engine.flush_meanwhile(self._owned, self._budget_s)
             self.flush_every(interval_s)
 
-    def _forget_deadline(self) -> None:
-        if self._deadline_watch is not None:
-            guard.forget(self._deadline_watch)
+    def _cancel_deadline(self) -> None:
+        if self._deadline_timer is not None:
+            timers.cancel(self._deadline_timer)
 
     def _budget_s(self) -> float:
-        given = self._settings.budget_s
-        return self._tracker.config.budget_s if given is None else given
+        given: float | None = self._options.budget_s
+        return self._engine.config.budget_s if given is None else given
 
     def _limit_s(self) -> float:
         limit_s = self._budget_s() - self._spent_s
         if self._remaining_s is not None:
             try:
-                limit_s = min(limit_s, self._remaining_s() - self._tracker.config.reserve_s)
+                limit_s = min(limit_s, self._remaining_s() - self._engine.config.reserve_s)
             except Exception as fault:
                 report_fault("asking for the deadline", fault)
         return max(0.0, limit_s)
-
-
-class Transaction:
-    """A block, or a function, whose events count only if it succeeds.
-
-    Args:
-        where: Gives the tracker and the scope that enclose the block, when it begins.
-        identity: What identifies the work of the block, should it be done again. It counts only
-            within a handler that is ``tracked(idempotent=True)``.
-    """
-
-    def __init__(
-        self, where: Callable[[], tuple[Tracker, Scope | None]], identity: str | None = None
-    ) -> None:
-        self._where = where
-        self._identity = identity
-        self._open: list[tuple[Tracker, Buffer, Token[Scope | None]]] = []
-
-    def __enter__(self) -> None:
-        tracker, scope = self._where()
-        enclosing = tracker.strays if scope is None else scope.buffer
-        buffer = (enclosing.open() or tracker.strays).transaction(self._identity)
-        defaults = tracker.defaults if scope is None else scope.defaults
-        token = current.set(Scope(tracker, buffer, defaults, current.get()))
-        self._open.append((tracker, buffer, token))
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        tracker, buffer, token = self._open.pop()
-        _leave(token)
-        try:
-            tracker.conclude(buffer, discard=kind is not None)
-        except Exception as fault:
-            report_fault("ending a transaction", fault)
-
-    def __call__(self, function: F) -> F:
-        """Decorate a def, an async def or another callable: each call is its own transaction."""
-        if is_generator_function(function):
-            raise ConfigurationError(
-                f"transaction() cannot wrap the generator function {name_of(function)}, whose body "
-                "runs only after it has returned: use `with transaction():` in it"
-            )
-        if is_coroutine_function(function):
-
-            async def in_transaction_async(*args: Any, **kwargs: Any) -> Any:
-                with Transaction(self._where, self._identity):
-                    return await function(*args, **kwargs)
-
-            return dressed(in_transaction_async, function)  # type: ignore[no-any-return]  # like it
-
-        def in_transaction(*args: Any, **kwargs: Any) -> Any:
-            with Transaction(self._where, self._identity):
-                return function(*args, **kwargs)
-
-        return dressed(in_transaction, function)  # type: ignore[no-any-return]  # like it

@@ -1,6 +1,14 @@
-"""What platforms know and the engine asks for; filled by the faces, so that imports point down."""
+"""What is asked of the platform around: deadline, name of the work, code after the response.
+
+The modules of the platforms lie above this one. A platform's is imported only where one of its
+tell-tales is there: a module that its runtime has loaded, or a variable that it sets.
+"""
 
 from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
 
 from doow_serverless._process.log import report_fault
 
@@ -9,41 +17,97 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from doow_serverless._engine import Tracker
+    from doow_serverless._engine import Engine
     from doow_serverless._recording.ids import Identity
 
-    from .wrap import Settings
+    from .options import TrackedOptions
 
-deadlines: list[Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], float] | None]] = []
-"""Where platforms tell the time that is left: each finds, in the arguments of a handler or beside
-them, what gives the seconds that remain, or None."""
-
-identities: list[Callable[[tuple[Any, ...], dict[str, Any]], Identity | None]] = []
-"""Where platforms name the work of an invocation: each finds, in the arguments of a handler or
-beside them, an identity that stays when the platform does the work again, or None."""
-
-after_response: list[Callable[[Coroutine[Any, Any, None]], bool]] = []
-"""Where platforms go on once the response has gone back, before they freeze the process: each says
-whether it took the coroutine, which is then awaited on whatever loop."""
-
-adapters: dict[str, Callable[[Any, Settings, Callable[[], Tracker]], Any]] = {}
-"""What tracks what is no plain function: from the full name of a class, to that which takes it, its
-subclasses or its instances."""
-
-preparations: list[Callable[[Any, Settings], Any]] = []
-"""How platforms need a handler to be before it is tracked: each returns it, or another in its
-stead, or raises ConfigurationError for what must not be tracked there."""
-
-protocols: dict[str, str] = {}
-"""Which face serves a call by a web server, whose response goes on after the call or within it:
-from ``"wsgi"`` and ``"asgi"`` to the module with ``serve(app, settings, tracker, *arguments)``."""
+_PACKAGE = __name__.partition(".")[0]
 
 
-def first(finders: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What the first of ``finders`` finds that finds anything; None if none does, or one fails."""
+class Platform:
+    """One platform, and how it is told that the process runs there.
+
+    Args:
+        module: The name of its module in ``_platforms``, which offers ``find_deadline(args,
+            kwargs)``, ``find_identity(args, kwargs)`` and ``prepare(handler, options)``.
+        loaded: Modules of which one is loaded there. None: its functions are known by their
+            arguments alone.
+        variables: Variables of which one is set there.
+    """
+
+    __slots__ = ("_loaded", "_module", "_name", "_variables")
+
+    def __init__(
+        self, module: str, loaded: tuple[str, ...] | None, variables: tuple[str, ...] = ()
+    ) -> None:
+        self._name = f"{_PACKAGE}._platforms.{module}"
+        self._loaded = loaded
+        self._variables = variables
+        self._module: Any = None
+
+    def __repr__(self) -> str:
+        return f"Platform({self._name}, {'imported' if self._module else 'not imported'})"
+
+    def module(self) -> Any:
+        """Its module, or None while nothing tells that the process runs there."""
+        if self._module is None and self._is_told():
+            self._module = import_module(self._name)
+        return self._module
+
+    def _is_told(self) -> bool:
+        if self._loaded is None or any(name in sys.modules for name in self._loaded):
+            return True
+        return any(name in os.environ for name in self._variables)
+
+
+PLATFORMS = (
+    Platform("aws", None),
+    Platform(
+        "azure",
+        # The first is what functions import; the others are the worker, which is there before.
+        (
+            "azure.functions",
+            "azure_functions_worker",
+            "azure_functions_runtime",
+            "azure_functions_runtime_v1",
+        ),
+        (
+            "FUNCTIONS_WORKER_RUNTIME",
+            "AzureWebJobsScriptRoot",
+            "AzureFunctionsJobHost__functionTimeout",
+        ),
+    ),
+    Platform("vercel", ("vercel_runtime",), ("VERCEL",)),
+)
+
+_ADAPTERS = {
+    "http.server.BaseHTTPRequestHandler": ("vercel", "adapt"),
+    "azure.functions.decorators.function_app.FunctionBuilder": ("azure", "adapt"),
+    "azure.functions.decorators.function_app.DecoratorApi": ("azure", "refuse_app"),
+}
+"""What tracks a class, its subclasses or its instances: from its full name to a module of
+``_platforms``, and the function there of the thing, the options and the engine."""
+
+
+def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
+    """What gives the seconds until the platform kills the function, where one tells."""
+    found: Callable[[], float] | None = _first("find_deadline", args, kwargs)
+    return found
+
+
+def find_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identity | None:
+    """What names the work of this call, and names it again when the platform has it done again."""
+    found: Identity | None = _first("find_identity", args, kwargs)
+    return found
+
+
+def _first(question: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first answer of a platform that has one; None if none has, or one fails."""
     try:
-        for find in finders:
-            found = find(args, kwargs)
+        for platform in PLATFORMS:
+            module = platform.module()
+            found = None if module is None else getattr(module, question)(args, kwargs)
             if found is not None:
                 return found
     except Exception as fault:
@@ -51,52 +115,39 @@ def first(finders: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return None
 
 
-def hand_over(coroutine: Coroutine[Any, Any, None]) -> bool:
-    """Whether a platform has taken ``coroutine`` to run after the response; else it is closed."""
-    try:
-        if any(take(coroutine) for take in after_response):
-            return True
-    except Exception as fault:
-        report_fault("asking the platform to go on after the response", fault)
-    coroutine.close()
-    return False
-
-
-def prepare(handler: Any, settings: Settings) -> Any:
-    """``handler`` as all platforms need it; raises ConfigurationError."""
-    for preparation in preparations:
-        handler = preparation(handler, settings)
+def prepare(handler: Any, options: TrackedOptions) -> Any:
+    """``handler`` as the platforms need it; raises ConfigurationError for what one refuses."""
+    for platform in PLATFORMS:
+        module = platform.module()
+        if module is not None:
+            handler = module.prepare(handler, options)
     return handler
 
 
-def adapter_of(handler: Any) -> Any:
-    """What tracks a class or an object like ``handler``, or None."""
+def adapter_of(handler: Any) -> Callable[[Any, TrackedOptions, Callable[[], Engine]], Any] | None:
+    """What tracks a class or an object like ``handler``, or None for a plain callable."""
     kind = handler if isinstance(handler, type) else type(handler)
-    known = (adapters.get(f"{base.__module__}.{base.__qualname__}") for base in kind.__mro__)
-    return next(filter(None, known), None)
+    for base in kind.__mro__:
+        known = _ADAPTERS.get(f"{base.__module__}.{base.__qualname__}")
+        if known is not None:
+            module, function = known
+            adapter: Any = getattr(import_module(f"{_PACKAGE}._platforms.{module}"), function)
+            return adapter  # type: ignore[no-any-return]  # the table says so
+    return None
 
 
-def is_wsgi_call(args: tuple[Any, ...]) -> bool:
-    """Whether these are the arguments of a WSGI application (PEP 3333), maybe after a self."""
-    return (
-        len(args) >= 2
-        and type(args[-2]) is dict
-        and "wsgi.version" in args[-2]
-        and callable(args[-1])
-    )
-
-
-def is_asgi_call(args: tuple[Any, ...]) -> bool:
-    """Whether these are the arguments of an ASGI application, maybe after a self."""
-    return (
-        len(args) >= 3
-        and isinstance(args[-3], dict)
-        and args[-3].get("type") in ("http", "websocket", "lifespan")
-        and callable(args[-2])
-        and callable(args[-1])
-    )
+def run_after_response(flush: Coroutine[Any, Any, None]) -> bool:
+    """Whether a platform has taken ``flush`` to run after the response; else it is closed."""
+    try:
+        # Only Vercel goes on once the response has gone back.
+        if import_module(f"{_PACKAGE}._platforms.vercel").after_response(flush):
+            return True
+    except Exception as fault:
+        report_fault("asking the platform to go on after the response", fault)
+    flush.close()
+    return False
 
 
 def server_of(protocol: str) -> Any:
-    """The ``serve`` of the face for ``protocol``, imported once there is use for it."""
-    return __import__(protocols[protocol], fromlist=["serve"]).serve
+    """``serve(app, options, engine, *arguments)`` of the module for ``"wsgi"`` or ``"asgi"``."""
+    return import_module(f"{_PACKAGE}.{protocol}").serve

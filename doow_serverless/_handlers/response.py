@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 _BODILESS = (204, 304)
 
 
-class Response:
-    """One response, of which something is the last that the client waits for.
+class ResponseProgress:
+    """How far one response has come, of which something is the last that the client waits for.
 
     That must wait until usage is delivered, since a platform may freeze the process right after.
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .invocation import Visit
+    from doow_serverless._callables import Span
 
 
 def is_stream(result: Any) -> bool:
@@ -20,32 +20,32 @@ def is_stream(result: Any) -> bool:
     return hasattr(getattr(result, "body_iterator", None), "__aiter__")
 
 
-def follow(result: Any, call: Visit) -> None:
-    """Have ``call`` go on while the body of ``result`` is produced, and end when that ends."""
-    call.hand_over()
-    result.body_iterator = _Stream(result.body_iterator, call)
+def follow(result: Any, span: Span) -> None:
+    """Have ``span`` go on while the body of ``result`` is produced, and end when that ends."""
+    span.suspend()
+    result.body_iterator = _Stream(result.body_iterator, span)
 
 
 class _Stream:
-    """The chunks of a body, each produced within the visit, whose flush the end waits for."""
+    """The chunks of a body, each produced within the span, whose flush the end waits for."""
 
-    def __init__(self, chunks: Any, call: Visit) -> None:
+    def __init__(self, chunks: Any, span: Span) -> None:
         self._chunks = chunks.__aiter__()
-        self._call = call
+        self._span = span
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        async with self._call:
+        async with self._span:
             async for chunk in self._chunks:
-                self._call.hand_over()
+                self._span.suspend()
                 return chunk
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """End early, as where the client has gone."""
-        async with self._call:
+        async with self._span:
             close = getattr(self._chunks, "aclose", None)
             if close is not None:
                 await close()

@@ -1,117 +1,95 @@
-"""Handlers become tracked ones: only here def, async def and other callables are told apart."""
+"""Handlers become tracked ones: which kind of handler is tracked by whom."""
 
 from __future__ import annotations
 
 from functools import partial
-from types import CoroutineType
 
 from doow_serverless._callables import (
-    dressed,
+    call_within,
     is_coroutine_function,
     is_generator_function,
     name_of,
 )
-from doow_serverless._config import FLUSH_MODES, one_of, seconds
-from doow_serverless._recording.event import check_attribution, check_text
 from doow_serverless._redaction import show
-from doow_serverless.errors import ConfigurationError, DoowError
+from doow_serverless.errors import ConfigurationError
 
-from .invocation import Visit
-from .platform import (
-    adapter_of,
-    deadlines,
-    first,
-    identities,
-    is_asgi_call,
-    is_wsgi_call,
-    prepare,
-    server_of,
-)
-from .streams import follow, is_stream
+from .invocation import Invocation
+from .platform import adapter_of, find_deadline, find_identity, prepare, server_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeAlias
 
-    from doow_serverless._engine import Tracker
+    from doow_serverless._engine import Engine
 
-_ON_EXCEPTION = ("flush", "discard")
+    from .options import TrackedOptions
 
-
-class Settings:
-    """The options of one ``tracked``; see there."""
-
-    def __init__(
-        self,
-        *,
-        budget: float | None = None,
-        license_id: str | None = None,
-        attribution: Mapping[str, Any] | None = None,
-        on_exception: str = "flush",
-        metric: str | None = None,
-        idempotent: bool = False,
-        flush_mode: str | None = None,
-    ) -> None:
-        self.removed: list[str] = []
-        self.budget_s = None if budget is None else seconds("budget", budget)
-        try:
-            self.license_id = None if license_id is None else check_text("license_id", license_id)
-            self.attribution = check_attribution(attribution, self.removed)
-            self.metric = None if metric is None else check_text("metric", metric)
-        except DoowError as problem:
-            raise ConfigurationError(f"tracked(): {problem}") from None
-        self.discards = one_of("on_exception", on_exception, _ON_EXCEPTION) == "discard"
-        if not isinstance(idempotent, bool):
-            raise ConfigurationError(f"idempotent must be True or False, not {show(idempotent)}")
-        self.idempotent = idempotent
-        self.flush_mode = (
-            None if flush_mode is None else one_of("flush_mode", flush_mode, FLUSH_MODES)
-        )
+    FindEngine: TypeAlias = Callable[[], Engine]
 
 
-def wrap(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
-    """``handler``, tracked. ``tracker`` is asked at each call, since it may be configured late."""
+def wrap(handler: Any, options: TrackedOptions, engine: FindEngine) -> Any:
+    """``handler``, tracked. ``engine`` is asked at each call, since it may be configured late."""
     if isinstance(handler, (staticmethod, classmethod)):
-        return type(handler)(wrap(handler.__func__, settings, tracker))
+        return type(handler)(wrap(handler.__func__, options, engine))
     adapt = adapter_of(handler)
     if adapt is not None:
-        return adapt(handler, settings, tracker)
-    handler = prepare(handler, settings)
+        return adapt(handler, options, engine)
+    handler = prepare(handler, options)
     _check(handler)
-    wrapper = _tracked_async if is_coroutine_function(handler) else _tracked
-    return dressed(wrapper(handler, settings, tracker), handler)
+    return call_within(
+        handler,
+        lambda args, kwargs: begin_invocation(engine(), options, args, kwargs),
+        divert=_to_servers(handler, options, engine),
+    )
 
 
-def _tracked_async(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
-    async def tracked_async(*args: Any, **kwargs: Any) -> Any:
-        if is_asgi_call(args):
-            app = partial(handler, *args[:-3])
-            return await server_of("asgi")(app, settings, tracker(), *args[-3:])
-        async with visit(tracker(), settings, args, kwargs) as call:
-            return await _result(call, handler(*args, **kwargs))
+def _to_servers(
+    handler: Any, options: TrackedOptions, engine: FindEngine
+) -> Callable[[tuple[Any, ...]], Any]:
+    """What serves a call by a web server, whose response goes on after the call, or within it."""
+    is_async = is_coroutine_function(handler)
 
-    return tracked_async
+    def divert(args: tuple[Any, ...]) -> Any:
+        if not is_async and is_wsgi_call(args):
+            protocol, count = "wsgi", 2
+        elif is_asgi_call(args):
+            protocol, count = "asgi", 3
+        else:
+            return None
+        app = partial(handler, *args[:-count])
+        return partial(server_of(protocol), app, options, engine(), *args[-count:])
+
+    return divert
 
 
-def _tracked(handler: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
-    def tracked(*args: Any, **kwargs: Any) -> Any:
-        if is_wsgi_call(args):
-            return server_of("wsgi")(partial(handler, *args[:-2]), settings, tracker(), *args[-2:])
-        if is_asgi_call(args):
-            return server_of("asgi")(partial(handler, *args[:-3]), settings, tracker(), *args[-3:])
-        with visit(tracker(), settings, args, kwargs) as call:
-            result = handler(*args, **kwargs)
-            if is_stream(result):
-                call.flush(is_undecided=True)  # The body is yet to run, and may raise.
-                follow(result, call)
-            if type(result) is not CoroutineType:
-                return result
-            # A def that returns a coroutine, as decorators make them: its body is yet to run.
-            call.hand_over()
-        return _await_in(call, result)
+def begin_invocation(
+    engine: Engine, options: TrackedOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Invocation:
+    """One call of a handler with these arguments, among which platforms find what they know."""
+    identity = find_identity(args, kwargs) if options.idempotent else None
+    return Invocation(engine, options, find_deadline(args, kwargs), identity)
 
-    return tracked
+
+def is_wsgi_call(args: tuple[Any, ...]) -> bool:
+    """Whether these are the arguments of a WSGI application (PEP 3333), maybe after a self."""
+    return (
+        len(args) >= 2
+        and type(args[-2]) is dict
+        and "wsgi.version" in args[-2]
+        and callable(args[-1])
+    )
+
+
+def is_asgi_call(args: tuple[Any, ...]) -> bool:
+    """Whether these are the arguments of an ASGI application, maybe after a self."""
+    return (
+        len(args) >= 3
+        and isinstance(args[-3], dict)
+        and args[-3].get("type") in ("http", "websocket", "lifespan")
+        and callable(args[-2])
+        and callable(args[-1])
+    )
 
 
 def _check(handler: Any) -> None:
@@ -127,25 +105,3 @@ def _check(handler: Any) -> None:
             "only after it has returned: wrap the function that consumes it, or a WSGI application "
             "with doow_serverless.wsgi.DoowMiddleware"
         )
-
-
-async def _await_in(call: Visit, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    async with call:
-        return await _result(call, coroutine)
-
-
-async def _result(call: Visit, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    result = await coroutine
-    if is_stream(result):
-        await call.aflush(is_undecided=True)
-        follow(result, call)
-    return result
-
-
-def visit(
-    tracker: Tracker, settings: Settings, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Visit:
-    """One call of a handler with these arguments, among which platforms find what they know."""
-    remaining_s = first(deadlines, args, kwargs)
-    identity = first(identities, args, kwargs) if settings.idempotent else None
-    return Visit(tracker, settings, remaining_s, identity)

@@ -36,6 +36,9 @@ class Backlog:
         self._bytes = 0
         self.events = 0
 
+    def __repr__(self) -> str:
+        return f"Backlog({len(self)} batches, {self.events} events, {self._bytes} bytes)"
+
     def put(self, batch: Batch, reason: ErrorKind | None) -> list[Batch]:
         """Keep ``batch``, and return what the bounds push out for it, oldest first.
 
@@ -57,14 +60,14 @@ class Backlog:
                 pushed_out.append(oldest)
         return pushed_out
 
-    def oldest(self, besides: Callable[[str], bool] = lambda _: False) -> Batch | None:
+    def oldest(self, skip: Callable[[str], bool] = lambda _: False) -> Batch | None:
         """The batch that has waited longest; it stays until :meth:`remove`.
 
         Args:
-            besides: Says of a batch id whether to pass that batch over.
+            skip: Says of a batch id whether to pass that batch over.
         """
         with self._lock:
-            return next((one for one in self._batches.values() if not besides(one.id)), None)
+            return next((one for one in self._batches.values() if not skip(one.id)), None)
 
     def remove(self, batch_id: str) -> bool:
         """Forget a batch that is settled; False where it was not here (any more)."""

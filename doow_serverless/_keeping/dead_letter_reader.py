@@ -13,7 +13,7 @@ import json
 import re
 import zlib
 
-from doow_serverless._recording.event import iso_time
+from doow_serverless._process.clock import iso_time
 from doow_serverless._sealing import Batch
 
 TYPE_CHECKING = False

@@ -70,11 +70,11 @@ class DeadLetters:
             return
         try:
             if self._is_new(batch.id):
-                self._hand_over(batch.id, records_of(batch, reason, self._wall_clock()))
+                self._enqueue(batch.id, records_of(batch, reason, self._wall_clock()))
         except Exception as fault:
             report_fault("writing a dead letter", fault)
 
-    def succeed(self, other: DeadLetters) -> None:
+    def take_over(self, other: DeadLetters) -> None:
         """Do not write again what ``other`` has written."""
         with other._lock:
             seen = list(other._seen)
@@ -90,7 +90,7 @@ class DeadLetters:
                 del self._seen[next(iter(self._seen))]
             return True
 
-    def _hand_over(self, batch_id: str, records: list[str]) -> None:
+    def _enqueue(self, batch_id: str, records: list[str]) -> None:
         """Have ``records`` written by the thread, and wait for it as long as that is of use."""
         size = sum(map(len, records))
         with self._lock:

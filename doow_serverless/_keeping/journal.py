@@ -50,14 +50,13 @@ MAX_TAKEN = 64
 """Files of dead processes that one owner holds open at once."""
 
 _quoted = json.JSONEncoder().encode
-_decode = json.JSONDecoder().raw_decode
 
 
 class Journal:
     """Keeps on disk what this process has recorded and not settled, and finds what others left.
 
     Every method may be called from any thread, and none raises. What goes wrong is said in one
-    warning, by the next call that may take its time: never by :meth:`record` and
+    warning, by the next call that may take its time: never by
     :meth:`record_many`, which may be called with locks held.
 
     Args:
@@ -83,7 +82,7 @@ class Journal:
         self._complaints: set[str] = set()
         self._unsaid: list[str] = []
         self._is_off = False
-        self._begin_anew()
+        self._reset()
         try:
             if not CAN_LOCK:
                 raise OSError("this platform has no file locks")
@@ -92,19 +91,19 @@ class Journal:
             self._turn_off(problem)
         self._say()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._own: JournalFile | None = None
         self._taken: list[JournalFile] = []
 
     # ── what the process records ───────────────────────────────────────────────────────────────
 
-    def record(self, event: Event) -> None:
-        """Note an event. Call it before the event can be sealed."""
-        self.record_many((event,))
+    def __repr__(self) -> str:
+        state = "off" if self._is_off else repr(self._own) if self._own else "nothing recorded"
+        return f"Journal({state}, {len(self._taken)} files taken over)"
 
     def record_many(self, events: Iterable[Event]) -> None:
-        """Note events, all in one write."""
+        """Note events, all in one write. Call it before they can be sealed."""
         if self._is_off:
             return
         ids = []
@@ -123,7 +122,7 @@ class Journal:
             elif self._append(file, data):
                 file.add(ids)
 
-    def sealed(self, batch: Batch) -> None:
+    def note_sealed(self, batch: Batch) -> None:
         """Note a batch of recorded events. Call it before the first POST of it."""
         line = line_of(b"B", batch_text(batch))
         with self._lock:
@@ -139,7 +138,7 @@ class Journal:
                         self._abandon(file)
         self._say()
 
-    def split(self, batch: Batch, halves: tuple[Batch, Batch]) -> None:
+    def note_split(self, batch: Batch, halves: tuple[Batch, Batch]) -> None:
         """Note that ``halves`` go out in the stead of ``batch``."""
         lines = b"".join(line_of(b"B", batch_text(half)) for half in halves)
         lines += line_of(b"S", batch.id.encode())
@@ -151,7 +150,7 @@ class Journal:
                 file.batches.update(half.id for half in halves)
         self._say()
 
-    def settled(self, batch_id: str) -> None:
+    def note_settled(self, batch_id: str) -> None:
         """Note that a batch needs no more sending: the server has decided, or it was dropped."""
         with self._lock:
             file = self._holder(batch_id)
@@ -219,7 +218,7 @@ class Journal:
             if contents.torn:
                 self._complain("torn", f"{contents.torn} torn records of a crash are lost")
             batches = [batch_of(line) for line in contents.batches.values()]
-            fresh = list(_sealed(contents.event_lines(), file.path, max_bytes, compress))
+            fresh = list(_reseal(contents.event_lines(), file.path, max_bytes, compress))
             lines = b"".join(line_of(b"B", batch_text(batch)) for batch in fresh)
             if not batches and not fresh:
                 file.remove()
@@ -244,7 +243,7 @@ class Journal:
         """
         for file in self._files():
             file.close()
-        self._begin_anew()
+        self._reset()
 
     def close(self) -> None:
         """Record no more. What is not settled stays, for another process to recover."""
@@ -345,7 +344,7 @@ def default_directory() -> str:
     return os.path.join(tempfile.gettempdir(), f"doow-serverless-{os.getuid()}")
 
 
-def _sealed(lines: list[bytes], path: str, max_bytes: int, compress: bool) -> Iterator[Batch]:
+def _reseal(lines: list[bytes], path: str, max_bytes: int, compress: bool) -> Iterator[Batch]:
     """Events as batches, whose ids derive from those of the events and from where they stood.
 
     Where locks turn out not to hold, as on some network file systems, two processes that recover

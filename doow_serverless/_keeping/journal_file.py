@@ -19,7 +19,7 @@ from contextlib import suppress
 from errno import ENOSPC
 from zlib import crc32
 
-from doow_serverless._recording.event import Shape
+from doow_serverless._recording.event import EventTemplate
 from doow_serverless._sealing import MAX_BYTES, Batch
 
 try:
@@ -61,6 +61,10 @@ class JournalFile:
         """How often each id was recorded: users may give several events the same."""
         self.batches: set[str] = set()
         self.compact_at = COMPACT_FROM
+
+    def __repr__(self) -> str:
+        held = f"{len(self.events)} events, {len(self.batches)} batches"
+        return f"JournalFile({held}, {self.size} bytes)"
 
     @property
     def is_settled(self) -> bool:
@@ -265,10 +269,10 @@ def line_of(kind: bytes, payload: bytes) -> bytes:
 
 def event_text(event: Event) -> bytes:
     """An event as it is recorded. Its time stays a number: to write it out takes longer."""
-    event_id, moment, shape, quantity, metadata = event
+    event_id, moment, template, quantity, metadata = event
     when = f'"{moment}"' if isinstance(moment, str) else repr(moment)
     extra = "" if metadata is None else f',"metadata":{metadata}'
-    text = f"{_quoted(event_id)},{when},{shape.before}{quantity}{shape.after}{extra}"
+    text = f"{_quoted(event_id)},{when},{template.before}{quantity}{template.after}{extra}"
     return text.encode("ascii")
 
 
@@ -277,7 +281,7 @@ def event_of(line: bytes) -> Event:
     text = line[1:].decode("ascii")
     event_id, end = _decode(text)
     moment, end = _decode(text, end + 1)
-    return event_id, moment, Shape(text[end + 1 :], ""), "", None
+    return event_id, moment, EventTemplate(text[end + 1 :], ""), "", None
 
 
 def batch_text(batch: Batch) -> bytes:

@@ -8,15 +8,10 @@ from weakref import WeakKeyDictionary
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, Protocol
+    from typing import Any
 
+    from doow_serverless._handlers.options import TrackedOptions
     from doow_serverless._recording.ids import Identity
-
-    class LambdaContext(Protocol):
-        """What is used of the context that Lambda passes."""
-
-        def get_remaining_time_in_millis(self) -> int:
-            """Milliseconds until the function is killed."""
 
 
 _calls: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
@@ -99,19 +94,23 @@ def _seconds(millis: Callable[[], float]) -> float:
     return millis() / 1000
 
 
-def secret(arn: str, anew: bool) -> str:
-    """A secret of AWS Secrets Manager, by ARN or name; ``anew`` bypasses the cache."""
-    from aws_lambda_powertools.utilities.parameters import get_secret
-
-    return _text(get_secret(arn, force_fetch=anew))
+def prepare(handler: Any, _options: TrackedOptions) -> Any:
+    """``handler`` as it is: Lambda calls any callable."""
+    return handler
 
 
-def parameter(name: str, anew: bool) -> str:
-    """A SecureString of Systems Manager Parameter Store; ``anew`` bypasses the cache."""
-    from aws_lambda_powertools.utilities.parameters import get_parameter
+def fetch_key(variable: str, place: str, anew: bool) -> str:
+    """The text of a secret: of Secrets Manager, or a SecureString of Parameter Store.
 
-    return _text(get_parameter(name, decrypt=True, force_fetch=anew))
+    Args:
+        variable: The variable that names it, of :data:`doow_serverless._config.KEY_PLACES`.
+        place: Its ARN or name.
+        anew: Whether to bypass the cache.
+    """
+    from aws_lambda_powertools.utilities.parameters import get_parameter, get_secret
 
-
-def _text(value: object) -> str:
+    if variable == "DOOW_TRACK_API_KEY_SECRET_ARN":
+        value: object = get_secret(place, force_fetch=anew)
+    else:
+        value = get_parameter(place, decrypt=True, force_fetch=anew)
     return value.decode() if isinstance(value, bytes) else str(value)

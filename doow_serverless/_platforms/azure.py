@@ -1,4 +1,4 @@
-"""Azure Functions: whole apps, finished builders, the function's timeout, what messages are."""
+"""Azure Functions: finished builders, orchestrators, what messages are, the function's timeout."""
 
 from __future__ import annotations
 
@@ -13,95 +13,38 @@ from doow_serverless._callables import (
     is_generator_function,
     name_of,
 )
-from doow_serverless._handlers import wrap as _wrap
-from doow_serverless._middleware import Face
+from doow_serverless._handlers.wrap import wrap
 from doow_serverless.errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any
 
-    from typing_extensions import Unpack
-
-    from doow_serverless._engine import Tracker
-    from doow_serverless._handlers.wrap import Settings
-    from doow_serverless._middleware import Options
+    from doow_serverless._engine import Engine
+    from doow_serverless._handlers.options import TrackedOptions
     from doow_serverless._recording.ids import Identity
 
-    AppT = TypeVar("AppT")
 
-__all__ = ["track_app"]
-
-BUILDER = "azure.functions.decorators.function_app.FunctionBuilder"
-"""What decorators as ``@app.route`` return: a function with its bindings."""
-REGISTRY = "azure.functions.decorators.function_app.DecoratorApi"
-"""What a ``FunctionApp`` and a ``Blueprint`` are."""
-
-
-def track_app(app: AppT, **options: Unpack[Options]) -> AppT:
-    """Track all functions of a ``FunctionApp`` or a ``Blueprint``.
-
-    ::
-
-        app = func.FunctionApp()
-
-        @app.route(route="summaries")
-        def summaries(req): ...
-
-        track_app(app)
-
-    In place, and with names, bindings and signatures as they were. Call it once, after all
-    functions are declared, and for a blueprint before ``register_functions``. A function that is
-    ``@doow.tracked`` besides delivers in the same POST. Durable orchestrators are left out, since
-    they are replayed: meter in the activities that they call.
-
-    Args:
-        app: The app or blueprint.
-        **options: As of ``doow_serverless.tracked``.
-
-    Returns:
-        ``app``.
-
-    Raises:
-        ConfigurationError: An option is wrong, or there is no function to track.
-    """
-    builders = getattr(app, "_function_builders", None)
-    if not builders:
-        remedy = "call it after the functions are declared" if builders == [] else "give it one"
-        raise ConfigurationError(
-            f"track_app() tracks the functions of a FunctionApp or Blueprint, and "
-            f"{type(app).__name__} has none: {remedy}"
-        )
-    face = _App(**options)
-    for builder in builders:
-        if not _is_orchestrator(builder):
-            _track_builder(builder, face.settings, face.tracker)
-    return app
-
-
-class _App(Face):
-    CALLED = "track_app"
-
-
-def adapt(builder: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
+def adapt(builder: Any, options: TrackedOptions, engine: Callable[[], Engine]) -> Any:
     """Track the function of a ``FunctionBuilder``; returns the same builder.
 
     So ``@doow.tracked`` works above ``@app.route``, and between binding decorators, too.
     """
-    if _is_orchestrator(builder):
+    if is_orchestrator(builder):
         raise _refusal(builder._function._func)
-    _track_builder(builder, settings, tracker)
+    track_builder(builder, options, engine)
     return builder
 
 
-def _track_builder(builder: Any, settings: Settings, tracker: Callable[[], Tracker]) -> None:
+def track_builder(builder: Any, options: TrackedOptions, engine: Callable[[], Engine]) -> None:
+    """Track the function of a ``FunctionBuilder``, in place."""
     # Neither the SDK nor the worker offers another way to a function that is declared already.
     function = builder._function
-    function._func = _wrap.wrap(function._func, settings, tracker)
+    function._func = wrap(function._func, options, engine)
 
 
-def refuse_app(app: Any, _settings: Settings, _tracker: Callable[[], Tracker]) -> Any:
+def refuse_app(app: Any, _options: TrackedOptions, _engine: Callable[[], Engine]) -> Any:
     """Say what to do with a whole app, whose functions may not be declared yet."""
     raise ConfigurationError(
         f"tracked() takes a function, not a {type(app).__name__}: call "
@@ -109,11 +52,11 @@ def refuse_app(app: Any, _settings: Settings, _tracker: Callable[[], Tracker]) -
     )
 
 
-def prepare(handler: Any, settings: Settings) -> Any:
+def prepare(handler: Any, options: TrackedOptions) -> Any:
     """Refuse orchestrators, and have the worker pass the context where it is needed."""
     if _orchestrates(handler):
         raise _refusal(handler)
-    if settings.idempotent and _is_worker():
+    if options.idempotent and _is_worker():
         return _asking_for_context(handler)
     return handler
 
@@ -121,7 +64,8 @@ def prepare(handler: Any, settings: Settings) -> Any:
 # ── durable functions ──────────────────────────────────────────────────────────────────────────
 
 
-def _is_orchestrator(builder: Any) -> bool:
+def is_orchestrator(builder: Any) -> bool:
+    """Whether the function of a ``FunctionBuilder`` is a durable orchestrator."""
     trigger = getattr(builder._function, "_trigger", None)
     is_trigger = getattr(trigger, "type", None) == "orchestrationTrigger"
     return is_trigger or _orchestrates(builder._function._func)

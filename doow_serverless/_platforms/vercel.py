@@ -8,8 +8,8 @@ import time
 from functools import partial
 
 from doow_serverless._callables import dressed
-from doow_serverless._handlers.http1 import RawResponse
-from doow_serverless._handlers.wrap import visit
+from doow_serverless._handlers.http1 import Http1Progress
+from doow_serverless._handlers.wrap import begin_invocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from doow_serverless._engine import Tracker
-    from doow_serverless._handlers.invocation import Visit
-    from doow_serverless._handlers.wrap import Settings
+    from doow_serverless._engine import Engine
+    from doow_serverless._handlers.invocation import Invocation
+    from doow_serverless._handlers.options import TrackedOptions
     from doow_serverless._recording.ids import Identity
 
 
-def adapt(handler_class: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
+def adapt(handler_class: Any, options: TrackedOptions, engine: Callable[[], Engine]) -> Any:
     """Track the ``do_*`` methods of a ``BaseHTTPRequestHandler`` class; returns the same class.
 
     In place, since Vercel's build finds a class named ``handler`` in the source, and its runtime
@@ -40,14 +40,14 @@ def adapt(handler_class: Any, settings: Settings, tracker: Callable[[], Tracker]
     for name in dir(handler_class):
         method = getattr(handler_class, name)
         if name.startswith("do_") and callable(method):
-            setattr(handler_class, name, _tracked_method(method, settings, tracker))
+            setattr(handler_class, name, _tracked_method(method, options, engine))
     return handler_class
 
 
-def _tracked_method(method: Any, settings: Settings, tracker: Callable[[], Tracker]) -> Any:
+def _tracked_method(method: Any, options: TrackedOptions, engine: Callable[[], Engine]) -> Any:
     def tracked_method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with visit(tracker(), settings, (self,), {}) as call:
-            held = self.wfile = _Held(self.wfile, getattr(self, "command", ""), call)
+        with begin_invocation(engine(), options, (self,), {}) as invocation:
+            held = self.wfile = _Held(self.wfile, getattr(self, "command", ""), invocation)
             try:
                 return method(self, *args, **kwargs)
             finally:
@@ -60,10 +60,10 @@ def _tracked_method(method: Any, settings: Settings, tracker: Callable[[], Track
 class _Held:
     """The ``wfile`` of a handler: a write that completes the response waits for the flush."""
 
-    def __init__(self, file: Any, method: str, call: Visit) -> None:
+    def __init__(self, file: Any, method: str, invocation: Invocation) -> None:
         self.file = file
-        self._call = call
-        self._response = RawResponse(method)
+        self._invocation = invocation
+        self._response = Http1Progress(method)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
@@ -76,19 +76,24 @@ class _Held:
         return self.file.__exit__(*raised)
 
     def write(self, data: Any) -> Any:
-        """As of the file underneath."""
+        """Write to the file underneath; first deliver, if this completes the response."""
         try:
             completes = self._response.completes(data)
         except (TypeError, ValueError):
             completes = False  # No bytes, or no HTTP: for the file and the client to refuse.
         if completes:
-            self._call.flush(is_undecided=self._response.status >= 500)
+            self._invocation.flush(is_undecided=self._response.status >= 500)
         return self.file.write(data)
 
     def writelines(self, lines: Iterable[Any]) -> None:
-        """As of the file underneath."""
+        """Write each line, as :meth:`write` does."""
         for line in lines:
             self.write(line)
+
+
+def prepare(handler: Any, _options: TrackedOptions) -> Any:
+    """``handler`` as it is: classes and applications have ways of their own."""
+    return handler
 
 
 def find_deadline(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Callable[[], float] | None:

@@ -1,18 +1,25 @@
-"""A stretch of wall time that ends, on the monotonic clock."""
+"""Time: a budget of seconds on the monotonic clock, and moments as the wire writes them."""
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
-    Clock = Callable[[], float]
+    Clock: TypeAlias = Callable[[], float]
 
 
 class Budget:
-    """``limit_s`` seconds from now on ``clock`` (monotonic seconds)."""
+    """``limit_s`` seconds of wall time, from now on.
+
+    Args:
+        limit_s: Seconds; a negative number counts as none.
+        clock: Monotonic seconds.
+    """
 
     __slots__ = ("_clock", "_ends_at", "limit_s")
 
@@ -21,6 +28,9 @@ class Budget:
         self._clock = clock
         self._ends_at = clock() + self.limit_s
 
+    def __repr__(self) -> str:
+        return f"Budget({self.remaining():.3f} of {self.limit_s:.3f} s left)"
+
     def remaining(self) -> float:
         """Seconds left; 0.0 when it is used up."""
         return max(0.0, self._ends_at - self._clock())
@@ -28,3 +38,9 @@ class Budget:
     def spent(self) -> float:
         """Seconds since it began; more than ``limit_s`` when it was overrun."""
         return self._clock() - self._ends_at + self.limit_s
+
+
+def iso_time(unix_ms: int) -> str:
+    """Unix milliseconds as ISO 8601 in UTC."""
+    second, millisecond = divmod(unix_ms, 1000)
+    return f"{datetime.fromtimestamp(second, timezone.utc):%Y-%m-%dT%H:%M:%S}.{millisecond:03d}Z"

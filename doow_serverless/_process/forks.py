@@ -1,4 +1,7 @@
-"""What forks, and the end of the process, mean to all trackers in it."""
+"""Forks: what each engine is told of them, and what a child forgets, in one order.
+
+The threads of a process are not in its forked child, and the locks that they held stay shut there.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +9,61 @@ import os
 from contextlib import suppress
 from weakref import WeakSet
 
-from .clock import Budget
 from .log import report_fault
-from .shutdown import install
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeVar
-
-    from doow_serverless._engine import Tracker
+    from collections.abc import Callable
+    from typing import Protocol, TypeVar
 
     T = TypeVar("T")
 
-_trackers: WeakSet[Tracker] = WeakSet()
+    class Member(Protocol):
+        """What lives as long as the process, and is told of its forks and of its end."""
+
+        def before_fork(self) -> None:
+            """Take the locks that a child must not find shut."""
+
+        def after_fork_in_parent(self) -> None:
+            """Release the locks that `before_fork` took."""
+
+        def after_fork_in_child(self) -> None:
+            """Forget threads, connections and locks; what waits is the parent's to deliver."""
+
+        def last_flush(self, limit_s: float) -> None:
+            """Deliver what waits, within ``limit_s`` seconds: the process is about to end."""
+
+
+_members: WeakSet[Member] = WeakSet()
+_resets: list[Callable[[], None]] = []
 _forks_are_guarded = False
 
 
-def register(tracker: Tracker) -> None:
-    """Have ``tracker`` told of forks, and flush once more when the process ends."""
-    _trackers.add(tracker)
-    if tracker.config.enabled:
-        install(_last_flush)
-        _guard_forks()
+def register(member: Member) -> None:
+    """Have ``member`` told of forks in a child, for as long as somebody else holds it."""
+    _members.add(member)
 
 
-def members(weak: WeakSet[T]) -> list[T]:
+def members() -> list[Member]:
+    """All that are registered and alive."""
+    return listed(_members)
+
+
+def listed(weak: WeakSet[T]) -> list[T]:
     """What ``weak`` holds, also while other threads add to it."""
     while True:
         with suppress(RuntimeError):  # It changed meanwhile.
             return list(weak)
 
 
-def _last_flush(limit_s: float) -> None:
-    budget = Budget(limit_s)
-    for tracker in members(_trackers):
-        try:
-            tracker.last_flush(budget)
-        except Exception as fault:
-            report_fault("the last flush", fault)
+def reset_in_child(reset: Callable[[], None]) -> Callable[[], None]:
+    """Have ``reset`` called in every forked child, before the members are told; a decorator."""
+    _resets.append(reset)
+    return reset
 
 
-def _guard_forks() -> None:
-    """Have forks wait for imports, once for all trackers."""
+def guard_forks() -> None:
+    """Have forks wait for `Member.before_fork`, once for the process."""
     global _forks_are_guarded
     if _forks_are_guarded or not hasattr(os, "register_at_fork"):
         return
@@ -60,21 +76,26 @@ def _guard_forks() -> None:
 
 
 def before_fork() -> None:
-    """Let other threads finish what they import."""
-    for tracker in list(_trackers):
-        tracker.before_fork()
+    """Let other threads finish what must not be cut in two."""
+    for member in members():
+        member.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for tracker in list(_trackers):
-        tracker.after_fork_in_parent()
+    for member in members():
+        member.after_fork_in_parent()
 
 
-def after_fork() -> None:
-    """In a child: begin anew."""
-    for tracker in list(_trackers):
-        tracker.after_fork()
+def after_fork_in_child() -> None:
+    """Begin anew: first what belongs to the process, then each member."""
+    for reset in _resets:
+        reset()
+    for member in members():
+        try:
+            member.after_fork_in_child()
+        except Exception as fault:
+            report_fault("beginning anew after a fork", fault)
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork.
-    os.register_at_fork(after_in_child=after_fork)
+    os.register_at_fork(after_in_child=after_fork_in_child)

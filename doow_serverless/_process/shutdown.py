@@ -12,9 +12,12 @@ import signal
 import threading
 from contextlib import suppress
 
+from .clock import Budget
+from .forks import members
+from .log import report_fault
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -23,20 +26,20 @@ SIGTERM_LIMIT_S = 0.25
 EXIT_LIMIT_S = 2.0
 """Seconds for the last flush when the interpreter exits."""
 
-_last_flush: Callable[[float], None] | None = None
+_is_installed = False
 _earlier: Any = None
 _is_listening = False
 
 
-def install(last_flush: Callable[[float], None]) -> None:
-    """Have ``last_flush`` called, with the seconds it may take, when the process ends.
+def install() -> None:
+    """Have all members flush once more when the process ends.
 
     Once for the process. A handler of SIGTERM that is there already runs afterwards; one that the
     application sets later replaces ours.
     """
-    global _last_flush, _earlier, _is_listening
-    if _last_flush is None:
-        _last_flush = last_flush
+    global _is_installed, _earlier, _is_listening
+    if not _is_installed:
+        _is_installed = True
         atexit.register(_flush_at_exit)
     # Only the main thread may set a handler: where another comes first, the next time counts.
     if not _is_listening and threading.current_thread() is threading.main_thread():
@@ -66,8 +69,13 @@ def _flush_within(limit_s: float) -> bool:
 
 
 def _flush(limit_s: float) -> None:
-    if _last_flush is not None:
-        _last_flush(limit_s)
+    """One flush of every member, all within ``limit_s`` seconds."""
+    budget = Budget(limit_s)
+    for member in members():
+        try:
+            member.last_flush(budget.remaining())
+        except Exception as fault:
+            report_fault("the last flush", fault)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

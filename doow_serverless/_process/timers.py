@@ -1,54 +1,61 @@
-"""Calls back shortly before a deadline, from one thread for the whole process."""
+"""Calls back at a moment on the monotonic clock, from one thread for the whole process."""
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
 from itertools import count
 from time import monotonic
+
+from .forks import reset_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Guard:
-    """Watches deadlines; its thread sleeps until the earliest, and starts with the first.
+class Timers:
+    """Calls that are due at a moment; a thread, started by the first, sleeps until the earliest.
 
-    A deadline that is later than the one slept for does not wake the thread, and one that was
-    forgotten leaves it asleep: so an invocation that ends in time costs two entries of a dict.
+    A call that is later than the one slept for does not wake the thread, and one that was cancelled
+    leaves it asleep: so an invocation that ends before its deadline costs two entries of a dict.
     """
 
-    # Not begun anew in a forked child, whose invocations forget the numbers they had in the parent.
+    # Never begun anew: a forked child still cancels the numbers that it was given in the parent.
     _numbers = count()
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._watched: dict[int, tuple[float, Callable[[], object]]] = {}
+        self._calls: dict[int, tuple[float, Callable[[], object]]] = {}
         self._sleeps_until = float("inf")
         self._thread: threading.Thread | None = None
 
-    def watch(self, at: float, call: Callable[[], object]) -> int:
-        """Have ``call`` called at ``at`` (monotonic seconds), unless it is forgotten before.
+    def __repr__(self) -> str:
+        return f"Timers({len(self._calls)} pending)"
 
-        It must neither block nor raise. Returns the number to give to :meth:`forget`.
+    def call_at(self, at: float, call: Callable[[], object]) -> int:
+        """Have ``call`` called at ``at`` (monotonic seconds), unless it is cancelled before.
+
+        It runs on the thread of the timers, and must neither block nor raise.
+
+        Returns:
+            The number to give to :meth:`cancel`.
         """
         with self._changed:
             number = next(self._numbers)
-            self._watched[number] = (at, call)
+            self._calls[number] = (at, call)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="doow-guard", daemon=True)
-                with suppress(RuntimeError):  # No more threads: the next deadline tries again.
+                thread = threading.Thread(target=self._run, name="doow-timers", daemon=True)
+                with suppress(RuntimeError):  # No more threads: the next call tries again.
                     thread.start()
                     self._thread = thread
             elif at < self._sleeps_until:
                 self._changed.notify()
             return number
 
-    def forget(self, number: int) -> None:
-        """Watch this deadline no more."""
-        self._watched.pop(number, None)
+    def cancel(self, number: int) -> None:
+        """Do not make the call of this number, unless it has begun."""
+        self._calls.pop(number, None)
 
     def _run(self) -> None:
         while True:
@@ -57,27 +64,22 @@ class Guard:
 
     def _wait_for_due(self) -> list[Callable[[], object]]:
         with self._changed:
-            # Copies, made in one step: what is forgotten vanishes at any time, without the lock.
-            earliest = min((at for at, _ in list(self._watched.values())), default=float("inf"))
+            # Copies, made in one step: what is cancelled vanishes at any time, without the lock.
+            earliest = min((at for at, _ in list(self._calls.values())), default=float("inf"))
             now = monotonic()
             if earliest > now:
                 self._sleeps_until = earliest
                 self._changed.wait(min(earliest - now, threading.TIMEOUT_MAX))
                 self._sleeps_until = float("-inf")
             now = monotonic()
-            due = [
-                (number, call) for number, (at, call) in list(self._watched.items()) if at <= now
-            ]
-            return [call for number, call in due if self._watched.pop(number, None) is not None]
+            due = [(number, call) for number, (at, call) in list(self._calls.items()) if at <= now]
+            return [call for number, call in due if self._calls.pop(number, None) is not None]
 
 
-guard = Guard()
-"""The guard of this process."""
+timers = Timers()
+"""Those of this process."""
 
 
-def _after_fork() -> None:
-    guard.__init__()  # type: ignore[misc]  # its thread stayed with the parent
-
-
-if hasattr(os, "register_at_fork"):  # Windows does not fork.
-    os.register_at_fork(after_in_child=_after_fork)
+@reset_in_child
+def _after_fork_in_child() -> None:
+    timers.__init__()  # type: ignore[misc]  # its thread stayed with the parent

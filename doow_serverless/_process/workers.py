@@ -38,6 +38,9 @@ class Workers:
         self._waiting: deque[Job] = deque()
         self._threads = 0
 
+    def __repr__(self) -> str:
+        return f"Workers({self._threads} threads, {len(self._idle)} idle)"
+
     def submit(self, job: Job) -> bool:
         """Run ``job`` on another thread; False where the system starts none.
 

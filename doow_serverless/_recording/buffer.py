@@ -1,15 +1,14 @@
-"""Where recorded events wait: the buffer of an invocation, its transactions, and which is current.
+"""Where recorded events wait: the buffer of an invocation, and those of its transactions.
 
-A buffer is shared by everything that runs for one invocation, on whatever thread or task. What is
-current is told by a ContextVar, so that concurrent invocations never see each other's.
+A buffer is shared by everything that runs for one invocation, on whatever thread or task.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-from contextvars import ContextVar
 from weakref import WeakSet
+
+from doow_serverless._process.forks import listed, reset_in_child
 
 from .ids import DerivedIds, new_id
 
@@ -18,51 +17,52 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
 
-    from doow_serverless._delivery.flight import Shipment
-    from doow_serverless._engine import Tracker
-    from doow_serverless._keeping.journal import Journal
-
-    from .event import Defaults, Event, Shape
+    from .event import Event, EventTemplate
     from .ids import Identity
+    from .interfaces import EventLog
 
 _UNNAMED = ""
+"""The id of an event that is named once its transaction has succeeded."""
 _COUNT = tuple(f"{number:02x}" for number in range(256))
 _buffers: WeakSet[Buffer] = WeakSet()
 
 
 class Buffer:
-    """Events that have not left yet: those of an invocation, of a transaction, or a tracker's own.
+    """Events that have not left yet: those of an invocation, of a transaction, or unattended ones.
+
+    Every method may be called from any thread.
 
     Args:
-        bound: How many events may be in hand: recorded, and not known to be settled or kept
-            elsewhere.
+        bound: How many events may be in hand: recorded, and neither settled nor kept elsewhere.
         parent: The buffer that a transaction's events go to once it succeeds. A transaction shares
             the bound of the outermost.
         identity: What identifies the work that records here, should it be done again: then the ids
             of its events derive from it. Default: random ids, or as the parent has it.
-        journal: Where events are written down that count, for the next process to recover.
-        orphans: Where the events go that it still holds when it is dropped without an end, as by
-            a server that never closes a response. Nothing is known to have failed: they count.
+        log: Writes events down as they are recorded, for the next process to recover.
+        dropped: Receives the events of a buffer that is garbage-collected before its invocation
+            ended, as where a WSGI server never calls ``close()``. The next flush sends them.
 
-    Every method may be called from any thread.
+    Attributes:
+        in_hand: Events recorded here, or in a transaction of it, that are neither settled nor kept
+            elsewhere.
+        is_closed: Whether it takes no more events, since its invocation is over.
+        refused: Events that the bound has refused.
     """
 
     __slots__ = (
         "__weakref__",
         "_bound",
         "_derived",
+        "_dropped",
         "_events",
         "_ids",
-        "_journal",
         "_lock",
-        "_orphans",
+        "_log",
         "in_hand",
         "is_closed",
         "parent",
         "refused",
         "root",
-        "shipment",
-        "shipping",
     )
 
     def __init__(
@@ -70,34 +70,35 @@ class Buffer:
         bound: int,
         parent: Buffer | None = None,
         identity: Identity | None = None,
-        journal: Journal | None = None,
-        orphans: deque[list[Event]] | None = None,
+        log: EventLog | None = None,
+        dropped: deque[list[Event]] | None = None,
     ) -> None:
-        self._orphans = orphans
+        self._dropped = dropped
         self._bound = bound
         self.parent = parent
         self.root: Buffer = self if parent is None else parent.root
-        self.shipment: Shipment | None = None
-        """Batches that left early, until a flush has waited for them."""
-        self.shipping = threading.RLock()
-        """Held to add to the shipment or to take it away, so that none is added to too late."""
         self.is_closed = False
         # Work that is done again after a crash records its events again, under the same ids.
-        self._journal = journal if identity is None else None
+        self._log = log if identity is None else None
         self._derived: DerivedIds | None = None
         if identity is not None:
             self._derived = DerivedIds(*identity)
         elif parent is not None:
             self._derived = parent._derived
-        self._begin_anew()
+        self._reset()
         _buffers.add(self)
+
+    def __repr__(self) -> str:
+        kind = "Transaction" if self.parent else "Buffer"
+        state = ", closed" if self.is_closed else ""
+        return f"{kind}({len(self._events)} waiting, {self.root.in_hand} in hand{state})"
 
     def __del__(self) -> None:
         # Without a lock, since the collector may come while this very thread holds it.
-        if self._orphans is not None and self._events:
-            self._orphans.append(self._events)
+        if self._dropped is not None and self._events:
+            self._dropped.append(self._events)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._ids: Iterator[str] = iter(())
@@ -132,7 +133,7 @@ class Buffer:
         """
         derived = self._derived
         own = None if identity is None or derived is None else (derived.function, identity)
-        return Buffer(self._bound, self, own, orphans=self._orphans)
+        return Buffer(self._bound, self, own, dropped=self._dropped)
 
     def open(self) -> Buffer | None:
         """This buffer, or the nearest around it that still accepts events."""
@@ -145,7 +146,7 @@ class Buffer:
         self,
         event_id: str | None,
         time: float | str,
-        shape: Shape,
+        template: EventTemplate,
         quantity: float | str,
         metadata: str | None,
     ) -> int | None:
@@ -159,22 +160,22 @@ class Buffer:
                 return 0
             root.in_hand += 1
             if event_id is None:
-                event_id = self._new_id(shape, quantity, metadata)
-            event = (event_id, time, shape, quantity, metadata)
-            if self._journal is not None:
+                event_id = self._new_id(template, quantity, metadata)
+            event = (event_id, time, template, quantity, metadata)
+            if self._log is not None:
                 # Before anyone can seal it: a batch in the journal stands for its events.
-                self._journal.record(event)
+                self._log.record_many((event,))
             self._events.append(event)
             return len(self._events)
 
-    def _new_id(self, shape: Shape, quantity: float | str, metadata: str | None) -> str:
+    def _new_id(self, template: EventTemplate, quantity: float | str, metadata: str | None) -> str:
         if self._derived is None:
             return next(self.root._ids, None) or self.root._begin_series()
         if self.parent is not None and not self.is_own_work:
             # Named once it is adopted: what a transaction discards must not count, since the
             # transaction may succeed at once when the work is done again.
             return _UNNAMED
-        return self._derived.next(f"{shape.before}{quantity}{shape.after}{metadata}")
+        return self._derived.next(f"{template.before}{quantity}{template.after}{metadata}")
 
     def take(self, at_least: int = 1) -> list[Event]:
         """All events that wait, if they are ``at_least`` so many; they stay in hand."""
@@ -207,8 +208,8 @@ class Buffer:
                 event if event[0] != _UNNAMED else (self._new_id(*event[2:]), *event[1:])
                 for event in events
             ]
-            if self._journal is not None:
-                self._journal.record_many(named)
+            if self._log is not None:
+                self._log.record_many(named)
             self._events += named
             return True
 
@@ -218,38 +219,8 @@ class Buffer:
             self.root.in_hand += events
 
 
-class Scope:
-    """What code records into: a buffer, the defaults of events, and the tracker of both."""
-
-    __slots__ = ("buffer", "defaults", "outer", "tracker")
-
-    def __init__(
-        self, tracker: Tracker, buffer: Buffer, defaults: Defaults, outer: Scope | None
-    ) -> None:
-        self.tracker = tracker
-        self.buffer = buffer
-        self.defaults = defaults
-        self.outer = outer
-
-    def of(self, tracker: Tracker) -> Scope | None:
-        """The innermost scope of ``tracker``, from here outwards."""
-        scope: Scope | None = self
-        while scope is not None and scope.tracker is not tracker:
-            scope = scope.outer
-        return scope
-
-
-current: ContextVar[Scope | None] = ContextVar("doow_serverless.current", default=None)
-"""The scope of the running code; None where no invocation can be seen."""
-
-
-def _leave_to_parent_process() -> None:
-    """In a forked child, forget the events that the parent has recorded, and will send."""
-    for buffer in list(_buffers):
-        buffer.shipment = None
-        buffer.shipping = threading.RLock()
-        buffer._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):  # Windows does not fork.
-    os.register_at_fork(after_in_child=_leave_to_parent_process)
+@reset_in_child
+def _leave_to_parent() -> None:
+    """Forget the events that the parent has recorded, and will send."""
+    for buffer in listed(_buffers):
+        buffer._reset()

@@ -13,22 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from doow_serverless._config import Config
-from doow_serverless._delivery.flight import Courier
+from doow_serverless._config import API_KEY_VARIABLE, KEY_REMEDY, NO_KEY, Config
+from doow_serverless._delivery.attempt import Sender
+from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.transport import HttpTransport
 from doow_serverless._redaction import clean, show
 from doow_serverless.errors import ConfigurationError
 
-from .replaying import (
-    Ledger,
-    Postman,
-    Replay,
-    Undeliverable,
-    Unreadable,
-    blocks_of,
-    files_of,
-    moment,
-)
+from .replay_input import Unreadable, blocks_of, files_of, moment
+from .replay_sender import PatientSender, Undeliverable
+from .replaying import Ledger, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,26 +60,22 @@ def run(
     transport = HttpTransport(
         config.endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle
     )
-    courier = Courier(lambda: transport, config.credentials)
-    postman = Postman(courier, screen.say, patience_s=patience_s)
+    sender = Sender(lambda: transport, Credentials(config.api_key, config.key_place))
+    patient = PatientSender(sender, screen.say, patience_s=patience_s)
     screen.say(f"replaying to {config.endpoint}")
     with _reaping(transport):
-        return _run(Replay(postman, ledger, earliest), inputs, screen)
+        return _run(Replay(patient, ledger, earliest), inputs, screen)
 
 
 def _checked_config(dry_run: bool) -> Config:
     """The configuration; what a function would do without, such as a bad endpoint, is an error."""
     config = Config()
-    for problem in config.problems:
-        if problem.startswith("DOOW_TRACK_ENDPOINT") or (
-            problem.startswith("DOOW_TRACK_API_KEY ") and not dry_run
-        ):
+    needed = {"DOOW_TRACK_ENDPOINT"} if dry_run else {"DOOW_TRACK_ENDPOINT", API_KEY_VARIABLE}
+    for variable, problem in config.problems:
+        if variable in needed:
             raise ConfigurationError(problem.removesuffix("; the variable is ignored"))
-    if config.credentials.are_missing and not dry_run:
-        raise ConfigurationError(
-            "there is no API key: set DOOW_TRACK_API_KEY to an SDK key "
-            "(Doow: Settings, API Keys, SDK Keys)"
-        )
+    if not config.has_key and not dry_run:
+        raise ConfigurationError(f"{NO_KEY}: {KEY_REMEDY}")
     return config
 
 

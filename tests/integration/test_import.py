@@ -75,7 +75,7 @@ def test_requests_is_imported_on_another_thread(form: str, tmp_path: Path) -> No
         sys.meta_path.insert(0, Importer())
         import doow_serverless as doow
         tracker = doow.configure() if {form!r} == "configure" else doow._default.default()
-        tracker._warm_up.join()
+        tracker.engine.warm_up.join()
         print("requests" in sys.modules)
     """
     words = run(script, tmp_path, DOOW_TRACK_API_KEY=KEY)

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._sealing import Batch
 
-TOKENS = Defaults("lic_1", None, []).shape("tokens", None, None, None, "USAGE", None, None)
+TOKENS = Defaults("lic_1", None, []).template("tokens", (None, None, None, "USAGE", None, None))
 PRELUDE = """
 import os, sys
 from doow_serverless._recording.event import Defaults
 from doow_serverless._keeping.journal import Journal
 from doow_serverless._sealing import seal
-SHAPE = Defaults("lic_1", None, []).shape("tokens", None, None, None, "USAGE", None, None)
+SHAPE = Defaults("lic_1", None, []).template("tokens", (None, None, None, "USAGE", None, None))
 def event(name):
     return name, 1.5, SHAPE, 1, None
 journal = Journal(sys.argv[1])
@@ -91,7 +91,7 @@ def test_killed_in_the_middle_of_recording(
     process = start(
         """
         for number in range(10**9):
-            journal.record(event(f"evt-{number}"))
+            journal.record_many([event(f"evt-{number}")])
             confirm(f"evt-{number}")
         """,
         tmp_path,
@@ -117,17 +117,17 @@ def test_killed_in_the_middle_of_everything(
             """
             for batch in journal.recover():
                 confirm(f"post:{batch.id}:{','.join(batch.event_ids)}")
-                journal.settled(batch.id)
+                journal.note_settled(batch.id)
             for number in range(10**9):
                 names = [f"{sys.argv[2]}-{number}-{one}" for one in range(3)]
                 for name in names:
-                    journal.record(event(name))
+                    journal.record_many([event(name)])
                     confirm(f"recorded:{name}")
                 batches = list(seal([event(name) for name in names[:2]]))
                 for batch in batches:
-                    journal.sealed(batch)
+                    journal.note_sealed(batch)
                     confirm(f"post:{batch.id}:{','.join(batch.event_ids)}")
-                    journal.settled(batch.id)
+                    journal.note_settled(batch.id)
             """,
             tmp_path,
             life,
@@ -165,14 +165,14 @@ def test_recovered_under_the_ids_that_were_posted(
                     confirm(f"{name}={batch.id}")
             for batch in journal.recover():
                 post(batch)
-                journal.settled(batch.id)
+                journal.note_settled(batch.id)
             for number in range(10**9):
                 name = f"{sys.argv[2]}-{number}"
-                journal.record(event(name))
+                journal.record_many([event(name)])
                 for batch in seal([event(name)]):
-                    journal.sealed(batch)
+                    journal.note_sealed(batch)
                     post(batch)
-                    journal.settled(batch.id)
+                    journal.note_settled(batch.id)
             """,
             tmp_path,
             life,
@@ -193,7 +193,7 @@ def test_two_living_processes_on_one_folder(
     """Each recovers nothing of the other, however often it looks; the dead one's goes to one."""
     script = """
     for number in range(100):
-        journal.record(event(f"{sys.argv[2]}-{number}"))
+        journal.record_many([event(f"{sys.argv[2]}-{number}")])
     confirm("ready")
     sys.stdin.readline()
     for batch in journal.recover():
@@ -239,7 +239,7 @@ def test_many_processes_recover_at_once(
     for batch in journal.recover():
         for name in batch.event_ids:
             confirm(name)
-        journal.settled(batch.id)
+        journal.note_settled(batch.id)
     confirm("done")
     """
     processes = [start(script, tmp_path) for _ in range(4)]
@@ -265,15 +265,15 @@ def test_a_child_leaves_the_files_of_its_parent(
     process = start(
         """
         dead = Journal(sys.argv[1])
-        dead.record(event("dead"))
+        dead.record_many([event("dead")])
         dead.close()
         journal.recover()
-        journal.record(event("parent"))
+        journal.record_many([event("parent")])
         child = os.fork()
         if not child:
             journal.after_fork()
             assert journal.recover() == []
-            journal.record(event("child"))
+            journal.record_many([event("child")])
             confirm(os.getpid())
         else:
             confirm(os.getpid())
@@ -310,8 +310,8 @@ def test_a_full_disk(tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
         names = [f"evt-{number}" for number in range(1000)]
         for name in names:
-            journal.record(event(name))
-        journal.settled("any")
+            journal.record_many([event(name)])
+        journal.note_settled("any")
         confirm("done")
         sys.stdin.readline()
         """,
@@ -332,7 +332,7 @@ def test_a_program_that_is_started_inherits_no_lock(tmp_path: Path) -> None:
     code = PRELUDE + textwrap.dedent(
         """
         import subprocess
-        journal.record(event("evt"))
+        journal.record_many([event("evt")])
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
         print(child.pid, flush=True)
         os.kill(os.getpid(), 9)

@@ -65,10 +65,10 @@ class Service:
     def has_settled(self, within_s: float = 5.0) -> bool:
         """Invoke without events, as warm traffic does, until the backlog is empty."""
         ends_at = time.monotonic() + within_s
-        while len(self.tracker.dispatch.backlog) and time.monotonic() < ends_at:
+        while len(self.tracker.engine.outbox.backlog) and time.monotonic() < ends_at:
             self.invoke()
             time.sleep(0.02)
-        return not len(self.tracker.dispatch.backlog)
+        return not len(self.tracker.engine.outbox.backlog)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_late_answer(ingest: Ingest, new_tracker: Callable[..., Tracker]) -> Non
     ingest.fault(Fault(delay_s=0.3))
     assert service.invoke("evt_1") < 0.15
     assert service.outcomes == [Outcome(unsent={ErrorKind.TIMEOUT: 1}, requests=1)]
-    assert len(service.tracker.dispatch.backlog) == 1
+    assert len(service.tracker.engine.outbox.backlog) == 1
     ingest.wait_for(1)
     assert service.has_settled(1.0)
     # The next does not wait out the hold-off either.
@@ -284,7 +284,7 @@ def test_permanent_refusal(status: int, kind: str, ingest: Ingest, service: Serv
     # The server answers, so that what follows is sent as ever.
     service.invoke("evt_3")
     assert statuses(ingest) == [status, 202]
-    assert len(service.tracker.dispatch.backlog) == 0
+    assert len(service.tracker.engine.outbox.backlog) == 0
 
 
 def test_part_accepted(ingest: Ingest, service: Service) -> None:
@@ -325,7 +325,7 @@ def test_too_large(new_tracker: Callable[..., Tracker]) -> None:
         # The same batch again, as a replay would have it: every part is known already.
         sealed = json.loads(gzip.decompress(posts[0].body))
         batch = Batch(sealed["batch_id"], names, posts[0].body, True, sealed["sdk_version"])
-        service.tracker.dispatch.backlog.put(batch, ErrorKind.TIMEOUT)
+        service.tracker.engine.outbox.backlog.put(batch, ErrorKind.TIMEOUT)
         assert service.has_settled()
         again = ingest.posts()[len(posts) :]
         assert [post.duplicate for post in again if post.status == 202] == [True] * sum(
@@ -342,7 +342,7 @@ def test_single_event_too_large(ingest: Ingest, service: Service) -> None:
     service.invoke()
     assert service.outcomes == [Outcome(rejected=[("evt_1", "HTTP 413 (too large)")], requests=1)]
     assert statuses(ingest) == [413]
-    assert len(service.tracker.dispatch.backlog) == 0
+    assert len(service.tracker.engine.outbox.backlog) == 0
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -362,7 +362,7 @@ def test_redirect(status: int, new_tracker: Callable[..., Tracker]) -> None:
             assert len(server.requests) == 1
         assert elsewhere.requests == []
     assert [outcome.unsent for outcome in service.outcomes] == [{ErrorKind.TRANSPORT_ERROR: 1}] * 2
-    assert len(service.tracker.dispatch.backlog) == 2
+    assert len(service.tracker.engine.outbox.backlog) == 2
 
 
 # ── the surroundings ───────────────────────────────────────────────────────────────────────────
@@ -422,7 +422,7 @@ def test_full_backlog(new_tracker: Callable[..., Tracker]) -> None:
         )
         for number in range(2)
     ]
-    kept = [batch.event_ids for batch in service.tracker.dispatch.backlog.drain()]
+    kept = [batch.event_ids for batch in service.tracker.engine.outbox.backlog.drain()]
     assert kept == [(f"evt_{number}a", f"evt_{number}b") for number in (2, 3)]
 
 

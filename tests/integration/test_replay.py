@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._delivery.flight import Fate
+from doow_serverless._delivery.attempt import Failed, Settled
 from doow_serverless._keeping.dead_letter_reader import LIMIT, records_of
 from doow_serverless._keeping.dead_letters import DeadLetters
-from doow_serverless.cli.replaying import Ledger, Postman, Replay, Undeliverable, blocks_of, moment
+from doow_serverless.cli.replay_input import blocks_of, moment
+from doow_serverless.cli.replay_sender import PatientSender, Undeliverable
+from doow_serverless.cli.replaying import Ledger, Replay
 from doow_serverless.errors import ErrorKind
 from doow_serverless.local import Fault, Ingest
 from tests.batches import batch
@@ -447,13 +449,13 @@ def test_interrupted_and_resumed(ingest: Ingest, tmp_path: Path) -> None:
 
 
 class Script:
-    """A courier whose attempts end as written."""
+    """A sender whose attempts end as written."""
 
-    def __init__(self, *fates: Fate) -> None:
-        self._fates = iter(fates)
+    def __init__(self, *results: Failed | Settled) -> None:
+        self._results = iter(results)
 
-    def send(self, _batch: Batch, **_: Any) -> Fate:
-        return next(self._fates)
+    def send(self, _batch: Batch, **_: Any) -> Failed | Settled:
+        return next(self._results)
 
 
 def test_pauses_grow_and_patience_is_anew_after_a_hold() -> None:
@@ -467,36 +469,36 @@ def test_pauses_grow_and_patience_is_anew_after_a_hold() -> None:
         now += seconds
 
     one = batch()
-    down = [Fate(ErrorKind.NETWORK_ERROR, "refused")] * 30
-    hold = Fate(ErrorKind.RATE_LIMITED, "HTTP 429", 3_600.0)
-    courier: Any = Script(*down[:2], hold, *down)
-    postman = Postman(courier, lambda _: None, patience_s=20, sleep=sleep, clock=lambda: now)
+    down = [Failed(ErrorKind.NETWORK_ERROR, "refused")] * 30
+    hold = Failed(ErrorKind.RATE_LIMITED, "HTTP 429", 3_600.0)
+    sender: Any = Script(*down[:2], hold, *down)
+    patient = PatientSender(sender, lambda _: None, patience_s=20, sleep=sleep, clock=lambda: now)
 
     with pytest.raises(Undeliverable) as caught:
-        postman.deliver(one)
+        patient.deliver(one)
 
     assert not caught.value.ends_all
     assert slept == [0.5, 1, 3_600, 4, 8, 8]
     with pytest.raises(Undeliverable) as caught:
-        postman.deliver(one)
+        patient.deliver(one)
     assert caught.value.ends_all
     assert len(slept) == 6
 
 
 def test_patience_is_anew_after_a_success() -> None:
     """One attempt is all that a batch gets behind one that was given up, until one succeeds."""
-    down = Fate(ErrorKind.TIMEOUT, "silent")
+    down = Failed(ErrorKind.TIMEOUT, "silent")
     one = batch()
-    done = Fate.settled(one, WHY, "", [])
+    done = Settled(one, WHY, "", [])
     slept: list[float] = []
-    courier: Any = Script(down, done, down, done)
-    postman = Postman(courier, lambda _: None, patience_s=0, sleep=slept.append)
+    sender: Any = Script(down, done, down, done)
+    patient = PatientSender(sender, lambda _: None, patience_s=0, sleep=slept.append)
 
     with pytest.raises(Undeliverable):
-        postman.deliver(one)
-    assert postman.deliver(one).accepted == 1
+        patient.deliver(one)
+    assert patient.deliver(one).accepted == 1
     with pytest.raises(Undeliverable) as caught:
-        postman.deliver(one)
+        patient.deliver(one)
 
     assert not caught.value.ends_all
     assert slept == []

@@ -341,11 +341,11 @@ def test_a_tracker_made_on_another_thread(ingest: Ingest, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "lock",
     [
-        "tracker.strays._lock",
-        "tracker.strays.shipping",
-        "tracker.dispatch.workers._lock",
-        "tracker.dispatch.backlog._lock",
-        "tracker.dispatch.gate._lock",
+        "tracker.engine.unattended._lock",
+        "tracker.engine.unattended.shipping",
+        "tracker.engine.outbox.workers._lock",
+        "tracker.engine.outbox.backlog._lock",
+        "tracker.engine.outbox.breaker._lock",
         "threading._active_limbo_lock",
     ],
 )
@@ -354,7 +354,7 @@ def test_a_signal_while_a_lock_is_held(tmp_path: Path, ingest: Ingest, lock: str
     script = f"""
         tracker = doow.Tracker()
         tracker.track("tokens")
-        tracker._warm_up.join()
+        tracker.engine.warm_up.join()
         with {lock}:
             print("now")
             os.kill(os.getpid(), signal.SIGTERM)

@@ -11,13 +11,9 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._recording.event import (
-    Defaults,
-    check_metadata,
-    check_quantity,
-    measurements_json,
-)
+from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.ids import new_id
+from doow_serverless._recording.rules import check_metadata, check_quantity, measurements_json
 from doow_serverless._sealing import MAX_BYTES, MAX_EVENTS, Batch, seal, split
 from doow_serverless._version import __version__
 
@@ -45,12 +41,12 @@ def events(draw: st.DrawFn) -> tuple[Event, dict[str, Any]]:
     amount: int | float | str
     if draw(st.booleans()):
         quantity = draw(numbers)
-        shape = defaults.shape(metric, None, None, None, "USAGE", None, None)
+        shape = defaults.template(metric, (None, None, None, "USAGE", None, None))
         amount = check_quantity(quantity, "USAGE")
         measurements = [{"metric_name": metric, "quantity": _read(quantity)}]
     else:
         several = draw(st.dictionaries(text, numbers, min_size=1, max_size=3))
-        shape = defaults.shape_of_many(None, None, None, "USAGE", None)
+        shape = defaults.template_of_many((None, None, None, "USAGE", None, None))
         amount = measurements_json(several, "USAGE")
         measurements = [{"metric_name": m, "quantity": _read(q)} for m, q in several.items()]
     expected: dict[str, Any] = {
@@ -90,7 +86,7 @@ def made_ids() -> Callable[[Sequence[str]], str]:
 
 
 def plain(number: int, metadata: str | None = None) -> list[Event]:
-    shape = Defaults("lic_1", None, []).shape("m", None, None, None, "USAGE", None, None)
+    shape = Defaults("lic_1", None, []).template("m", (None, None, None, "USAGE", None, None))
     return [(f"evt_{i}", "2026-11-22T11:33:00Z", shape, 1, metadata) for i in range(number)]
 
 

@@ -21,12 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from doow_serverless import Tracker
 from doow_serverless._delivery import flight as _delivery
 from doow_serverless._delivery import outbox as _dispatch
-from doow_serverless._handlers.invocation import Visit
-from doow_serverless._handlers.wrap import Settings
-from doow_serverless._process import forks as _process
+from doow_serverless._handlers.invocation import Invocation
+from doow_serverless._handlers.options import TrackedOptions
+from doow_serverless._process import forks
 from doow_serverless._process.workers import Workers
-from doow_serverless._recording import buffer as _invocation
-from doow_serverless._recording.buffer import current
+from doow_serverless._recording.scope import current
 from doow_serverless.errors import DoowError, ErrorKind
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
 
@@ -197,7 +196,7 @@ class Machine(RuleBasedStateMachine):
     def record(self, track: Callable[[int], None]) -> None:
         number, self.next_tag = self.next_tag, self.next_tag + 1
         scope = current.get()
-        root = self.tracker.strays if scope is None else scope.buffer.root
+        root = self.tracker.engine.unattended if scope is None else scope.buffer.root
         refused = root.refused
         track(number)
         self.recorded.add(number)
@@ -229,12 +228,12 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.stack) < 5)
     @rule(kind=st.sampled_from(["flush", "discard", "transaction"]))
-    def enter(self, kind: str) -> None:
+    def enter(self, kind: Any) -> None:
         block: Any
         if kind == "transaction":
             block = self.tracker.transaction()
         else:
-            block = Visit(self.tracker, Settings(on_exception=kind))
+            block = Invocation(self.tracker.engine, TrackedOptions(on_exception=kind))
         block.__enter__()
         self.stack.append((block, kind != "flush", []))
 
@@ -264,14 +263,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def the_network_is_slow(self) -> None:
-        self.tracker.dispatch.workers.is_slow = True  # type: ignore[attr-defined]  # a Jobs
+        self.tracker.engine.outbox.workers.is_slow = True  # type: ignore[attr-defined]  # a Jobs
         self.clock.tick = FLUSH_S / 3
 
     @rule()
     def the_network_catches_up(self) -> None:
         self.clock.tick = 0.0
-        self.tracker.dispatch.workers.is_slow = False  # type: ignore[attr-defined]  # a Jobs
-        self.tracker.dispatch.workers.catch_up()  # type: ignore[attr-defined]  # a Jobs
+        self.tracker.engine.outbox.workers.is_slow = False  # type: ignore[attr-defined]  # a Jobs
+        self.tracker.engine.outbox.workers.catch_up()  # type: ignore[attr-defined]  # a Jobs
 
     @rule(really=st.integers(0, 3).map(lambda chance: chance == 3))
     def fork(self, really: bool) -> None:
@@ -279,9 +278,8 @@ class Machine(RuleBasedStateMachine):
             return
         self.clock.tick = 0.0
         self.check_each_once()
-        _process.before_fork()
-        _invocation._leave_to_parent_process()
-        _process.after_fork()
+        forks.before_fork()
+        forks.after_fork_in_child()
         self.stack = [(block, transacts, []) for block, transacts, _ in self.stack]
         self.begin_epoch()
 
@@ -318,14 +316,14 @@ class Machine(RuleBasedStateMachine):
         settled = sum(outcome.accepted + len(outcome.rejected) for outcome in self.outcomes)
         flushed = self.recorded - self.discarded - self.refused
         assert settled + sum(unsent.values()) == len(flushed)
-        assert self.tracker.strays.in_hand == 0
+        assert self.tracker.engine.unattended.in_hand == 0
 
     def answered_late(self, accepted: set[int]) -> set[int]:
         """Those of ``accepted`` of which the sender may not know, since no answer came in time."""
         return self.server.lost
 
     def backlog(self) -> list[Batch]:
-        return list(self.tracker.dispatch.backlog._batches.values())
+        return list(self.tracker.engine.outbox.backlog._batches.values())
 
     def reported(self, wanted: Callable[[DoowError], bool]) -> set[int]:
         wanted_errors = [error for error in self.errors if wanted(error)]
@@ -360,7 +358,7 @@ class Machine(RuleBasedStateMachine):
         self.server.script.clear()
         self.server.mood = 202
         self.clock.now += 2_000
-        self.tracker.dispatch.redeliver()
+        self.tracker.engine.outbox.redeliver()
 
 
 TestDeterministic = Machine.TestCase
@@ -409,7 +407,7 @@ class ThreadedMachine(Machine):
         raise AssertionError("the threads go on and on")
 
     def is_at_rest(self) -> bool:
-        workers = self.tracker.dispatch.workers
+        workers = self.tracker.engine.outbox.workers
         with workers._lock:
             return len(workers._idle) == workers._threads
 

@@ -23,8 +23,6 @@ import doow_serverless as doow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from doow_serverless._platforms.aws import LambdaContext
-
     Step = dict[str, Any]
 
 NOTES = os.open(os.environ["CAMPAIGN_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -41,7 +39,7 @@ class Refusal(Exception):
 class Work:
     """The steps of one invocation."""
 
-    def __init__(self, event: dict[str, Any], context: LambdaContext) -> None:
+    def __init__(self, event: dict[str, Any], context: Any) -> None:
         self._number = event["number"]
         self._ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
         self._serials = count()
@@ -104,19 +102,19 @@ class Work:
 
 
 @doow.tracked
-def flushing(event: dict[str, Any], context: LambdaContext) -> int:
+def flushing(event: dict[str, Any], context: Any) -> int:
     """Deliver what was recorded, also if a step raises."""
     Work(event, context).do(event["steps"], "-")
     return len(event["steps"])
 
 
 @doow.tracked(on_exception="discard")
-def discarding(event: dict[str, Any], context: LambdaContext) -> int:
+def discarding(event: dict[str, Any], context: Any) -> int:
     """Forget what was recorded if a step raises."""
     Work(event, context).do(event["steps"], WHOLE_HANDLER)
     return len(event["steps"])
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> int:
+def handler(event: dict[str, Any], context: Any) -> int:
     """One or the other, as the event says."""
     return (discarding if event["discards"] else flushing)(event, context)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._process.timers import guard
-from doow_serverless._recording import buffer as _invocation
+from doow_serverless._process.timers import timers
+from doow_serverless._recording import scope as _scope
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
 from tests.network import Metronome, Server, silent
@@ -144,11 +144,11 @@ def test_a_session_that_is_over_is_not_watched(
     new_tracker: Callable[..., Tracker], ingest: Ingest, how: str
 ) -> None:
     """No timer of it is left behind, however it ended."""
-    before = set(guard._watched)
+    before = set(timers._calls)
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         doow.track("session")
-        assert len(set(guard._watched) - before) == 1
+        assert len(set(timers._calls) - before) == 1
         if how == "raises":
             raise LookupError
         if how == "is cancelled":
@@ -160,7 +160,7 @@ def test_a_session_that_is_over_is_not_watched(
     else:
         with pytest.raises((LookupError, asyncio.CancelledError)):
             Wire().serve(wrapped, websocket())
-    assert before == set(guard._watched)
+    assert before == set(timers._calls)
     assert per_post(ingest) == [["session"]]
 
 
@@ -218,7 +218,7 @@ def test_the_life_of_an_application(new_tracker: Callable[..., Tracker], outcome
         tracker = new_tracker(server.url)
 
         async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-            assert _invocation.current.get() is None
+            assert _scope.current.get() is None
             for message in messages:
                 log.append((await receive())["type"])
                 tracker.track("life")

@@ -17,7 +17,7 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless._keeping.dead_letter_reader import Assembly, find_records
-from doow_serverless._process.timers import guard
+from doow_serverless._process.timers import timers
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from doow_serverless.testing import MemoryTransport
@@ -311,12 +311,12 @@ def test_a_flush_without_time_keeps_what_the_rescue_has_under_way(
     handler(Context(0.5))
     assert [(one.accepted, one.unsent) for one in outcomes] == [(0, {"TIMEOUT": 1})]
     assert [error.event_ids for error in errors] == [("1",)]
-    assert tracker.dispatch.backlog.events == 1
+    assert tracker.engine.outbox.backlog.events == 1
     held.allowed.set()
     ends_at = time.monotonic() + 5
-    while tracker.dispatch.backlog.events and time.monotonic() < ends_at:
+    while tracker.engine.outbox.backlog.events and time.monotonic() < ends_at:
         time.sleep(0.001)
-    assert (ids(transport), tracker.dispatch.backlog.events) == ([("1",)], 0)
+    assert (ids(transport), tracker.engine.outbox.backlog.events) == ([("1",)], 0)
 
 
 def test_the_flush_after_a_rescue_sends_what_is_new(
@@ -444,12 +444,12 @@ def test_a_deadline_that_makes_no_sense(
 def test_too_late_for_a_guard(new_tracker: Callable[..., doow.Tracker], left_s: float) -> None:
     """An invocation that begins within the lead, or at no time, is not watched; others are."""
     tracker = new_tracker(transport=MemoryTransport())
-    buffer = tracker.new_buffer()
-    assert tracker.watch(buffer, lambda: left_s) is None
-    number = tracker.watch(buffer, lambda: 60.0)
+    buffer = tracker.engine.new_buffer()
+    assert tracker.engine.flush_before(lambda: left_s, buffer) is None
+    number = tracker.engine.flush_before(lambda: 60.0, buffer)
     assert number is not None
-    assert number in guard._watched
-    guard.forget(number)
+    assert number in timers._calls
+    timers.cancel(number)
 
 
 def test_no_thread_for_the_rescue(
@@ -460,7 +460,7 @@ def test_no_thread_for_the_rescue(
     """Where the system starts no more threads, what was recorded is written down."""
     tracker = new_tracker(transport=MemoryTransport(), on_error=lambda _: None)
     rescued = threading.Event()
-    tracker.config.on_flush = lambda _: rescued.set()
+    tracker.engine.config.on_flush = lambda _: rescued.set()
 
     @tracker.tracked
     def handler(context: Context) -> None:
@@ -469,7 +469,7 @@ def test_no_thread_for_the_rescue(
 
     handler_context = Context(0.35)
     monkeypatch.setattr(
-        type(tracker.dispatch.workers), "_start", lambda workers, _: workers._forget()
+        type(tracker.engine.outbox.workers), "_start", lambda workers, _: workers._forget()
     )
     handler(handler_context)
     assembly = Assembly()

@@ -309,9 +309,9 @@ def test_recovered_and_pushed_out(
         crashed = new_tracker(nobody, journal=tmp_path)
         for number in range(30):
             crashed.track("tokens", event_id=str(number))
-        crashed.strays.take_last()
-        assert crashed._journal is not None
-        crashed._journal.close()
+        crashed.engine.unattended.take_last()
+        assert crashed.engine._journal is not None
+        crashed.engine._journal.close()
         errors: list[DoowError] = []
 
         new_tracker(nobody, journal=tmp_path, max_queue_size=20, on_error=errors.append)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
+from doow_serverless._engine import Engine
 from doow_serverless.errors import ConfigurationError, ErrorKind
 from doow_serverless.powertools import (
     DoowMiddleware,
@@ -405,13 +406,13 @@ def test_the_deadline_is_that_of_the_context(
 ) -> None:
     """The flush may take the budget, or what the Lambda context leaves less the reserve."""
     limits: list[float] = []
-    deliver = doow.Tracker.deliver
+    flush = Engine.flush
 
-    def noted(tracker: Tracker, buffer: Any, limit_s: float, **options: Any) -> doow.Outcome:
+    def noted(engine: Engine, buffer: Any, limit_s: float, **options: Any) -> doow.Outcome:
         limits.append(limit_s)
-        return deliver(tracker, buffer, limit_s, **options)
+        return flush(engine, buffer, limit_s, **options)
 
-    monkeypatch.setattr(doow.Tracker, "deliver", noted)
+    monkeypatch.setattr(Engine, "flush", noted)
     app = new_app(DoowMiddleware(budget=0.5))
     app.get("/jobs")(lambda: doow.track("requests"))
     app.resolve(rest_event(), new_context(remaining_ms))

@@ -22,7 +22,7 @@ from unittest.mock import MagicMock
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._recording.buffer import current
+from doow_serverless._recording.scope import current
 from doow_serverless.errors import InvalidEvent
 from doow_serverless.testing import MemoryTransport, TransportFault
 
@@ -692,7 +692,7 @@ def test_a_disabled_process_does_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert call(handler, 5) == 5
     assert asyncio.run(doow.tracked(native)(6, None)) == 6
     assert doow.flush() == doow.Outcome()
-    assert (transport.batches, tracker.strays.in_hand) == ([], 0)
+    assert (transport.batches, tracker.engine.unattended.in_hand) == ([], 0)
 
 
 def test_strict_mode_refuses_before_the_body_of_a_coroutine() -> None:

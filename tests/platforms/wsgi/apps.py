@@ -28,8 +28,8 @@ def configure(ingest: Ingest, **options: Any) -> doow.Tracker:
     """Make the default tracker, and wait until it is warm."""
     options = {"license_id": "lic_1", "budget": 30.0, **options}
     tracker = doow.configure(KEY, endpoint=ingest.url, **options)
-    if tracker._warm_up is not None:
-        tracker._warm_up.join()
+    if tracker.engine.warm_up is not None:
+        tracker.engine.warm_up.join()
     return tracker
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._delivery import credentials as _credentials
 from doow_serverless._delivery.credentials import Credentials
 from doow_serverless.errors import DoowError
 
@@ -23,10 +22,10 @@ class Secret:
 
     def __init__(self, *texts: str | Exception) -> None:
         self._texts = list(texts)
-        self.asked: list[tuple[str, bool]] = []
+        self.asked: list[tuple[str, str, bool]] = []
 
-    def __call__(self, place: str, anew: bool) -> str:
-        self.asked.append((place, anew))
+    def __call__(self, variable: str, place: str, anew: bool) -> str:
+        self.asked.append((variable, place, anew))
         text = self._texts.pop(0)
         if isinstance(text, Exception):
             raise text
@@ -34,11 +33,10 @@ class Secret:
 
 
 @pytest.fixture
-def keep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Secret, Credentials]]:
+def keep() -> Callable[..., tuple[Secret, Credentials]]:
     def keep(*texts: str | Exception) -> tuple[Secret, Credentials]:
         secret = Secret(*texts)
-        monkeypatch.setitem(_credentials.sources, VARIABLE, secret)
-        return secret, Credentials(None, VARIABLE, "arn:doow")
+        return secret, Credentials(None, (VARIABLE, "arn:doow"), secret)
 
     return keep
 
@@ -46,13 +44,12 @@ def keep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Secret, Credent
 def test_a_given_key() -> None:
     """It is there at once, and there is no other to be had."""
     given = Credentials(KEY)
-    assert (given.current(), given.are_missing, given.replace(KEY)) == (KEY, False, False)
+    assert (given.current(), given.replace(KEY)) == (KEY, False)
 
 
 def test_no_key() -> None:
     """Without a key or a place for one, the error says what to set."""
     none = Credentials(None)
-    assert none.are_missing
     with pytest.raises(DoowError, match="there is no API key: set DOOW_TRACK_API_KEY") as caught:
         none.current()
     assert caught.value.kind == "AUTH_FAILURE"
@@ -61,9 +58,9 @@ def test_no_key() -> None:
 def test_a_fetched_key_is_kept(keep: Callable[..., tuple[Secret, Credentials]]) -> None:
     """It is fetched when it is first needed, from a cache if there is one, and once."""
     secret, credentials = keep(KEY)
-    assert (secret.asked, credentials.are_missing) == ([], False)
+    assert secret.asked == []
     assert [credentials.current(), credentials.current()] == [KEY, KEY]
-    assert secret.asked == [("arn:doow", False)]
+    assert secret.asked == [(VARIABLE, "arn:doow", False)]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +80,7 @@ def test_a_refused_key_is_fetched_anew(keep: Callable[..., tuple[Secret, Credent
     assert credentials.current() == KEY
     assert [credentials.replace(KEY), credentials.replace(KEY)] == [True, True]
     assert credentials.current() == OTHER
-    assert secret.asked == [("arn:doow", False), ("arn:doow", True)]
+    assert secret.asked == [(VARIABLE, "arn:doow", False), (VARIABLE, "arn:doow", True)]
 
 
 def test_a_key_that_was_not_rotated(keep: Callable[..., tuple[Secret, Credentials]]) -> None:

@@ -1,4 +1,4 @@
-"""A shipment on real threads, where two things happen at once."""
+"""A flight on real threads, where two things happen at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless._delivery.breaker import Gate
+from doow_serverless._delivery.attempt import Sender
+from doow_serverless._delivery.breaker import CircuitBreaker
 from doow_serverless._delivery.credentials import Credentials
-from doow_serverless._delivery.flight import Courier, Shipment
+from doow_serverless._delivery.flight import Flight
 from doow_serverless._outcome import Outcome
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.workers import Workers
@@ -17,18 +18,43 @@ from doow_serverless.testing import MemoryTransport, rejecting
 from tests.batches import batch
 
 if TYPE_CHECKING:
-    from doow_serverless._delivery.flight import Fate
+    from collections.abc import Callable
+
+    from doow_serverless._delivery.attempt import Failed, Settled
     from doow_serverless.testing import Answer
 
 KEY = "dk_" + "a1" * 32
 WAIT_S = 10
 
 
-def ship_with(transport: MemoryTransport, **hooks: Any) -> Shipment:
-    """A shipment that travels by ``transport``, and whose hooks do nothing unless given."""
-    ignored: dict[str, Any] = dict.fromkeys(["keep", "decided", "late", "release"], lambda *_: None)
-    courier = Courier(lambda: transport, Credentials(KEY))
-    return Shipment(courier, Gate(), Workers(), give_up_after_s=10.0, **{**ignored, **hooks})
+class Owner:
+    """Hears of batches, and does nothing unless a test says what."""
+
+    def __init__(self, **on: Callable[..., object]) -> None:
+        self._on = on
+
+    def _call(self, name: str, told: tuple[Any, ...]) -> None:
+        if name in self._on:
+            self._on[name](*told)
+
+    def on_decided(self, *told: Any) -> None:
+        self._call("decided", told)
+
+    def on_given_up(self, *told: Any) -> None:
+        self._call("given_up", told)
+
+    def on_late(self, *told: Any) -> None:
+        self._call("late", told)
+
+
+def flight_by(
+    transport: MemoryTransport, release: Callable[[int], None] = lambda _: None, **on: Any
+) -> Flight:
+    """A flight by ``transport``, whose owner does what ``on`` says."""
+    sender = Sender(lambda: transport, Credentials(KEY))
+    return Flight(
+        sender, CircuitBreaker(), Workers(), Owner(**on), release=release, give_up_after_s=10.0
+    )
 
 
 def test_an_answer_waits_until_its_batch_is_kept() -> None:
@@ -41,22 +67,22 @@ def test_an_answer_waits_until_its_batch_is_kept() -> None:
         may_answer.wait(WAIT_S)
         return rejecting({"evt_1": "why"})
 
-    def keep(batch: Batch, fate: Fate) -> None:
+    def keep(batch: Batch, failure: Failed) -> None:
         may_answer.set()
         late_came.wait(0.1)
-        order.append(f"kept for {fate.reason}")
+        order.append(f"kept for {failure.reason}")
 
-    def late(batch: Batch, fate: Fate) -> None:
-        order.append(f"settled, {fate.rejected}")
+    def late(batch: Batch, result: Settled) -> None:
+        order.append(f"settled, {result.rejected}")
         late_came.set()
 
     transport = MemoryTransport(answer)
-    shipment = ship_with(transport, keep=keep, late=late)
+    flight = flight_by(transport, given_up=keep, late=late)
     body = b'{"batch_id":"b","sdk_version":"1","events":[{"event_id":"evt_1"}]}'
-    shipment.add([Batch("b", ("evt_1",), body, False, "1")])
+    flight.add([Batch("b", ("evt_1",), body, False, "1")])
     assert posted.wait(WAIT_S)
     outcome = Outcome()
-    errors = shipment.close(Budget(0.0), outcome)
+    errors = flight.close(Budget(0.0), outcome)
     assert late_came.wait(WAIT_S)
     assert order == ["kept for TIMEOUT", "settled, [('evt_1', 'why')]"]
     assert outcome.unsent == {"TIMEOUT": 1}
@@ -73,11 +99,11 @@ def test_what_was_answered_last_is_the_reason() -> None:
         return 500
 
     transport = MemoryTransport(answer)
-    shipment = ship_with(transport)
-    shipment.add([Batch("b", ("evt_1",), b"{}", False, "1")])
+    flight = flight_by(transport)
+    flight.add([Batch("b", ("evt_1",), b"{}", False, "1")])
     assert posted.wait(WAIT_S)
     outcome = Outcome()
-    errors = shipment.close(Budget(0.0), outcome)
+    errors = flight.close(Budget(0.0), outcome)
     assert outcome.unsent == {"TRANSPORT_ERROR": 1}
     assert [str(error) for error in errors] == ["1 event not delivered: HTTP 500"]
 
@@ -92,7 +118,7 @@ def test_halves_that_come_while_all_is_given_up_are_accounted_for() -> None:
         may_answer.wait(WAIT_S)
         return 413 if one.id == "second" else 500
 
-    def keep(one: Batch, _: Fate) -> None:
+    def keep(one: Batch, _: Failed) -> None:
         kept.extend(one.event_ids)
         may_answer.set()
         has_split.wait(WAIT_S)
@@ -100,16 +126,16 @@ def test_halves_that_come_while_all_is_given_up_are_accounted_for() -> None:
     def release(_: int) -> None:
         time.sleep(0.1)  # Meanwhile the halves become pending.
 
-    shipment = ship_with(
+    flight = flight_by(
         MemoryTransport(answer),
-        keep=keep,
+        given_up=keep,
         decided=lambda *_: has_split.set(),
         release=release,
     )
-    shipment.add([batch(3, batch_id="first"), batch(4, batch_id="second")])
+    flight.add([batch(3, batch_id="first"), batch(4, batch_id="second")])
     assert all(posted.acquire(timeout=WAIT_S) for _ in range(2))
     outcome = Outcome()
-    errors = shipment.close(Budget(0.0), outcome)
+    errors = flight.close(Budget(0.0), outcome)
     ids = [*(f"first-{n}" for n in range(3)), *(f"second-{n}" for n in range(4))]
     assert sorted(kept) == ids
     assert sum(outcome.unsent.values()) == 7

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless._handlers.response import Response, content_length
+from doow_serverless._handlers.response import ResponseProgress, content_length
 
 Message = tuple[int, bool]
 
@@ -35,7 +35,7 @@ def test_one_message_completes_a_response(
     method: str, status: int, length: int | None, messages: list[Message]
 ) -> None:
     """The first with which the client has everything, and none after it."""
-    response = Response(method)
+    response = ResponseProgress(method)
     response.begin(status, None if length is None else str(length))
     seen = [response.completes(size, last=last) for size, last in messages]
     expected = completing(method, status, length, messages)
@@ -62,7 +62,7 @@ def test_where_the_head_is_all(
     method: str, status: int, length: str | bytes | None, expected: bool
 ) -> None:
     """HEAD, 204, 304 and an empty body, as RFC 9112 has it."""
-    response = Response(method)
+    response = ResponseProgress(method)
     assert not response.is_bodiless
     response.begin(status, length)
     assert expected == response.is_bodiless
@@ -71,7 +71,7 @@ def test_where_the_head_is_all(
 
 def test_a_head_that_is_replaced() -> None:
     """The last one counts, as where an error page takes the place of what was not sent yet."""
-    response = Response("GET")
+    response = ResponseProgress("GET")
     response.begin(204, None)
     response.begin(500, "5")
     assert not response.is_bodiless
@@ -82,7 +82,7 @@ def test_a_head_that_is_replaced() -> None:
 def test_what_is_no_length_counts_for_nothing(length: str | None) -> None:
     """Only what the application calls its last completes the response."""
     for given_as in (length, None if length is None else length.encode()):
-        response = Response("GET")
+        response = ResponseProgress("GET")
         response.begin(200, given_as)
         assert not response.is_bodiless
         assert [

@@ -100,7 +100,7 @@ def test_once_for_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = batch(), batch()
     letters.write(first, WHY)
     letters.write(first, ErrorKind.NETWORK_ERROR)
-    later.succeed(letters)
+    later.take_over(letters)
     later.write(first, WHY)
     later.write(second, WHY)
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from doow_serverless._keeping import journal as _journal
 from doow_serverless._keeping import journal_file as _journal_file
 from doow_serverless._keeping.journal import Journal
-from doow_serverless._recording.event import Defaults, check_metadata
+from doow_serverless._recording.event import Defaults
+from doow_serverless._recording.rules import check_metadata
 from doow_serverless._sealing import seal, split
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
 
 DEFAULTS = Defaults("lic_1", {"team": "search"}, [])
-TOKENS = DEFAULTS.shape("tokens", None, None, None, "USAGE", None, None)
-QUOTES = DEFAULTS.shape('a "ß"\n', None, "ü", {"x\n": 1.5}, "ADJUSTMENT", None, None)
+TOKENS = DEFAULTS.template("tokens", (None, None, None, "USAGE", None, None))
+QUOTES = DEFAULTS.template('a "ß"\n', (None, "ü", {"x\n": 1.5}, "ADJUSTMENT", None, None))
 
 
 def events(count: int, first: int = 0) -> list[Event]:
@@ -47,7 +48,7 @@ def crash(journal: Journal) -> None:
     """Let go of all files as a process does that is killed."""
     for file in journal._files():
         os.close(file.fd)
-    journal._begin_anew()
+    journal._reset()
 
 
 def sent(batches: Iterable[Batch]) -> list[Any]:
@@ -83,11 +84,17 @@ def test_events_are_recovered_to_the_letter(folder: Path) -> None:
         ("plain", 1_800_000_000.1239, TOKENS, 1, None),
         ("float", 1_800_000_000.0, TOKENS, 0.1, metadata),
         ('own "id", \n\\ß', "2026-11-22T11:33:00.123456789+05:30", QUOTES, "-1.50", None),
-        ("many", 1.5, DEFAULTS.shape_of_many(None, None, None, "USAGE", None), '{"a":1}', "null"),
+        (
+            "many",
+            1.5,
+            DEFAULTS.template_of_many((None, None, None, "USAGE", None, None)),
+            '{"a":1}',
+            "null",
+        ),
     ]
     dead = Journal(folder)
     for event in recorded:
-        dead.record(event)
+        dead.record_many([event])
     crash(dead)
     recovered = Journal(folder).recover()
     texts = [batch.json().partition('"events":')[2] for batch in recovered]
@@ -102,7 +109,7 @@ def test_a_sealed_batch_is_recovered_byte_for_byte(folder: Path) -> None:
     batches = [*seal(recorded[:600]), *seal(recorded[600:], compress=False)]
     for batch in batches:
         batch.sdk_version = "0.0.7"
-        dead.sealed(batch)
+        dead.note_sealed(batch)
     crash(dead)
     assert told(Journal(folder).recover()) == told(batches)
 
@@ -112,9 +119,9 @@ def test_only_what_is_outstanding_is_recovered(folder: Path) -> None:
     dead = Journal(folder)
     dead.record_many(events(9))
     first, second = (*seal(events(3)), *seal(events(3, 3)))
-    dead.sealed(first)
-    dead.sealed(second)
-    dead.settled(first.id)
+    dead.note_sealed(first)
+    dead.note_sealed(second)
+    dead.note_settled(first.id)
     dead.forget(["evt-6", "evt-8"])
     crash(dead)
     recovered = Journal(folder).recover()
@@ -126,7 +133,7 @@ def test_a_batch_is_noted_whose_events_are_not(folder: Path) -> None:
     """Events that no one recorded here are safe once they are sealed."""
     dead = Journal(folder)
     (batch,) = seal(events(2))
-    dead.sealed(batch)
+    dead.note_sealed(batch)
     crash(dead)
     assert told(Journal(folder).recover()) == told([batch])
 
@@ -137,9 +144,9 @@ def test_halves_come_in_the_stead_of_their_batch(folder: Path) -> None:
     dead.record_many(events(4))
     (batch,) = seal(events(4))
     halves = split(batch)
-    dead.sealed(batch)
-    dead.split(batch, halves)
-    dead.settled(halves[0].id)
+    dead.note_sealed(batch)
+    dead.note_split(batch, halves)
+    dead.note_settled(halves[0].id)
     crash(dead)
     assert told(Journal(folder).recover()) == told(halves[1:])
 
@@ -150,8 +157,8 @@ def test_events_with_one_id_are_counted(folder: Path) -> None:
     twins: list[Event] = [("same", 1.0, TOKENS, 1, None), ("same", 2.0, TOKENS, 2, None)]
     dead.record_many(twins)
     (first,) = seal(twins[:1])
-    dead.sealed(first)
-    dead.settled(first.id)
+    dead.note_sealed(first)
+    dead.note_settled(first.id)
     crash(dead)
     recovered = sent(Journal(folder).recover())
     assert [one["measurements"][0]["quantity"] for one in recovered] == [2]
@@ -214,7 +221,7 @@ def test_a_crash_of_who_recovered_loses_nothing(folder: Path) -> None:
     second = Journal(folder)
     batches = second.recover()
     assert [len(batch) for batch in batches] == [500, 500, 200]
-    second.settled(batches[1].id)
+    second.note_settled(batches[1].id)
     crash(second)
     assert told(Journal(folder).recover()) == told([batches[0], batches[2]])
 
@@ -228,7 +235,7 @@ def test_recovered_files_go_once_they_are_settled(folder: Path) -> None:
     batches = living.recover()
     assert len(files(folder)) == 1
     for batch in batches:
-        living.settled(batch.id)
+        living.note_settled(batch.id)
     assert files(folder) == []
     assert living._taken == []
 
@@ -265,7 +272,7 @@ def test_nothing_is_made_before_the_first_event(folder: Path) -> None:
     """Without events there is no folder, and looking for some makes none."""
     journal = Journal(folder)
     assert journal.recover() == []
-    journal.settled("unknown")
+    journal.note_settled("unknown")
     journal.forget(["unknown"])
     journal.close()
     assert not folder.exists()
@@ -286,8 +293,8 @@ def test_the_file_is_emptied_when_all_is_settled(folder: Path) -> None:
     for number in range(3):
         journal.record_many(events(2, number))
         (batch,) = seal(events(2, number))
-        journal.sealed(batch)
-        journal.settled(batch.id)
+        journal.note_sealed(batch)
+        journal.note_settled(batch.id)
         assert [path.stat().st_size for path in files(folder)] == [0]
     journal.record_many(events(1))
     crash(journal)
@@ -302,9 +309,9 @@ def test_the_file_stays_small_under_steady_load(folder: Path) -> None:
     for number in range(60):
         journal.record_many(events(500, 500 * number))
         now = list(seal(events(500, 500 * number), compress=False))
-        journal.sealed(now[0])
+        journal.note_sealed(now[0])
         for batch in before:
-            journal.settled(batch.id)
+            journal.note_settled(batch.id)
         before = now
         largest = max(largest, files(folder)[0].stat().st_size)
     assert largest < 2 * _journal_file.COMPACT_FROM
@@ -323,9 +330,9 @@ def test_a_file_that_was_compacted_is_still_locked(folder: Path, monkeypatch: An
     journal = Journal(folder)
     journal.record_many(events(3))
     (batch,) = seal(events(1))
-    journal.sealed(batch)
+    journal.note_sealed(batch)
     inode = files(folder)[0].stat().st_ino
-    journal.settled(batch.id)
+    journal.note_settled(batch.id)
     assert files(folder)[0].stat().st_ino != inode
     assert Journal(folder).recover() == []
     crash(journal)
@@ -349,8 +356,8 @@ def test_closing_leaves_what_is_not_settled(folder: Path) -> None:
     idle, busy = Journal(folder), Journal(folder)
     (batch,) = seal(events(1))
     idle.record_many(events(1))
-    idle.sealed(batch)
-    idle.settled(batch.id)
+    idle.note_sealed(batch)
+    idle.note_settled(batch.id)
     busy.record_many(events(2))
     idle.close()
     busy.close()
@@ -365,8 +372,8 @@ def test_a_dead_process_with_nothing_left_is_cleared_away(folder: Path) -> None:
         dead = Journal(folder)
         (batch,) = seal(events(1))
         dead.record_many(events(1))
-        dead.sealed(batch)
-        dead.settled(batch.id)
+        dead.note_sealed(batch)
+        dead.note_settled(batch.id)
         crash(dead)
     assert len(files(folder)) == 3
     assert Journal(folder).recover() == []
@@ -383,12 +390,12 @@ def written(folder: Path) -> tuple[bytes, list[tuple[int, set[str]]]]:
     steps: list[Callable[[], None]] = [
         lambda: journal.record_many(events(1)),
         lambda: journal.record_many(events(5, 1)),
-        lambda: journal.sealed(first),
-        lambda: journal.sealed(second),
-        lambda: journal.split(second, split(second)),
-        lambda: journal.settled(first.id),
+        lambda: journal.note_sealed(first),
+        lambda: journal.note_sealed(second),
+        lambda: journal.note_split(second, split(second)),
+        lambda: journal.note_settled(first.id),
         lambda: journal.forget(["evt-4"]),
-        lambda: journal.settled(split(second)[0].id),
+        lambda: journal.note_settled(split(second)[0].id),
         lambda: journal.record_many(events(1, 9)),
     ]
     due = [
@@ -560,15 +567,15 @@ def use(journal: Journal) -> None:
     """Everything that a tracker does with a journal, twice."""
     for number in (0, 10):
         journal.recover()
-        journal.record(events(1, number)[0])
+        journal.record_many([events(1, number)[0]])
         journal.record_many(events(3, number + 1))
         batch, other = (*seal(events(2, number)), *seal(events(2, number + 2)))
-        journal.sealed(batch)
-        journal.sealed(other)
-        journal.split(other, split(other))
-        journal.settled(batch.id)
+        journal.note_sealed(batch)
+        journal.note_sealed(other)
+        journal.note_split(other, split(other))
+        journal.note_settled(batch.id)
         for half in split(other):
-            journal.settled(half.id)
+            journal.note_settled(half.id)
         journal.forget(["evt-0"])
 
 
@@ -609,7 +616,7 @@ def test_recording_warns_only_afterwards(folder: Path, caplog: pytest.LogCapture
     with failing("open", errno.EROFS):
         journal.record_many(events(1))
         assert warnings(caplog) == []
-        journal.settled("any")
+        journal.note_settled("any")
     assert len(warnings(caplog)) == 1
 
 
@@ -646,7 +653,7 @@ def test_a_batch_that_cannot_be_noted_is_not_sent_twice(folder: Path) -> None:
     journal.record_many(events(3))
     (batch,) = seal(events(3))
     with failing("write", errno.ENOSPC):
-        journal.sealed(batch)
+        journal.note_sealed(batch)
     crash(journal)
     assert Journal(folder).recover() == []
     assert files(folder) == []
@@ -659,7 +666,7 @@ def test_after_a_full_disk_batches_are_still_noted(folder: Path) -> None:
     with failing("write", errno.ENOSPC):
         journal.record_many(events(1, 2))
     (batch,) = seal(events(3))
-    journal.sealed(batch)
+    journal.note_sealed(batch)
     crash(journal)
     assert told(Journal(folder).recover()) == told([batch])
 
@@ -683,15 +690,15 @@ def test_a_full_journal_takes_events_again_once_there_is_room(
     """Beyond its bound the file takes no events, but still the batches of those it has."""
     journal = Journal(folder, max_bytes=2_000)
     for event in events(50):
-        journal.record(event)
+        journal.record_many([event])
     size = files(folder)[0].stat().st_size
     assert size <= 2_000
-    journal.sealed(*seal(events(50, 100)))
+    journal.note_sealed(*seal(events(50, 100)))
     assert files(folder)[0].stat().st_size == size
     (batch,) = seal(events(50))
-    journal.sealed(batch)
+    journal.note_sealed(batch)
     assert len(warnings(caplog)) == 1
-    journal.settled(batch.id)
+    journal.note_settled(batch.id)
     journal.record_many(events(1, 70))
     crash(journal)
     assert [one["event_id"] for one in sent(Journal(folder).recover())] == ["evt-70"]
@@ -720,7 +727,7 @@ def test_files_held_open_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPat
     found = living.recover()
     assert len(found) == 2
     assert living.recover() == []
-    living.settled(found[0].id)
+    living.note_settled(found[0].id)
     assert len(living.recover()) == 1
 
 
@@ -853,12 +860,12 @@ def test_a_file_replaced_while_it_is_opened_is_not_taken(
     living, other = Journal(folder), Journal(folder)
     living.record_many(events(3))
     (batch,) = seal(events(1))
-    living.sealed(batch)
+    living.note_sealed(batch)
     flock = fcntl.flock
 
     def replacing(fd: int, how: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
-        living.settled(batch.id)
+        living.note_settled(batch.id)
         flock(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", replacing)
@@ -876,7 +883,7 @@ def test_while_a_file_is_compacted_there_is_one_at_any_time(
     journal = Journal(folder)
     journal.record_many(events(3))
     (batch,) = seal(events(1))
-    journal.sealed(batch)
+    journal.note_sealed(batch)
     (path,) = files(folder)
     seen: list[bool] = []
 
@@ -892,7 +899,7 @@ def test_while_a_file_is_compacted_there_is_one_at_any_time(
 
     for name in ("open", "write", "replace", "rename", "unlink", "close"):
         watch(name)
-    journal.settled(batch.id)
+    journal.note_settled(batch.id)
     assert len(seen) > 3
     assert all(seen)
 
@@ -910,7 +917,7 @@ def test_many_threads_record_at_once(folder: Path, monkeypatch: pytest.MonkeyPat
 
     def record(first: int) -> None:
         for event in events(200, first):
-            journal.record(event)
+            journal.record_many([event])
 
     threads = [threading.Thread(target=record, args=(200 * number,)) for number in range(8)]
     for thread in threads:
@@ -919,7 +926,7 @@ def test_many_threads_record_at_once(folder: Path, monkeypatch: pytest.MonkeyPat
         thread.join()
     assert len(files(folder)) == 1
     for batch in seal(events(1_599)):
-        journal.sealed(batch)
-        journal.settled(batch.id)
+        journal.note_sealed(batch)
+        journal.note_settled(batch.id)
     crash(journal)
     assert [one["event_id"] for one in sent(Journal(folder).recover())] == ["evt-1599"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._handlers.wrap import Settings
+from doow_serverless._handlers.options import TrackedOptions
 from doow_serverless._platforms import azure
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def _in_a_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("_in_a_worker")
 def test_idempotent_functions_ask_for_the_context() -> None:
     """As a keyword, before what catches all; the function itself does not see it."""
-    settings = Settings(idempotent=True)
+    settings = TrackedOptions(idempotent=True)
     asking: Any = azure.prepare(plain, settings)
     assert parameters(asking) == ["message: 'str'", "out: 'int' = 1", "context=None"]
     assert asking("a", context=CONTEXT) == ("a", 1)
@@ -253,10 +253,10 @@ def test_idempotent_functions_ask_for_the_context() -> None:
     assert parameters(asking)[-2:] == ["context=None", "**more: 'str'"]
     assert asking("a", "b", c="d", context=CONTEXT) == ("a", ("b",), {"c": "d"})
     assert azure.prepare(naming, settings) is naming
-    assert azure.prepare(plain, Settings()) is plain
+    assert azure.prepare(plain, TrackedOptions()) is plain
 
 
 def test_elsewhere_signatures_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only Azure's workers pass a context by name."""
     monkeypatch.delenv("FUNCTIONS_WORKER_RUNTIME", raising=False)
-    assert azure.prepare(plain, Settings(idempotent=True)) is plain
+    assert azure.prepare(plain, TrackedOptions(idempotent=True)) is plain

@@ -1,4 +1,4 @@
-"""The guard of deadlines: it calls in time, once, in any order, and sleeps in between."""
+"""The timers of deadlines: it calls in time, once, in any order, and sleeps in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._process.timers import Guard, guard
+from doow_serverless._process.timers import Timers, timers
 from tests.network import Metronome
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ NEVER = float("inf")
 
 
 class Calls:
-    """What a guard has called, and when."""
+    """What a timers has called, and when."""
 
     def __init__(self) -> None:
         self.made: list[tuple[str, float]] = []
@@ -50,12 +50,12 @@ def calls() -> Calls:
 
 
 @pytest.fixture
-def watching() -> Guard:
-    return Guard()
+def watching() -> Timers:
+    return Timers()
 
 
-def asleep(watching: Guard) -> Iterator[float]:
-    """Until when the guard sleeps, each time it has fallen asleep."""
+def asleep(watching: Timers) -> Iterator[float]:
+    """Until when the timers sleeps, each time it has fallen asleep."""
     while True:
         with watching._changed:
             sleeps = bool(watching._changed._waiters)  # type: ignore[attr-defined]  # CPython's
@@ -65,12 +65,12 @@ def asleep(watching: Guard) -> Iterator[float]:
         time.sleep(0.001)
 
 
-def test_it_calls_in_time(watching: Guard, calls: Calls) -> None:
+def test_it_calls_in_time(watching: Timers, calls: Calls) -> None:
     """Not before the moment, and hardly after it."""
     for _ in range(5):
         with Metronome() as noise:
             at = time.monotonic() + 0.05
-            watching.watch(at, calls.named("due"))
+            watching.call_at(at, calls.named("due"))
             calls.names(at_least=1)
         _, called_at = calls.made.pop()
         assert called_at >= at
@@ -79,79 +79,79 @@ def test_it_calls_in_time(watching: Guard, calls: Calls) -> None:
     pytest.fail("late every time")
 
 
-def test_each_at_its_own_moment(watching: Guard, calls: Calls) -> None:
+def test_each_at_its_own_moment(watching: Timers, calls: Calls) -> None:
     """Concurrent invocations have deadlines of their own, in any order."""
     began = time.monotonic()
     for name, after_s in (("c", 0.09), ("a", 0.03), ("d", 0.12), ("b", 0.06), ("past", -1.0)):
-        watching.watch(began + after_s, calls.named(name))
+        watching.call_at(began + after_s, calls.named(name))
     assert calls.names(at_least=5) == ["past", "a", "b", "c", "d"]
-    assert watching._watched == {}
+    assert watching._calls == {}
 
 
-def test_what_is_forgotten_is_not_called(watching: Guard, calls: Calls) -> None:
+def test_what_is_forgotten_is_not_called(watching: Timers, calls: Calls) -> None:
     """An invocation that ended in time is left alone, and so is the thread."""
     at = time.monotonic() + 0.03
-    forgotten = watching.watch(at, calls.named("forgotten"))
-    watching.watch(at + 0.03, calls.named("kept"))
-    watching.forget(forgotten)
-    watching.forget(forgotten)
+    forgotten = watching.call_at(at, calls.named("forgotten"))
+    watching.call_at(at + 0.03, calls.named("kept"))
+    watching.cancel(forgotten)
+    watching.cancel(forgotten)
     assert calls.names(at_least=1) == ["kept"]
 
 
-def test_an_earlier_deadline_wakes_it(watching: Guard, calls: Calls) -> None:
+def test_an_earlier_deadline_wakes_it(watching: Timers, calls: Calls) -> None:
     """It does not sleep through a deadline that comes up later and is due sooner."""
     sleeping = asleep(watching)
-    far = watching.watch(time.monotonic() + 3_600, calls.named("far"))
+    far = watching.call_at(time.monotonic() + 3_600, calls.named("far"))
     assert next(sleeping) < NEVER
-    watching.watch(time.monotonic() + 0.02, calls.named("near"))
+    watching.call_at(time.monotonic() + 0.02, calls.named("near"))
     assert calls.names(at_least=1) == ["near"]
-    watching.forget(far)
+    watching.cancel(far)
 
 
-def test_a_later_deadline_does_not_wake_it(watching: Guard, calls: Calls) -> None:
+def test_a_later_deadline_does_not_wake_it(watching: Timers, calls: Calls) -> None:
     """Warm invocations, each due later than the one before, cost no change of threads."""
     sleeping = asleep(watching)
     first_at = time.monotonic() + 3_600
-    numbers = [watching.watch(first_at, calls.named("first"))]
+    numbers = [watching.call_at(first_at, calls.named("first"))]
     assert next(sleeping) == first_at
     (lock,) = watching._changed._waiters  # type: ignore[attr-defined]  # one for each wait
     for later_s in range(1_000):
-        numbers.append(watching.watch(first_at + later_s, calls.named("later")))
-        watching.forget(numbers.pop(0))
+        numbers.append(watching.call_at(first_at + later_s, calls.named("later")))
+        watching.cancel(numbers.pop(0))
     with watching._changed:
         assert list(watching._changed._waiters) == [lock]  # type: ignore[attr-defined]
     assert next(sleeping) == first_at
 
 
-def test_it_sleeps_for_ever_once_nothing_is_left(watching: Guard, calls: Calls) -> None:
+def test_it_sleeps_for_ever_once_nothing_is_left(watching: Timers, calls: Calls) -> None:
     """After a forgotten deadline it looks once, and not again until there is another."""
     sleeping = asleep(watching)
-    watching.forget(watching.watch(time.monotonic() + 0.03, calls.named("forgotten")))
+    watching.cancel(watching.call_at(time.monotonic() + 0.03, calls.named("forgotten")))
     while next(sleeping) != NEVER:
         pass
-    watching.watch(time.monotonic() + 0.02, calls.named("next"))
+    watching.call_at(time.monotonic() + 0.02, calls.named("next"))
     assert calls.names(at_least=1) == ["next"]
     while next(sleeping) != NEVER:
         pass
 
 
 @pytest.mark.parametrize("at", [NEVER, 1e18])
-def test_a_deadline_that_never_comes(watching: Guard, calls: Calls, at: float) -> None:
+def test_a_deadline_that_never_comes(watching: Timers, calls: Calls, at: float) -> None:
     """More seconds than a lock can wait for do no harm."""
-    never = watching.watch(at, calls.named("never"))
-    watching.watch(time.monotonic() + 0.02, calls.named("next"))
+    never = watching.call_at(at, calls.named("never"))
+    watching.call_at(time.monotonic() + 0.02, calls.named("next"))
     assert calls.names(at_least=1) == ["next"]
-    watching.forget(never)
+    watching.cancel(never)
 
 
-def test_one_thread_for_all(watching: Guard, calls: Calls) -> None:
+def test_one_thread_for_all(watching: Timers, calls: Calls) -> None:
     """A thousand invocations on ten threads share it, and none starts before the first."""
     before = threading.active_count()
     at = time.monotonic() + 0.2
 
     def watch(number: int) -> None:
         for each in range(100):
-            watching.watch(at, calls.named(f"{number}-{each}"))
+            watching.call_at(at, calls.named(f"{number}-{each}"))
 
     threads = [threading.Thread(target=watch, args=(number,)) for number in range(10)]
     assert threading.active_count() == before
@@ -180,28 +180,28 @@ class _Moment(float):
 
 @pytest.mark.parametrize("comparison", ["<", "<="])
 def test_forgetting_while_it_looks(
-    watching: Guard, calls: Calls, monkeypatch: pytest.MonkeyPatch, comparison: str
+    watching: Timers, calls: Calls, monkeypatch: pytest.MonkeyPatch, comparison: str
 ) -> None:
-    """An invocation that ends just as the guard looks does not take the guard's thread down."""
+    """An invocation that ends just as the timers looks does not take the timers's thread down."""
     sleeping = asleep(watching)
     at = _Moment(time.monotonic() + 3_600)
-    numbers = [watching.watch(at, calls.named("forgotten")) for _ in range(10)]
+    numbers = [watching.call_at(at, calls.named("forgotten")) for _ in range(10)]
     next(sleeping)
 
     def forget_one(made: str) -> None:
         if made == comparison and numbers:
-            watching.forget(numbers.pop())
+            watching.cancel(numbers.pop())
 
     monkeypatch.setattr(_Moment, "when_compared", staticmethod(forget_one))
     for number in range(3):
-        watching.watch(time.monotonic(), calls.named(f"{number}"))
+        watching.call_at(time.monotonic(), calls.named(f"{number}"))
         calls.names(at_least=number + 1)
     assert len(numbers) < 10
     assert calls.names(at_least=3) == ["0", "1", "2"]
 
 
 def test_a_thread_that_cannot_start_is_tried_again(
-    watching: Guard, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    watching: Timers, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the system allows no more threads for now, the next deadline has one."""
 
@@ -210,8 +210,8 @@ def test_a_thread_that_cannot_start_is_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        watching.forget(watching.watch(time.monotonic(), calls.named("nobody")))
-    watching.watch(time.monotonic(), calls.named("called"))
+        watching.cancel(watching.call_at(time.monotonic(), calls.named("nobody")))
+    watching.call_at(time.monotonic(), calls.named("called"))
     assert calls.names(at_least=1) == ["called"]
 
 
@@ -220,21 +220,21 @@ def test_a_frozen_process() -> None:
     """Deadlines that passed during a freeze: what is forgotten is not called, the rest at once."""
     script = """
         import os, signal, sys, threading, time
-        from doow_serverless._process.timers import guard
+        from doow_serverless._process.timers import timers
         called = []
         def call(name):
             called.append(name)
             done.set()
         done = threading.Event()
-        gone = guard.watch(time.monotonic() + 0.1, lambda: call("forgotten"))
-        guard.watch(time.monotonic() + 0.2, lambda: call("missed"))
-        guard.forget(gone)
+        gone = timers.call_at(time.monotonic() + 0.1, lambda: call("forgotten"))
+        timers.call_at(time.monotonic() + 0.2, lambda: call("missed"))
+        timers.cancel(gone)
         print("ready", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
-        later = guard.watch(time.monotonic() + 60, lambda: call("later"))
+        later = timers.call_at(time.monotonic() + 60, lambda: call("later"))
         done.wait(5)
         done.clear()
-        soon = guard.watch(time.monotonic() + 0.02, lambda: call("soon"))
+        soon = timers.call_at(time.monotonic() + 0.02, lambda: call("soon"))
         done.wait(5)
         print(*called)
     """
@@ -252,19 +252,19 @@ def test_a_frozen_process() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork() -> None:
-    """A child has a guard of its own; numbers from before the fork mean nothing to it."""
+    """A child has a timers of its own; numbers from before the fork mean nothing to it."""
     script = """
         import os, threading, time
-        from doow_serverless._process.timers import guard
-        inherited = guard.watch(time.monotonic() + 0.1, lambda: os.write(1, b"parent "))
+        from doow_serverless._process.timers import timers
+        inherited = timers.call_at(time.monotonic() + 0.1, lambda: os.write(1, b"parent "))
         done = threading.Event()
-        held = guard._changed.acquire()  # The worst moment for a fork.
+        held = timers._changed.acquire()  # The worst moment for a fork.
         pid = os.fork()
         if pid == 0:
-            own = guard.watch(time.monotonic() + 0.3, lambda: (os.write(1, b"child"), done.set()))
-            guard.forget(inherited)
+            own = timers.call_at(time.monotonic() + 0.3, lambda: (os.write(1, b"child"), done.set()))
+            timers.cancel(inherited)
             os._exit(not done.wait(5))
-        guard._changed.release()
+        timers._changed.release()
         print(os.waitpid(pid, 0)[1])
     """
     done = subprocess.run(
@@ -282,4 +282,4 @@ def test_the_guard_of_the_process() -> None:
     code = "import threading, doow_serverless; print(threading.active_count())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
-    assert type(guard) is Guard
+    assert type(timers) is Timers

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless._recording import event as _event
-from doow_serverless._recording.event import (
-    Defaults,
+from doow_serverless._recording.event import Defaults
+from doow_serverless._recording.rules import (
     check_attribution,
     check_metadata,
     check_quantity,
     check_text,
     check_timestamp,
     measurements_json,
+    text_json,
 )
 from doow_serverless.errors import InvalidEvent
 
@@ -35,9 +35,9 @@ MANY = {f"key{i}": i for i in range(101)}
 def shape(defaults: Defaults | None = None, **fields: Any) -> Any:
     """What is written of an event with these fields, decoded."""
     defaults = defaults or Defaults("lic_1", None, [])
-    names = ("metric", "license_id", "unit", "attribution", "kind", "source_system", "hint")
+    names = ("license_id", "unit", "attribution", "kind", "source_system", "hint")
     values = {"metric": "tokens", "kind": "USAGE", **fields}
-    made = defaults.shape(*(values.get(name) for name in names))  # type: ignore[arg-type]
+    made = defaults.template(values["metric"], tuple(values.get(name) for name in names))  # type: ignore[arg-type]
     return json.loads("{" + made.before + "1" + made.after + "}", parse_float=Decimal)
 
 
@@ -417,7 +417,7 @@ def test_metadata_comes_back_as_it_was(metadata: Any) -> None:
 @given(st.text())
 def test_any_text_is_written_or_refused(text: str) -> None:
     """Text is refused with InvalidEvent or reads back to the letter; no lone surrogate gets by."""
-    for write in (partial(_event.text_json, "x"), partial(check_metadata, removed=[])):
+    for write in (partial(text_json, "x"), partial(check_metadata, removed=[])):
         try:
             result = write(text)
         except InvalidEvent:
@@ -446,7 +446,7 @@ def test_equal_values_are_written_in_their_own_digits() -> None:
     defaults = Defaults("lic_1", None, [])
 
     def text(value: Any) -> str:
-        made = defaults.shape("m", None, None, {"x": value}, "USAGE", None, None)
+        made = defaults.template("m", (None, None, {"x": value}, "USAGE", None, None))
         return made.before.partition('"attribution":{"x":')[2].partition("}")[0]
 
     values = [1, 1.0, True, Decimal(1), 0, False, 0.0]
@@ -494,7 +494,7 @@ def test_the_callers_mappings_are_copied() -> None:
     attribution = {"team": "a"}
     defaults = Defaults("lic_1", attribution, [])
     own = {"model": "x"}
-    made = defaults.shape("m", None, None, own, "USAGE", None, None)
+    made = defaults.template("m", (None, None, own, "USAGE", None, None))
     before = made.before
     attribution["team"] = own["model"] = "changed"
     assert made.before == before
@@ -514,6 +514,6 @@ def test_known_shapes_and_children_are_bounded() -> None:
     for i in range(3_000):
         shape(defaults, attribution={"request": i})
         defaults.overlaid(f"wrapper {i}", f"lic_{i}", None)
-    assert len(defaults.shapes) <= 1_024
-    assert len(defaults._children) <= 1_024
+    assert len(defaults._templates) <= 1_024
+    assert len(defaults._overlaid) <= 1_024
     assert shape(defaults, attribution={"request": 1})["attribution"] == {"request": 1}

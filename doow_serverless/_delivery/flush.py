@@ -1,0 +1,333 @@
+"""A flush: a buffer is emptied, its events are sealed and sent, and their fate is awaited."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+from doow_serverless._outcome import Outcome
+from doow_serverless._process.clock import Budget
+from doow_serverless._process.forks import listed
+from doow_serverless._process.log import call_hook, debug, report_fault
+from doow_serverless._recording.buffer import Buffer
+from doow_serverless._recording.ids import derived_id, new_id
+from doow_serverless._sealing import seal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from doow_serverless._config import Config
+    from doow_serverless._keeping.journal import Journal
+    from doow_serverless._process.clock import Clock
+    from doow_serverless._recording.event import Event
+    from doow_serverless._recording.ids import Identity
+    from doow_serverless._sealing import Batch
+    from doow_serverless.errors import DoowError
+
+    from .flight import Flight
+    from .outbox import Outbox
+
+
+class Departure:
+    """What has left a buffer early, until a flush of the buffer accounts for it.
+
+    Attributes:
+        lock: Held to add to the flight, or to take it away, so that none is added to too late.
+        flight: The batches on their way, if any have left.
+    """
+
+    __slots__ = ("flight", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.flight: Flight | None = None
+
+
+class Flusher:
+    """Empties buffers into flights, and waits for what becomes of them.
+
+    Every method may be called from any thread, and none raises an Exception.
+
+    Args:
+        config: Bounds, and the hook ``on_flush``.
+        outbox: Sends, and keeps what is not delivered.
+        journal: Is told what is sealed, where there is one.
+        clock: Monotonic seconds.
+
+    Attributes:
+        unattended: Events that no invocation can be seen for; each flush takes them along.
+        dropped: Events of buffers that were garbage-collected before their invocation ended.
+    """
+
+    def __init__(
+        self, config: Config, outbox: Outbox, journal: Journal | None, clock: Clock
+    ) -> None:
+        self._config = config
+        self._outbox = outbox
+        self._journal = journal
+        self._clock = clock
+        self._making = threading.Lock()
+        self._departures: WeakKeyDictionary[Buffer, Departure] = WeakKeyDictionary()
+        self._live: WeakSet[Buffer] = WeakSet()
+        self.unattended = Buffer(config.max_queue_size, log=journal)
+        self.dropped: deque[list[Event]] = deque()
+
+    def __repr__(self) -> str:
+        return f"Flusher({len(self._live)} invocations, unattended: {self.unattended!r})"
+
+    def new_buffer(self, identity: Identity | None) -> Buffer:
+        """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
+        buffer = Buffer(
+            self._config.max_queue_size, identity=identity, log=self._journal, dropped=self.dropped
+        )
+        self._live.add(buffer)
+        return buffer
+
+    def buffers(self) -> list[Buffer]:
+        """Those of all invocations that run, and the unattended one."""
+        return [self.unattended, *listed(self._live)]
+
+    # ── what leaves before the flush ───────────────────────────────────────────────────────────
+
+    def send_early(self, buffer: Buffer) -> None:
+        """Have full batches of ``buffer`` leave in the background."""
+        events = buffer.take(at_least=self._config.flush_at)
+        if events:
+            self._add(buffer, events, buffer)
+
+    def end_transaction(self, transaction: Buffer, *, discard: bool) -> None:
+        """Forget the events of a transaction, or pass them to the buffer around it."""
+        events = transaction.take_last()
+        root = transaction.root
+        own = transaction.is_own_work and transaction.parent is root and not root.is_closed
+        if events and not discard and own:
+            # Doow knows a batch again, not an event: so what may be done again apart from the rest
+            # travels apart from it, as soon as it is done.
+            self._add(root, events, root)
+            return
+        transaction.count(-len(events))
+        if events and not discard:
+            self._adopt(transaction.parent, events)
+
+    def _adopt(self, buffer: Buffer | None, events: list[Event]) -> None:
+        """Put ``events`` into ``buffer``, or the nearest around it that still takes some."""
+        while buffer is not None and not buffer.adopt(events):
+            buffer = buffer.parent
+        if buffer is None:
+            buffer = self.unattended
+            buffer.adopt(events)
+        if buffer.parent is None:
+            self.send_early(buffer)
+
+    # ── the flush ──────────────────────────────────────────────────────────────────────────────
+
+    def flush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
+        """Send what ``buffer`` and the unattended one hold; wait ``limit_s`` seconds at most.
+
+        Args:
+            buffer: The outermost buffer of an invocation, or the unattended one.
+            limit_s: Seconds of wall time.
+            last: Whether the invocation is over, so that the buffer takes no more.
+        """
+        budget = Budget(limit_s, self._clock)
+        try:
+            flights = self._depart(buffer, last)
+            try:
+                for flight in flights:
+                    flight.wait(budget)
+            finally:
+                # Also where a signal ends the wait: what is not delivered must be kept.
+                outcome = self._outcome_of(flights, budget)
+            return outcome
+        except Exception as fault:
+            report_fault("flushing", fault)
+            return Outcome()
+
+    async def aflush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
+        """As :meth:`flush`, without blocking the event loop."""
+        budget = Budget(limit_s, self._clock)
+        cancelled = None
+        try:
+            flights = self._depart(buffer, last)
+            try:
+                for flight in flights:
+                    from .async_wait import (
+                        wait_for_flight,  # It imports asyncio, as async code has.
+                    )
+
+                    cancelled = await wait_for_flight(flight, budget) or cancelled
+            finally:
+                outcome = self._outcome_of(flights, budget)
+        except Exception as fault:
+            report_fault("flushing", fault)
+            return Outcome()
+        if cancelled is not None:
+            raise cancelled
+        return outcome
+
+    def flush_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
+        """Have another thread deliver what was recorded so far, while the handler still runs.
+
+        Args:
+            buffer: As of :meth:`flush`.
+            limit_s: Gives the seconds to wait, once that thread runs.
+        """
+        job = partial(self._flush_meanwhile, buffer, limit_s)
+        if not self._outbox.workers.submit(job):
+            job()  # Where there are no more threads nothing is sent either, but written down.
+
+    def _flush_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
+        try:
+            budget = Budget(limit_s(), self._clock)
+            # Unattended events as well, since the process may be about to be killed.
+            self._load(buffer, last=False)
+            flight = self._flight_of(buffer)
+            for one in (flight, self._flight_of(self.unattended)):
+                if one is not None:
+                    one.wait(budget)
+            # Unless the handler has returned after all: then its own flush accounts for them.
+            if self._flight_of(buffer) is flight:
+                self._outcome_of(self._taken_flights(buffer), budget)
+        except Exception as fault:
+            report_fault("flushing meanwhile", fault)
+
+    def _depart(self, buffer: Buffer, last: bool) -> list[Flight]:
+        """Put everything on its way that this flush has to account for; the flights of it."""
+        self._load(buffer, last)
+        return self._taken_flights(buffer)
+
+    def _load(self, buffer: Buffer, last: bool) -> None:
+        """Put what ``buffer`` and the unattended one hold on the flight of ``buffer``."""
+        events = buffer.take_last() if last else buffer.take()
+        refused = buffer.take_refused()
+        unattended: list[Event] = []
+        if buffer is not self.unattended:
+            unattended = self.unattended.take()
+            # They travel, and are released, with the events of ``buffer``: the count moves there.
+            self.unattended.count(-len(unattended))
+            refused += self.unattended.take_refused()
+        if self.dropped:
+            unattended += self.take_dropped()
+        if unattended:
+            buffer.count(len(unattended))
+        if not events and not unattended and not refused:
+            return
+        departure = self._departure(buffer)
+        with departure.lock:
+            self._flight(departure, buffer).refused(refused)
+            if buffer.is_idempotent:
+                # Unattended events would change a batch that a retry is to seal alike.
+                self._add(buffer, unattended, self.unattended)
+            else:
+                events += unattended
+            self._add(buffer, events, buffer)
+
+    def take_dropped(self) -> list[Event]:
+        """What buffers held that were garbage-collected before their invocation ended."""
+        events: list[Event] = []
+        with suppress(IndexError):  # There are no more, or another thread has them.
+            while True:
+                events += self.dropped.popleft()
+        return [event if event[0] else (new_id(), *event[1:]) for event in events]
+
+    def _outcome_of(self, flights: list[Flight], budget: Budget) -> Outcome:
+        """Close ``flights``: what is not settled is kept; report, and call the hooks."""
+        outcome = Outcome()
+        if not flights:
+            return outcome
+        errors: list[DoowError] = []
+        for flight in flights:
+            errors += flight.close(budget, outcome)
+        outcome.elapsed_s = budget.spent()
+        outcome.backlog = self._outbox.backlog.events
+        self._outbox.redeliver()
+        for error in errors:
+            self._outbox.report(error)
+        if self._config.debug:
+            debug(f"flushed {outcome}")
+        if self._config.on_flush is not None:
+            call_hook("on_flush", self._config.on_flush, outcome)
+        return outcome
+
+    # ── the flight of a buffer ─────────────────────────────────────────────────────────────────
+
+    def _add(self, buffer: Buffer, events: list[Event], origin: Buffer) -> None:
+        """Seal ``events`` as those of ``origin``, on the flight that ``buffer`` accounts for."""
+        departure = self._departure(buffer)
+        with departure.lock:
+            self._flight(departure, buffer).add(self._batches_of(events, origin))
+
+    def _batches_of(self, events: list[Event], origin: Buffer) -> Iterator[Batch]:
+        for batch in seal(
+            events,
+            max_bytes=self._config.max_payload_bytes,
+            compress=self._config.compress,
+            make_id=_derived_batch_id if origin.is_idempotent else None,
+        ):
+            if self._journal is not None:
+                self._journal.note_sealed(batch)
+            yield batch
+
+    def _departure(self, buffer: Buffer) -> Departure:
+        departure = self._departures.get(buffer)
+        if departure is None:
+            with self._making:
+                departure = self._departures.setdefault(buffer, Departure())
+        return departure
+
+    def _flight(self, departure: Departure, buffer: Buffer) -> Flight:
+        """The flight of ``departure``; with its lock held."""
+        if departure.flight is None:
+            # The buffer may be garbage-collected: nothing that travels keeps it alive.
+            departure.flight = self._outbox.new_flight(partial(_release, ref(buffer)))
+        return departure.flight
+
+    def _flight_of(self, buffer: Buffer) -> Flight | None:
+        departure = self._departures.get(buffer)
+        return None if departure is None else departure.flight
+
+    def _taken_flights(self, buffer: Buffer) -> list[Flight]:
+        """The flights of ``buffer`` and of the unattended one, which are the caller's now."""
+        found = []
+        for one in (buffer, self.unattended) if self._departures else ():
+            departure = self._departures.get(one)
+            if departure is None:
+                continue
+            with departure.lock:
+                flight, departure.flight = departure.flight, None
+            if flight is not None:
+                found.append(flight)
+        return found
+
+    # ── the life of the process ────────────────────────────────────────────────────────────────
+
+    def take_over(self, other: Flusher) -> None:
+        """Take over what ``other`` has recorded and not sealed; it records here from now on."""
+        theirs, other.unattended = other.unattended, self.unattended
+        events = theirs.take_last()
+        self.unattended.adopt(events)
+        self.dropped.append(other.take_dropped())
+        if other._journal is not None:
+            other._journal.forget([event[0] for event in events])
+
+    def reset_after_fork(self) -> None:
+        """In a child: what was recorded before is the parent's to deliver."""
+        self._making = threading.Lock()
+        self._departures = WeakKeyDictionary()
+        self._live = WeakSet()
+        self.dropped.clear()
+
+
+def _release(buffer: ref[Buffer], events: int) -> None:
+    alive = buffer()
+    if alive is not None:
+        alive.count(-events)
+
+
+def _derived_batch_id(event_ids: Sequence[str]) -> str:
+    # Sorted, since threads may record the same events in another order the next time.
+    return derived_id(*sorted(event_ids))

@@ -1,0 +1,77 @@
+"""The options of ``tracked`` and of the middlewares, checked once, at decoration."""
+
+from __future__ import annotations
+
+from doow_serverless._config import FLUSH_MODES, Given, one_of, seconds, true_or_false
+from doow_serverless._recording.rules import check_attribution, check_text
+from doow_serverless.errors import ConfigurationError, DoowError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Literal
+
+    from typing_extensions import TypedDict, Unpack
+
+    class Options(TypedDict, total=False):
+        """What each means, says ``doow_serverless.tracked``."""
+
+        budget: float | None
+        license_id: str | None
+        attribution: Mapping[str, Any] | None
+        on_exception: Literal["flush", "discard"]
+        metric: str | None
+        idempotent: bool
+        flush_mode: Literal["before_response", "after_response"] | None
+
+
+_ON_EXCEPTION = ("flush", "discard")
+
+
+class TrackedOptions:
+    """The options of one ``tracked`` or middleware.
+
+    Args:
+        called: By which name the user called it, for messages.
+        **options: As the user gave them, without ``tracker``.
+
+    Attributes:
+        budget_s: Seconds, or None for those of the configuration.
+        license_id, attribution, metric: As given, checked.
+        discards: Whether an invocation that raises forgets what it recorded.
+        idempotent: Whether ids derive from what the platform calls the work.
+        flush_mode: One of `FLUSH_MODES`, or None for that of the configuration.
+        removed: Names of attributes that looked like credentials, until they are reported.
+
+    Raises:
+        ConfigurationError: An option is wrong, or is none.
+    """
+
+    def __init__(self, called: str = "tracked", /, **options: Unpack[Options]) -> None:
+        given = Given(called, options)
+        self.removed: list[str] = []
+        self.budget_s = _unless_none(given, "budget", seconds)
+        try:
+            self.license_id = _unless_none(given, "license_id", check_text)
+            self.attribution = check_attribution(given.take("attribution", None), self.removed)
+            self.metric = _unless_none(given, "metric", check_text)
+        except DoowError as problem:
+            raise ConfigurationError(f"{called}(): {problem}") from None
+        on_exception = given.take("on_exception", _ON_EXCEPTION[0])
+        self.discards = one_of("on_exception", on_exception, _ON_EXCEPTION) == "discard"
+        self.idempotent = true_or_false("idempotent", given.take("idempotent", False))
+        self.flush_mode = _unless_none(given, "flush_mode", _flush_mode)
+        given.close()
+
+    def __repr__(self) -> str:
+        said = {name: value for name, value in vars(self).items() if value and name != "removed"}
+        return f"TrackedOptions({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
+
+def _unless_none(given: Given, name: str, check: Callable[[str, Any], Any]) -> Any:
+    value = given.take(name, None)
+    return None if value is None else check(name, value)
+
+
+def _flush_mode(name: str, value: Any) -> str:
+    return one_of(name, value, FLUSH_MODES)

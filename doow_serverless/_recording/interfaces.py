@@ -1,0 +1,48 @@
+"""What recording asks of the engine, and of whoever writes recorded events down."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    from doow_serverless.errors import InvalidEvent
+
+    from .buffer import Buffer
+    from .event import Defaults, Event
+
+    class EventLog(Protocol):
+        """Keeps recorded events where they outlive the process."""
+
+        def record_many(self, events: Iterable[Event]) -> None:
+            """Note events before they can be sealed. Called with a buffer's lock held."""
+
+    class Sink(Protocol):
+        """Takes what is recorded.
+
+        Attributes:
+            enabled: False records nothing.
+            flush_at: Events in a buffer at which they leave early.
+            defaults: Those of events recorded outside of any invocation.
+        """
+
+        enabled: bool
+        flush_at: int
+        defaults: Defaults
+
+        @property
+        def unattended(self) -> Buffer:
+            """Takes events that no invocation can be seen for; they leave with the next flush."""
+
+        def send_early(self, buffer: Buffer) -> None:
+            """Have full batches of ``buffer`` leave in the background."""
+
+        def end_transaction(self, transaction: Buffer, *, discard: bool) -> None:
+            """Forget the events of a transaction, or pass them to the buffer around it."""
+
+        def refuse(self, problem: InvalidEvent, event_id: object) -> None:
+            """Report an event that breaks a rule; raises it in strict mode."""
+
+        def report_removed(self, names: list[str]) -> None:
+            """Warn of what looked like a credential, and empty the list."""

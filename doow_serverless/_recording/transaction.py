@@ -1,0 +1,100 @@
+"""A block, or a function, whose events count only if it succeeds."""
+
+from __future__ import annotations
+
+from doow_serverless._callables import call_within, is_generator_function, name_of
+from doow_serverless._process.log import report_fault
+from doow_serverless.errors import ConfigurationError
+
+from .scope import Scope, current, leave
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Token
+    from typing import Any, TypeVar
+
+    from typing_extensions import Self
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Transaction:
+    """What ``doow.transaction()`` returns: a context manager, and a decorator.
+
+    Args:
+        where: Gives the scope that encloses the block, when it begins.
+        identity: What identifies the work of the block, should it be done again. It counts only
+            within a handler that is ``tracked(idempotent=True)``.
+    """
+
+    def __init__(self, where: Callable[[], Scope], identity: str | None = None) -> None:
+        self._where = where
+        self._identity = identity
+        self._open: list[Block] = []
+
+    def __enter__(self) -> None:
+        block = Block(self._where(), self._identity)
+        block.__enter__()
+        self._open.append(block)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._open.pop().__exit__(kind)
+
+    def __call__(self, function: F) -> F:
+        """Decorate a def, an async def or another callable: each call is its own transaction."""
+        if is_generator_function(function):
+            raise ConfigurationError(
+                f"transaction() cannot wrap the generator function {name_of(function)}, whose body "
+                "runs only after it has returned: use `with transaction():` in it"
+            )
+        return call_within(function, lambda *_: Block(self._where(), self._identity))  # type: ignore[no-any-return]  # like it
+
+
+class Block:
+    """One run of a transaction, sync or async, which is ended once.
+
+    Args:
+        outer: The scope that encloses it.
+        identity: As of `Transaction`.
+    """
+
+    __slots__ = ("_is_suspended", "_scope", "_token")
+
+    def __init__(self, outer: Scope, identity: str | None) -> None:
+        enclosing = outer.buffer.open() or outer.sink.unattended
+        buffer = enclosing.transaction(identity)
+        self._scope = Scope(outer.sink, buffer, outer.defaults, current.get())
+        self._token: Token[Scope | None] | None = None
+        self._is_suspended = False
+
+    def __enter__(self) -> Self:
+        self._token = current.set(self._scope)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._token is not None:
+            leave(self._token)
+        if self._is_suspended:
+            return
+        try:
+            self._scope.sink.end_transaction(self._scope.buffer, discard=kind is not None)
+        except Exception as fault:
+            report_fault("ending a transaction", fault)
+
+    async def __aenter__(self) -> Self:
+        self._is_suspended = False
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.__exit__(kind)
+
+    def suspend(self) -> None:
+        """The next ``__exit__`` does not end it; ``__aenter__`` resumes it."""
+        self._is_suspended = True
+
+    def settle(self, result: object) -> None:
+        """Nothing goes on after the call that returned ``result``."""
+
+    async def asettle(self, result: object) -> None:
+        """As :meth:`settle`."""

@@ -1,0 +1,72 @@
+"""What ``replay`` reads: files, directories, gzip, standard input, and times as users say them."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import re
+import zlib
+from datetime import datetime, timedelta, timezone
+
+from doow_serverless._process.clock import iso_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_BLOCK = 64 * 1024
+_GZIP_MAGIC = b"\x1f\x8b"
+_UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def files_of(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files that ``paths`` name; of a directory all that lie below it, by name."""
+    for path in paths:
+        if path.is_dir():
+            # A dead letter has the suffix until it is whole.
+            yield from sorted(
+                one for one in path.rglob("*") if one.is_file() and one.suffix != ".tmp"
+            )
+        else:
+            yield path
+
+
+class Unreadable(Exception):
+    """An input cannot be read, or not to its end."""
+
+
+def blocks_of(stream: io.BufferedReader) -> Iterator[str]:
+    """The text of a stream as it comes, gzip unpacked; only ASCII is sure to come out right.
+
+    Raises:
+        Unreadable: It cannot be read, or its gzip is damaged or cut off.
+    """
+    try:
+        if stream.peek(2)[:2] == _GZIP_MAGIC:
+            stream = io.BufferedReader(gzip.GzipFile(fileobj=stream))
+        # PowerShell writes what a program prints as UTF-16.
+        encoding = _UTF_16.get(stream.peek(2)[:2], "latin-1")
+        decode = codecs.getincrementaldecoder(encoding)("replace").decode
+        while block := stream.read1(_BLOCK):
+            yield decode(block)
+    except (OSError, EOFError, zlib.error) as problem:
+        raise Unreadable(getattr(problem, "strerror", None) or str(problem)) from None
+
+
+def moment(text: str, now: datetime) -> str:
+    """A time as records have it, of ISO 8601 (UTC unless it says otherwise), or so long ago.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    ago = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if ago:
+        when = now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    else:
+        # Python 3.10 reads no Z.
+        when = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+        when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return iso_time(int(when.timestamp() * 1000))
