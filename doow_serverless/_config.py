@@ -122,9 +122,8 @@ class Config:
         self.removed: list[str] = []
         self._environ = os.environ if environ is None else environ
 
-        self.endpoint = self._from("DOOW_TRACK_ENDPOINT", _url) or _url(
-            "endpoint", take("endpoint", None)
-        )
+        endpoint = take("endpoint", None)
+        self.endpoint = self._from("DOOW_TRACK_ENDPOINT", _url) or _url("endpoint", endpoint)
         self.license_id = _argument("license_id", take("license_id", None), check_text)
         self.license_id = self._from("DOOW_TRACK_LICENSE_ID", check_text) or self.license_id
         self.attribution = _argument("attribution", take("attribution", None), self._attribution)

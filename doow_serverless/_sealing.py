@@ -133,11 +133,15 @@ def pack(
     body = f'{{{head},"events":[{",".join(texts)}]}}'.encode("ascii")
     gzipped = compress and len(body) >= COMPRESS_FROM
     if gzipped:
-        # Level 1 takes half the time of the default for a tenth more bytes. The header holds no
-        # time, so that equal events make equal bytes.
-        packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
-        body = packer.compress(body) + packer.flush()
+        body = gzip(body)
     return Batch(batch_id, tuple(ids), body, gzipped, sdk_version)
+
+
+def gzip(body: bytes) -> bytes:
+    """``body`` as gzip. Equal bytes in make equal bytes out, since the header holds no time."""
+    # Level 1 takes half the time of the default for a tenth more bytes.
+    packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
+    return packer.compress(body) + packer.flush()
 
 
 def _events_of(text: str) -> list[str]:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from doow_serverless._keeping.dead_letter_reader import Finder
 from doow_serverless._sealing import Batch, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from doow_serverless._keeping.dead_letter_reader import Damage, Part
 
 _TIME = "2026-11-22T11:33:00.000Z"
 
@@ -44,3 +50,10 @@ def batch(
 def contents(one: Batch) -> tuple[Any, ...]:
     """A batch as a value to compare."""
     return one.id, one.event_ids, one.body, one.gzipped, one.sdk_version
+
+
+def find_records(text: str) -> Iterator[Part | Damage]:
+    """Everything in ``text`` that is a record of a dead letter, or was one."""
+    finder = Finder()
+    yield from finder.feed(text)
+    yield from finder.close()

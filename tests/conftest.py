@@ -14,7 +14,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))
 
 from doow_serverless import Tracker
-from doow_serverless import _tracker as _default
+from doow_serverless import _tracker as _tracker_module
 from tests.network import KEY
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_default_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test configures for itself."""
-    monkeypatch.setattr(_default, "_tracker", None)
+    monkeypatch.setattr(_tracker_module, "_tracker", None)
 
 
 class _Faults(logging.Handler):

@@ -1,10 +1,7 @@
-"""Dead letters as lines of a log, in both directions: batches to records, and any text to batches.
+"""Reads dead letters back: any text to records, and records to whole batches.
 
-A record is one line of JSON. Whatever a log does to it on the way (escaping it as a JSON string any
-number of times, doubling its quotes for CSV, printing it prettily, sorting its keys), the marker,
-the braces around it and its values stay: they are of an alphabet that no such step touches. So the
-reader needs to know no envelope: it takes what stands between the braces around a marker, and
-deletes from it what cannot be part of a value.
+The reader needs to know no envelope: it takes what stands between the braces around a marker, and
+deletes from it what cannot be part of a value (see `dead_letter_format`).
 """
 
 from __future__ import annotations
@@ -13,27 +10,23 @@ import json
 import re
 import zlib
 
-from doow_serverless._process.clock import iso_time
 from doow_serverless._sealing import Batch
+
+from .dead_letter_format import FORMAT, GZIP, MARKER, checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from doow_serverless.errors import ErrorKind
-
-MARKER = "doow_dead_letter"
-LIMIT = 28_000
-"""Characters of a record. Platforms cut lines at 32,768 (Application Insights) and later. The 2,000
-that are left below 30,000 are for what a platform adds: under Lambda's JSON format a backslash for
-each of about 60 quotes, and some 200 characters for the time, the level and the request id."""
-_FORMAT = "1"
-_GZIP = 16 + zlib.MAX_WBITS
 _LONGEST_SPAN = 64 * 1024
 # A record whose closing brace is not found within so many characters has lost it.
 _MAX_BODY = 16 * 1024 * 1024
 # What a body may unpack to: far above what the server takes, and far below what hurts.
 _MOST_PARTS = 10_000
+_ESCAPE = re.compile(r"\\+u00([0-7][0-9A-Fa-f])")
+_NOT_OURS = re.compile(r"\\+[nrt]|&quot;|&#34;|[\\\"'\s]+")
+_MARK = re.compile(rf"{MARKER}:(\d+)(?:,|$)")
+_BRACE = re.compile(r"[{}]")
 
 
 class Part:
@@ -71,7 +64,7 @@ class Part:
         self.data = fields["data"]
         if not 1 <= self.number <= self.parts <= _MOST_PARTS:
             raise ValueError(self.number)
-        if fields["crc32"] != _crc32(self.data):
+        if fields["crc32"] != checksum(self.data):
             raise ValueError(self.data)
 
 
@@ -101,80 +94,6 @@ class DeadLetter:
         self.batch = batch
         self.reason = reason
         self.timestamp = timestamp
-
-
-# ── writing ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def records_of(
-    batch: Batch, reason: ErrorKind, at_unix_s: float, *, limit: int = LIMIT
-) -> list[str]:
-    """The records of ``batch``, none longer than ``limit`` characters.
-
-    Args:
-        batch: What was not delivered.
-        reason: Why.
-        at_unix_s: When it was given up.
-        limit: At least 2,000.
-    """
-    # Not needed while all is well.
-    from base64 import urlsafe_b64encode
-    from hashlib import sha256
-
-    packed = batch.body if batch.gzipped else _gzip(batch.body)
-    data = urlsafe_b64encode(packed).decode("ascii").rstrip("=")
-    # Under Lambda's JSON format a line without level and timestamp counts as INFO, and is filtered.
-    # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
-    head = (
-        f'{{"{MARKER}":{_FORMAT},"timestamp":"{iso_time(int(at_unix_s * 1000))}","level":"ERROR",'
-        '"message":"usage events that Doow did not confirm - see doow-serverless replay",'
-        f'"batch_id":"{_quoted(batch.id)}","events":{len(batch)},"reason":"{reason}",'
-        f'"sdk_version":"{_quoted(batch.sdk_version)}",'
-        f'"encoding":"{"gzip" if batch.gzipped else "identity"}",'
-        f'"sha256":"{sha256(batch.body).hexdigest()}"'
-    )
-    tail = len(',"part":10000,"parts":10000,"crc32":"00000000","data":""}')
-    room = max(limit - len(head) - tail, 1_000)
-    pieces = [data[at : at + room] for at in range(0, len(data), room)]
-    return [
-        f'{head},"part":{number},"parts":{len(pieces)},"crc32":"{_crc32(piece)}","data":"{piece}"}}'
-        for number, piece in enumerate(pieces, 1)
-    ]
-
-
-def _gzip(body: bytes) -> bytes:
-    packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
-    return packer.compress(body) + packer.flush()
-
-
-def _crc32(data: str) -> str:
-    return f"{zlib.crc32(data.encode()):08x}"
-
-
-def _quoted(text: str) -> str:
-    """``text`` in the alphabet of records: that of URLs, and percent signs."""
-    if text.isascii() and text.replace("-", "").isalnum():
-        return text
-    from urllib.parse import quote  # Ids of our own need none.
-
-    return quote(text, safe="", errors="surrogatepass")
-
-
-def _unquoted(text: str) -> str:
-    from urllib.parse import unquote
-
-    try:
-        return unquote(text, errors="surrogatepass")
-    except UnicodeDecodeError:
-        return text  # None of ours.
-
-
-# ── reading ─────────────────────────────────────────────────────────────────────────────────────
-
-_ESCAPE = re.compile(r"\\+u00([0-7][0-9A-Fa-f])")
-_NOT_OURS = re.compile(r"\\+[nrt]|&quot;|&#34;|[\\\"'\s]+")
-_MARK = re.compile(rf"{MARKER}:(\d+)(?:,|$)")
-_BRACE = re.compile(r"[{}]")
 
 
 class Finder:
@@ -211,13 +130,6 @@ class Finder:
         self._kept = text[start:]
 
 
-def find_records(text: str) -> Iterator[Part | Damage]:
-    """Everything in ``text`` that is a record, or was one."""
-    finder = Finder()
-    yield from finder.feed(text)
-    yield from finder.close()
-
-
 def _read(span: str) -> Part | Damage | None:
     """The record in what stands between two braces; None where the marker is only mentioned."""
     plain = _plain(span)
@@ -231,7 +143,7 @@ def _read(span: str) -> Part | Damage | None:
     # What comes last may be cut off in its middle.
     batch_id = _unquoted(fields["batch_id"]) if {"batch_id", "events"} <= fields.keys() else None
     timestamp = fields.get("timestamp", "") if "level" in fields else ""
-    if mark[1] != _FORMAT:
+    if mark[1] != FORMAT:
         return Damage(batch_id, timestamp, "is of a later version of doow-serverless")
     try:
         return Part(fields)
@@ -331,7 +243,7 @@ def _batch_of(part: Part, data: str) -> Batch | str:
 
     try:
         packed = urlsafe_b64decode(data + "=" * (-len(data) % 4))
-        unpacker = zlib.decompressobj(_GZIP)
+        unpacker = zlib.decompressobj(GZIP)
         text = unpacker.decompress(packed, _MAX_BODY)
         body = packed if part.gzipped else text
         if not unpacker.eof or sha256(body).hexdigest() != part.sha256:
@@ -351,3 +263,12 @@ def _ids_of(events: Iterable[dict[str, object]]) -> Iterator[str]:
         if not isinstance(event["event_id"], str):
             raise TypeError
         yield event["event_id"]
+
+
+def _unquoted(text: str) -> str:
+    from urllib.parse import unquote
+
+    try:
+        return unquote(text, errors="surrogatepass")
+    except UnicodeDecodeError:
+        return text  # None of ours.

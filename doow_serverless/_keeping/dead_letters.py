@@ -14,7 +14,7 @@ from doow_serverless._process.workers import Workers
 from doow_serverless._recording.ids import new_id
 from doow_serverless._redaction import show
 
-from .dead_letter_reader import records_of
+from .dead_letter_format import records_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -26,17 +26,13 @@ from .journal_file import (
     CAN_LOCK,
     COMPACT_FROM,
     JournalFile,
-    batch_of,
-    batch_text,
     check_folder,
     compact,
     create,
-    event_of,
-    event_text,
-    line_of,
     read,
     take,
 )
+from .journal_format import batch_of, batch_text, event_of, event_text, line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

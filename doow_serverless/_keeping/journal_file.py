@@ -1,26 +1,17 @@
-"""One file of the crash journal: its records, its lock, and what is outstanding in it.
-
-A file is a first line and records, each led by its newline, so that a torn one swallows no other.
-A record is a checksum of 8 hex digits, a letter and its payload:
-
-    E  an event: its id, its time, and the rest as the wire has it
-    B  a sealed batch: [id, ids of its events, version, whether gzip], and its bytes in base64
-    S  the id of a batch that is settled
-    F  the ids of events that are not ours any more
-"""
+"""One file of the crash journal: its lock, what is outstanding in it, and its compaction."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
-from binascii import a2b_base64, b2a_base64
 from contextlib import suppress
 from errno import ENOSPC
 from zlib import crc32
 
-from doow_serverless._recording.event import EventTemplate
-from doow_serverless._sealing import MAX_BYTES, Batch
+from doow_serverless._sealing import MAX_BYTES
+
+from .journal_format import FIRST_LINE, line_of
 
 try:
     import fcntl
@@ -32,19 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
-    from doow_serverless._recording.event import Event
-
 COMPACT_FROM = 1024 * 1024
 """Bytes of a file from which on what is settled is cleared out of it."""
 CAN_LOCK = fcntl is not None
-FIRST_LINE = b"doow-journal 1"
 
 _LONGEST_LINE = 3 * MAX_BYTES
 # A sealed batch in base64 and the ids of its events fit.
 _CREATE = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
 # Others may have put links and pipes into a shared folder: neither is followed, nor waited for.
 _OPEN = os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_quoted = json.JSONEncoder().encode
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -260,36 +247,3 @@ def _lines(reader: BinaryIO) -> Iterator[bytes]:
     """The lines of a file, none of them longer than any record."""
     while line := reader.readline(_LONGEST_LINE):
         yield line.removesuffix(b"\n")
-
-
-def line_of(kind: bytes, payload: bytes) -> bytes:
-    body = kind + payload
-    return b"\n%08x%b" % (crc32(body), body)
-
-
-def event_text(event: Event) -> bytes:
-    """An event as it is recorded. Its time stays a number: to write it out takes longer."""
-    event_id, moment, template, quantity, metadata = event
-    when = f'"{moment}"' if isinstance(moment, str) else repr(moment)
-    extra = "" if metadata is None else f',"metadata":{metadata}'
-    text = f"{_quoted(event_id)},{when},{template.before}{quantity}{template.after}{extra}"
-    return text.encode("ascii")
-
-
-def event_of(line: bytes) -> Event:
-    """The event of a line: one that the wire writes to the letter as it would have the original."""
-    text = line[1:].decode("ascii")
-    event_id, end = _decode(text)
-    moment, end = _decode(text, end + 1)
-    return event_id, moment, EventTemplate(text[end + 1 :], ""), "", None
-
-
-def batch_text(batch: Batch) -> bytes:
-    head = [batch.id, batch.event_ids, batch.sdk_version, batch.gzipped]
-    return _quoted(head).encode("ascii") + b2a_base64(batch.body, newline=False)
-
-
-def batch_of(line: bytes) -> Batch:
-    text = line[1:].decode("ascii")
-    (batch_id, event_ids, sdk_version, gzipped), end = _decode(text)
-    return Batch(batch_id, tuple(event_ids), a2b_base64(text[end:]), gzipped, sdk_version)

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
 
-    from .event import Event, EventTemplate
+    from .event import Event, EventLog, EventTemplate
     from .ids import Identity
-    from .interfaces import EventLog
 
 _UNNAMED = ""
 """The id of an event that is named once its transaction has succeeded."""

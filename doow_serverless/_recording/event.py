@@ -16,8 +16,8 @@ from .rules import check_attribution, check_kind, number_json, text_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
-    from typing import Any, TypeAlias
+    from collections.abc import Hashable, Iterable, Mapping
+    from typing import Any, Protocol, TypeAlias
 
     # id, time (Unix seconds, or ISO text), template, quantity (a number, or the JSON that stands in
     # its place), metadata as JSON.
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     Labels: TypeAlias = tuple[
         str | None, str | None, Mapping[str, Any] | None, str, str | None, Mapping[str, str] | None
     ]
+
+    class EventLog(Protocol):
+        """Keeps recorded events where they outlive the process."""
+
+        def record_many(self, events: Iterable[Event]) -> None:
+            """Note events before they can be sealed. Called with a buffer's lock held."""
+
 
 MAX_EVENT_BYTES = 256 * 1024
 """Bytes of an event as JSON, metadata included."""
@@ -110,9 +117,9 @@ class Defaults:
             known: EventTemplate | None = self._templates.get(key)
         except (TypeError, AttributeError):
             # Something is no mapping, or cannot be hashed: the checks below say what.
-            return self._written(metric, labels)
+            return self._written(labels, text_json("metric", metric))
         if known is None:
-            known = self._written(metric, labels)
+            known = self._written(labels, text_json("metric", metric))
             self._templates.put(key, known)
         return known
 
@@ -122,10 +129,10 @@ class Defaults:
         Raises:
             InvalidEvent: A field breaks a rule.
         """
-        return self._written(None, labels)
+        return self._written(labels)
 
-    def _written(self, metric: str | None, labels: Labels) -> EventTemplate:
-        """The fields, checked and as JSON; without a ``metric``, of several measurements."""
+    def _written(self, labels: Labels, metric: str | None = None) -> EventTemplate:
+        """The labels, checked and as JSON, of one ``metric`` in JSON, or else of several."""
         license_id, unit, attribution, kind, source_system, hint = labels
         if license_id is None and self.license_id is None:
             raise InvalidEvent(
@@ -147,7 +154,7 @@ class Defaults:
         before = ",".join(f'"{name}":{value}' for name, value in fields.items())
         before, after = f'{before},"measurements":[', "]"
         if metric is not None:
-            before += f'{{"metric_name":{text_json("metric", metric)},"quantity":'
+            before += f'{{"metric_name":{metric},"quantity":'
             after = f"{_hint_json(hint)}}}]"
         template = EventTemplate(before, after)
         check_size(template, "", None)

@@ -1,22 +1,15 @@
-"""What recording asks of the engine, and of whoever writes recorded events down."""
+"""What recording asks of the engine."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Protocol
 
     from doow_serverless.errors import InvalidEvent
 
     from .buffer import Buffer
-    from .event import Defaults, Event
-
-    class EventLog(Protocol):
-        """Keeps recorded events where they outlive the process."""
-
-        def record_many(self, events: Iterable[Event]) -> None:
-            """Note events before they can be sealed. Called with a buffer's lock held."""
+    from .event import Defaults
 
     class Sink(Protocol):
         """Takes what is recorded.

@@ -201,15 +201,15 @@ def test_fork_while_every_lock_is_held(ingest: Ingest, tmp_path: Path) -> None:
     """Whichever of our locks another thread holds at the moment of the fork, the child goes on."""
     script = """
         import gc
-        from doow_serverless import _tracker as _default
-        from doow_serverless import _engine as _tracker
+        from doow_serverless import _tracker as _tracker_module
+        from doow_serverless import _engine
 
         record("warm")
-        _tracker.FORK_WAIT_S = 0.1
+        _engine.FORK_WAIT_S = 0.1
         kinds = (type(threading.Lock()), type(threading.RLock()))
 
         def locks():
-            seen = list(vars(_default).values())
+            seen = list(vars(_tracker_module).values())
             for each in gc.get_objects():
                 if str(type(each).__module__).startswith("doow_serverless"):
                     names = {*getattr(each, "__dict__", ()), *getattr(each, "__slots__", ())}
@@ -245,7 +245,7 @@ def test_fork_while_every_lock_is_held(ingest: Ingest, tmp_path: Path) -> None:
 
         handler()
         if pid == 0:
-            _default._tracker = None
+            _tracker_module._tracker = None
             record("child_default")
             os._exit(0)
     """

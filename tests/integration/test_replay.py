@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless._delivery.attempt import Failed, Settled
-from doow_serverless._keeping.dead_letter_reader import LIMIT, records_of
+from doow_serverless._keeping.dead_letter_format import LIMIT, records_of
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless.cli.replay_input import blocks_of, moment
 from doow_serverless.cli.replay_sender import PatientSender, Undeliverable

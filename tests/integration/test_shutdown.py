@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_reader import Assembly, find_records
+from doow_serverless._keeping.dead_letter_reader import Assembly
 from doow_serverless._process.shutdown import EXIT_LIMIT_S, SIGTERM_LIMIT_S
 from doow_serverless.local import Fault, Ingest
+from tests.batches import find_records
 from tests.network import KEY, Server, silent
 
 if TYPE_CHECKING:

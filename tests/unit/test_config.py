@@ -28,7 +28,6 @@ def test_the_defaults() -> None:
     """Without a word the protocol's own values count."""
     plain = config(KEY)
     seen = {name: value for name, value in vars(plain).items() if not name.startswith("_")}
-    del seen["credentials"]
     expected: dict[str, Any] = {
         "endpoint": "https://api.doow.co",
         "license_id": None,
@@ -48,6 +47,8 @@ def test_the_defaults() -> None:
         "on_error": None,
         "on_flush": None,
         "ca_bundle": None,
+        "api_key": KEY,
+        "key_place": None,
         "problems": [],
         "removed": [],
     }

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from doow_serverless import Tracker
-from doow_serverless._delivery import flight as _delivery
-from doow_serverless._delivery import outbox as _dispatch
+from doow_serverless._delivery import flight, outbox
 from doow_serverless._handlers.invocation import Invocation
 from doow_serverless._handlers.options import TrackedOptions
 from doow_serverless._process import forks
@@ -148,8 +147,8 @@ class Machine(RuleBasedStateMachine):
     def start(self, flush_at: int, bound: int) -> None:
         self.lock = threading.Lock()
         self.patches: list[Any] = [
-            mock.patch.object(_dispatch, "Workers", type(self).workers),
-            mock.patch.object(_delivery, "FIRST_BACKOFF_S", 0.0),
+            mock.patch.object(outbox, "Workers", type(self).workers),
+            mock.patch.object(flight, "FIRST_BACKOFF_S", 0.0),
         ]
         for patch in self.patches:
             patch.start()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless import _tracker as _default
-from doow_serverless import testing
+from doow_serverless import _tracker, testing
 from doow_serverless.errors import ErrorKind, InvalidEvent
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
 
@@ -115,9 +114,9 @@ def test_the_fixture_leaves_no_trace() -> None:
     before = doow.configure(KEY, transport=MemoryTransport(), warm_up=False)
     generator = doow_events_generator()
     next(generator)
-    assert _default.default() is not before
+    assert _tracker.default() is not before
     next(generator, None)
-    assert _default.default() is before
+    assert _tracker.default() is before
 
 
 def doow_events_generator() -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless import Tracker
-from doow_serverless._recording import scope as _scope
+from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.errors import ConfigurationError
 from doow_serverless.testing import MemoryTransport
@@ -313,7 +313,7 @@ def test_nothing_is_current_afterwards(new_tracker: Callable[..., Tracker], kind
     """The task that served a request is as it was, whatever the application did."""
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        assert _scope.current.get() is not None
+        assert current.get() is not None
         await send(START)
         if kind == "raises":
             raise LookupError
@@ -324,7 +324,7 @@ def test_nothing_is_current_afterwards(new_tracker: Callable[..., Tracker], kind
         for scope in (http(), http("HEAD"), websocket()):
             with suppress(LookupError):
                 await Wire().run(wrapped, scope)
-            assert _scope.current.get() is None
+            assert current.get() is None
 
     asyncio.run(serve())
 

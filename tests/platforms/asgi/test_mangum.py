@@ -13,7 +13,7 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI, Response
 
 import doow_serverless as doow
-from doow_serverless._recording import scope as _scope
+from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
 from tests.network import Metronome
@@ -139,7 +139,7 @@ def test_an_invocation(
     for _ in range(3):
         assert expected == handler(event(path, method), Context())
         assert CASES[case] == per_post(ingest)
-        assert _scope.current.get() is None
+        assert current.get() is None
         ingest.reset()
         ingest.fault(Fault(delay_s=0.03, times=None))
 

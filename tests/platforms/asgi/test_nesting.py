@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._recording import scope as _scope
+from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
 from tests.platforms.asgi.apps import (
@@ -95,7 +95,7 @@ def test_however_it_is_wrapped(
     else:
         assert ["start", *delivered, "body"] == log
     assert [id(START), id(LAST)] == [id(message) for message in wire.sent]
-    assert _scope.current.get() is None
+    assert current.get() is None
 
 
 @pytest.mark.parametrize("nest", NESTS)
@@ -116,7 +116,7 @@ def test_the_life_of_a_tracked_application(
 
     @tracker.tracked
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        assert (_scope.current.get() is None) == (scope["type"] == "lifespan")
+        assert (current.get() is None) == (scope["type"] == "lifespan")
         tracker.track(scope["type"])
         if scope["type"] == "http":
             await send(START)
@@ -283,7 +283,7 @@ def test_one_task_serves_one_request_after_the_other(
     async def serve() -> None:
         for name in names:
             await Wire().run(app, http(path=name))
-            assert _scope.current.get() is None
+            assert current.get() is None
 
     asyncio.run(serve())
     expected = Counter({(name, what): 1 for name in names for what in ((1, 2, 3), (4,))})

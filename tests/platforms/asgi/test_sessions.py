@@ -10,7 +10,7 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless._process.timers import timers
-from doow_serverless._recording import scope as _scope
+from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
 from tests.network import Metronome, Server, silent
@@ -218,7 +218,7 @@ def test_the_life_of_an_application(new_tracker: Callable[..., Tracker], outcome
         tracker = new_tracker(server.url)
 
         async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-            assert _scope.current.get() is None
+            assert current.get() is None
             for message in messages:
                 log.append((await receive())["type"])
                 tracker.track("life")

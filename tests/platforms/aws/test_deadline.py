@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._keeping.dead_letter_reader import Assembly, find_records
+from doow_serverless._keeping.dead_letter_reader import Assembly
 from doow_serverless._process.timers import timers
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from doow_serverless.testing import MemoryTransport
+from tests.batches import find_records
 from tests.network import KEY, Server, refused_port, silent
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_reader import Assembly, find_records
+from doow_serverless._keeping.dead_letter_reader import Assembly
 from doow_serverless.local import Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
+from tests.batches import find_records
 from tests.network import KEY, Metronome, Server, refused_port, silent
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
 import doow_serverless as doow
-from doow_serverless import _tracker as _default
+from doow_serverless import _tracker
 from doow_serverless.local import Fault
 from tests.network import KEY
 
@@ -36,11 +36,11 @@ def configure(ingest: Ingest, **options: Any) -> doow.Tracker:
 @contextmanager
 def unmetered() -> Iterator[None]:
     """Nothing is recorded outside of a request: for what shall be as if it knew nothing of us."""
-    earlier, _default._tracker = _default._tracker, doow.Tracker(enabled=False)
+    earlier, _tracker._tracker = _tracker._tracker, doow.Tracker(enabled=False)
     try:
         yield
     finally:
-        _default._tracker = earlier
+        _tracker._tracker = earlier
 
 
 def metrics(ingest: Ingest) -> list[str]:

@@ -122,7 +122,7 @@ def test_the_key_is_not_shown(keep: Callable[..., tuple[Secret, Credentials]]) -
     before = repr(credentials)
     credentials.current()
     assert (before, repr(credentials), repr(Credentials(KEY))) == (
-        f"Credentials(None, '{VARIABLE}')",
-        f"Credentials(dk_…, '{VARIABLE}')",
+        f"Credentials(None, ('{VARIABLE}', 'arn:doow'))",
+        f"Credentials(dk_…, ('{VARIABLE}', 'arn:doow'))",
         "Credentials(dk_…, None)",
     )

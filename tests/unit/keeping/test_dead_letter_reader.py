@@ -12,19 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._keeping import dead_letter_reader as _records
-from doow_serverless._keeping.dead_letter_reader import (
-    LIMIT,
-    Assembly,
-    Damage,
-    Finder,
-    Part,
-    find_records,
-    records_of,
-)
+from doow_serverless._keeping import dead_letter_reader
+from doow_serverless._keeping.dead_letter_format import LIMIT, records_of
+from doow_serverless._keeping.dead_letter_reader import Assembly, Damage, Finder, Part
 from doow_serverless._sealing import Batch
 from doow_serverless.errors import ErrorKind
-from tests.batches import batch, contents
+from tests.batches import batch, contents, find_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -285,7 +278,7 @@ def test_repeated_records_are_counted() -> None:
 
 def test_a_body_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little gzip can hold a lot."""
-    monkeypatch.setattr(_records, "_MAX_BODY", 1_000)
+    monkeypatch.setattr(dead_letter_reader, "_MAX_BODY", 1_000)
 
     assert assembled(records(batch(batch_id="b", unit="a" * 2_000))[0]) == (
         [],

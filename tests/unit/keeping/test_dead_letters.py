@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
-from doow_serverless._keeping import dead_letters as _deadletter
-from doow_serverless._keeping.dead_letter_reader import Assembly, find_records, records_of
+from doow_serverless._keeping import dead_letters
+from doow_serverless._keeping.dead_letter_format import records_of
+from doow_serverless._keeping.dead_letter_reader import Assembly
 from doow_serverless._keeping.dead_letters import WAIT_S, DeadLetters
 from doow_serverless.errors import ErrorKind
-from tests.batches import batch, contents
+from tests.batches import batch, contents, find_records
 from tests.network import Metronome
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def test_what_is_remembered_is_bounded(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest ids are forgotten first."""
-    monkeypatch.setattr(_deadletter, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(dead_letters, "MAX_REMEMBERED", 2)
     letters = DeadLetters("log")
     batches = [batch() for _ in range(3)]
     for one in [*batches, *batches[1:], batches[0]]:
@@ -243,7 +244,7 @@ def test_what_waits_for_a_stuck_pipe_is_bounded(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What has no room is left out, said as soon as that blocks nobody, and may be tried again."""
-    monkeypatch.setattr(_deadletter, "MAX_WAITING", 3_000)
+    monkeypatch.setattr(dead_letters, "MAX_WAITING", 3_000)
     letters = DeadLetters("log", pipe.stream)
     batches = [batch() for _ in range(5)]
     for one in batches:
@@ -326,7 +327,7 @@ def test_a_fault_of_ours_stays_ours(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_deadletter, "records_of", fail)
+    monkeypatch.setattr(dead_letters, "records_of", fail)
     DeadLetters("log").write(batch(), WHY)
 
     assert len(contained_faults) == 1
@@ -423,7 +424,7 @@ def test_a_child_writes_its_own(pipe: Pipe, tmp_path: Path) -> None:
 def test_exit_with_a_stuck_pipe(pipe: Pipe) -> None:
     """A process whose output nobody takes ends as it would without us."""
     script = (
-        "import os, doow_serverless._deadletter as d; from tests.batches import batch\n"
+        "import os, doow_serverless._keeping.dead_letters as d; from tests.batches import batch\n"
         "d.DeadLetters('log').write(batch(60, noise=900), 'TIMEOUT')"
     )
     done = subprocess.run(

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._keeping import journal as _journal
-from doow_serverless._keeping import journal_file as _journal_file
+from doow_serverless._keeping import journal as journal_module
+from doow_serverless._keeping import journal_file, journal_format
 from doow_serverless._keeping.journal import Journal
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.rules import check_metadata
@@ -303,7 +303,7 @@ def test_the_file_is_emptied_when_all_is_settled(folder: Path) -> None:
 
 def test_the_file_stays_small_under_steady_load(folder: Path) -> None:
     """Where something is outstanding at any time, what is settled is cleared out all the same."""
-    journal = Journal(folder, max_bytes=2 * _journal_file.COMPACT_FROM)
+    journal = Journal(folder, max_bytes=2 * journal_file.COMPACT_FROM)
     largest = 0
     before: list[Batch] = []
     for number in range(60):
@@ -314,7 +314,7 @@ def test_the_file_stays_small_under_steady_load(folder: Path) -> None:
             journal.note_settled(batch.id)
         before = now
         largest = max(largest, files(folder)[0].stat().st_size)
-    assert largest < 2 * _journal_file.COMPACT_FROM
+    assert largest < 2 * journal_file.COMPACT_FROM
     assert len(files(folder)) == 1
     journal.record_many(events(1, 90_000))
     crash(journal)
@@ -325,8 +325,8 @@ def test_the_file_stays_small_under_steady_load(folder: Path) -> None:
 
 def test_a_file_that_was_compacted_is_still_locked(folder: Path, monkeypatch: Any) -> None:
     """Nobody takes the file of a living process while, or after, it is written anew."""
-    monkeypatch.setattr(_journal, "COMPACT_FROM", 1)
-    monkeypatch.setattr(_journal_file, "COMPACT_FROM", 1)
+    monkeypatch.setattr(journal_module, "COMPACT_FROM", 1)
+    monkeypatch.setattr(journal_file, "COMPACT_FROM", 1)
     journal = Journal(folder)
     journal.record_many(events(3))
     (batch,) = seal(events(1))
@@ -447,7 +447,7 @@ def test_a_torn_record_swallows_no_other(folder: Path, caplog: pytest.LogCapture
     dead.record_many(events(3))
     assert dead._own is not None
     os.write(
-        dead._own.fd, _journal_file.line_of(b"E", _journal_file.event_text(events(1, 3)[0]))[:-5]
+        dead._own.fd, journal_format.line_of(b"E", journal_format.event_text(events(1, 3)[0]))[:-5]
     )
     dead.record_many(events(3, 4))
     crash(dead)
@@ -483,8 +483,8 @@ def test_records_without_sense_are_survived(
     folder: Path, caplog: pytest.LogCaptureFixture, body: bytes
 ) -> None:
     """A record whose checksum is right, and nothing else, costs one warning and no exception."""
-    whole = _journal_file.line_of(b"E", _journal_file.event_text(events(1)[0]))
-    placed(folder, _journal_file.FIRST_LINE + whole + _journal_file.line_of(body[:1], body[1:]))
+    whole = journal_format.line_of(b"E", journal_format.event_text(events(1)[0]))
+    placed(folder, journal_format.FIRST_LINE + whole + journal_format.line_of(body[:1], body[1:]))
     Journal(folder).recover()
     assert len(warnings(caplog)) == 1
 
@@ -552,7 +552,7 @@ def test_files_of_other_users_are_left_alone(
     dead = Journal(folder)
     dead.record_many(events(1))
     crash(dead)
-    monkeypatch.setattr(_journal, "check_folder", lambda _: None)
+    monkeypatch.setattr(journal_module, "check_folder", lambda _: None)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert Journal(folder).recover() == []
     assert [line.partition(": ")[2] for line in warnings(caplog)] == [
@@ -628,7 +628,7 @@ def test_a_log_handler_that_raises_is_survived(
     def fail(message: str) -> None:
         raise RuntimeError(message)
 
-    monkeypatch.setattr(_journal, "warn", fail)
+    monkeypatch.setattr(journal_module, "warn", fail)
     with failing("open", errno.EROFS):
         use(Journal(folder))
 
@@ -718,7 +718,7 @@ def test_recovery_is_bounded(folder: Path) -> None:
 
 def test_files_held_open_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash loop does not use up the file descriptors."""
-    monkeypatch.setattr(_journal, "MAX_TAKEN", 2)
+    monkeypatch.setattr(journal_module, "MAX_TAKEN", 2)
     for number in range(3):
         dead = Journal(folder)
         dead.record_many(events(1, number))
@@ -799,7 +799,7 @@ def test_without_file_locks_there_is_no_journal(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Windows has none that the system releases as dependably."""
-    monkeypatch.setattr(_journal, "CAN_LOCK", False)
+    monkeypatch.setattr(journal_module, "CAN_LOCK", False)
     use(Journal(folder))
     assert not folder.exists()
     assert len(warnings(caplog)) == 1
@@ -855,8 +855,8 @@ def test_a_file_replaced_while_it_is_opened_is_not_taken(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was opened is not what stands at the path any more: its owner has written it anew."""
-    monkeypatch.setattr(_journal, "COMPACT_FROM", 1)
-    monkeypatch.setattr(_journal_file, "COMPACT_FROM", 1)
+    monkeypatch.setattr(journal_module, "COMPACT_FROM", 1)
+    monkeypatch.setattr(journal_file, "COMPACT_FROM", 1)
     living, other = Journal(folder), Journal(folder)
     living.record_many(events(3))
     (batch,) = seal(events(1))
@@ -878,8 +878,8 @@ def test_while_a_file_is_compacted_there_is_one_at_any_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash at whatever call finds all that is outstanding at the path, once."""
-    monkeypatch.setattr(_journal, "COMPACT_FROM", 1)
-    monkeypatch.setattr(_journal_file, "COMPACT_FROM", 1)
+    monkeypatch.setattr(journal_module, "COMPACT_FROM", 1)
+    monkeypatch.setattr(journal_file, "COMPACT_FROM", 1)
     journal = Journal(folder)
     journal.record_many(events(3))
     (batch,) = seal(events(1))
@@ -906,13 +906,13 @@ def test_while_a_file_is_compacted_there_is_one_at_any_time(
 
 def test_many_threads_record_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They make one file, no record is torn by another, and each is counted."""
-    create = _journal_file.create
+    create = journal_file.create
 
-    def slowly(path: str) -> _journal_file.JournalFile:
+    def slowly(path: str) -> journal_file.JournalFile:
         time.sleep(0.05)
         return create(path)
 
-    monkeypatch.setattr(_journal, "create", slowly)
+    monkeypatch.setattr(journal_module, "create", slowly)
     journal = Journal(folder)
 
     def record(first: int) -> None:

@@ -261,7 +261,9 @@ def test_a_fork() -> None:
         held = timers._changed.acquire()  # The worst moment for a fork.
         pid = os.fork()
         if pid == 0:
-            own = timers.call_at(time.monotonic() + 0.3, lambda: (os.write(1, b"child"), done.set()))
+            own = timers.call_at(
+                time.monotonic() + 0.3, lambda: (os.write(1, b"child"), done.set())
+            )
             timers.cancel(inherited)
             os._exit(not done.wait(5))
         timers._changed.release()

@@ -1,0 +1,76 @@
+"""The format of a dead letter: a sealed batch as lines of a log, none longer than a platform keeps.
+
+A record is one line of JSON. Whatever a log does to it on the way (escaping it as a JSON string any
+number of times, doubling its quotes for CSV, printing it prettily, sorting its keys), the marker,
+the braces around it and its values stay: they are of an alphabet that no such step touches.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from doow_serverless._process.clock import iso_time
+from doow_serverless._sealing import gzip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from doow_serverless._sealing import Batch
+    from doow_serverless.errors import ErrorKind
+
+MARKER = "doow_dead_letter"
+LIMIT = 28_000
+"""Characters of a record. Platforms cut lines at 32,768 (Application Insights) and later. The 2,000
+that are left below 30,000 are for what a platform adds: under Lambda's JSON format a backslash for
+each of about 60 quotes, and some 200 characters for the time, the level and the request id."""
+FORMAT = "1"
+GZIP = 16 + zlib.MAX_WBITS
+
+
+def records_of(
+    batch: Batch, reason: ErrorKind, at_unix_s: float, *, limit: int = LIMIT
+) -> list[str]:
+    """The records of ``batch``, none longer than ``limit`` characters.
+
+    Args:
+        batch: What was not delivered.
+        reason: Why.
+        at_unix_s: When it was given up.
+        limit: At least 2,000.
+    """
+    # Not needed while all is well.
+    from base64 import urlsafe_b64encode
+    from hashlib import sha256
+
+    packed = batch.body if batch.gzipped else gzip(batch.body)
+    data = urlsafe_b64encode(packed).decode("ascii").rstrip("=")
+    # Under Lambda's JSON format a line without level and timestamp counts as INFO, and is filtered.
+    # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
+    head = (
+        f'{{"{MARKER}":{FORMAT},"timestamp":"{iso_time(int(at_unix_s * 1000))}","level":"ERROR",'
+        '"message":"usage events that Doow did not confirm - see doow-serverless replay",'
+        f'"batch_id":"{_quoted(batch.id)}","events":{len(batch)},"reason":"{reason}",'
+        f'"sdk_version":"{_quoted(batch.sdk_version)}",'
+        f'"encoding":"{"gzip" if batch.gzipped else "identity"}",'
+        f'"sha256":"{sha256(batch.body).hexdigest()}"'
+    )
+    tail = len(',"part":10000,"parts":10000,"crc32":"00000000","data":""}')
+    room = max(limit - len(head) - tail, 1_000)
+    pieces = [data[at : at + room] for at in range(0, len(data), room)]
+    return [
+        f'{head},"part":{number},"parts":{len(pieces)},"crc32":"{checksum(piece)}","data":"{piece}"}}'
+        for number, piece in enumerate(pieces, 1)
+    ]
+
+
+def checksum(data: str) -> str:
+    """CRC-32 of the data of a record, in 8 hex digits."""
+    return f"{zlib.crc32(data.encode()):08x}"
+
+
+def _quoted(text: str) -> str:
+    """``text`` in the alphabet of records: that of URLs, and percent signs."""
+    if text.isascii() and text.replace("-", "").isalnum():
+        return text
+    from urllib.parse import quote  # Ids of our own need none.
+
+    return quote(text, safe="", errors="surrogatepass")
