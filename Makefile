@@ -9,12 +9,18 @@ python_of = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python3) $
 ON_AZURE  := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call python_of,$(v)),.venv-azure-$(v)/.wheel))
 ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.wheel)
 
-.PHONY: test lint demo campaign bench lock clean
+.PHONY: test unit runtimes lint demo campaign bench lock clean
 
 test: $(VENV)/.wheel .venv-sam/.deps $(ON_AZURE) $(ON_VERCEL) lint  ## everything that must hold, against the built wheel
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(BIN)/pytest
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
+
+unit: $(VENV)/.wheel lint  ## the unit tests alone
+	$(BIN)/pytest -q tests/unit
+
+runtimes: $(VENV)/.wheel $(ON_AZURE) $(ON_VERCEL)  ## that the stand-ins for the platforms do as the platforms do
+	$(BIN)/pytest -q tests/runtimes
 
 lint: $(VENV)/.wheel
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -64,6 +64,11 @@ as_coroutine_function: Callable[[bytes], Awaitable[int]] = bare_async
 bare({})  # type: ignore[call-arg]  # the context is missing
 bare_async("text")  # type: ignore[arg-type, unused-coroutine]  # takes bytes
 doow.tracked(on_exception="drop")  # type: ignore[call-overload]  # neither flush nor discard
+doow.tracked(bugdet=1)  # type: ignore[call-overload]  # misspelt
+doow.configure(bugdet=1)  # type: ignore[call-arg]  # misspelt
+doow.configure(flush_at="many")  # type: ignore[arg-type]  # a number
+doow.Tracker(nonsense=True)  # type: ignore[call-arg]  # no option
+doow.Tracker(budget="0.5")  # type: ignore[arg-type]  # a number
 doow.tracked(bare, budget=1)  # type: ignore[call-overload]  # options are not for a bare decorator
 
 

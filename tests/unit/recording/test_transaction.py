@@ -1,0 +1,153 @@
+"""A transaction passes its events on when it succeeds, whatever kind of callable it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import doow_serverless as doow
+from doow_serverless.errors import ConfigurationError
+from doow_serverless.testing import MemoryTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = "dk_" + "a1" * 32
+
+
+@pytest.fixture
+def transport() -> MemoryTransport:
+    return MemoryTransport()
+
+
+@pytest.fixture
+def tracker(transport: MemoryTransport) -> doow.Tracker:
+    return doow.Tracker(KEY, transport=transport, license_id="lic_1", warm_up=False, environ={})
+
+
+def metrics(transport: MemoryTransport) -> list[str]:
+    return [event["measurements"][0]["metric_name"] for event in transport.events]
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator of the usual kind: its ``def`` returns the coroutine of an ``async def``."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class CallableObject:
+    """An object with ``__call__``."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+
+def awaited(result: Any) -> Any:
+    async def wait() -> Any:
+        return await result
+
+    return asyncio.run(wait())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    ("is_async", "dress"),
+    [
+        (False, lambda function: function),
+        (False, lambda function: partial(function)),
+        (False, CallableObject),
+        (True, lambda function: function),
+        (True, plain),
+        (True, CallableObject),
+        (True, lambda function: partial(plain(function))),
+    ],
+    ids=["def", "partial", "object", "async", "def-of-async", "object-of-async", "partial-of-it"],
+)
+def test_a_call_that_fails_counts_nothing(
+    tracker: doow.Tracker,
+    transport: MemoryTransport,
+    is_async: bool,
+    dress: Callable[[Any], Any],
+    fails: bool,
+) -> None:
+    """The events count if the call returns, or its coroutine does, and else they do not."""
+
+    def work(number: int) -> int:
+        tracker.track("documents")
+        if fails:
+            raise ValueError(number)
+        return number
+
+    async def work_async(number: int) -> int:
+        await asyncio.sleep(0)
+        return work(number)
+
+    decorated = tracker.transaction()(dress(work_async if is_async else work))
+
+    def call() -> Any:
+        return awaited(decorated(7)) if is_async else decorated(7)
+
+    if fails:
+        with pytest.raises(ValueError, match="7"):
+            call()
+    else:
+        assert call() == 7
+    tracker.flush()
+    assert metrics(transport) == ([] if fails else ["documents"])
+
+
+def test_an_inner_failure_takes_only_its_own(
+    tracker: doow.Tracker, transport: MemoryTransport
+) -> None:
+    """What is recorded around a block that fails still counts."""
+    with tracker.transaction():
+        tracker.track("outer")
+        with suppress(KeyError), tracker.transaction():
+            tracker.track("inner")
+            raise KeyError
+    tracker.flush()
+    assert metrics(transport) == ["outer"]
+
+
+def test_an_outer_failure_takes_all(tracker: doow.Tracker, transport: MemoryTransport) -> None:
+    """A block that succeeds within one that fails is discarded with it."""
+    with suppress(KeyError), tracker.transaction():
+        with tracker.transaction():
+            tracker.track("inner")
+        raise KeyError
+    tracker.flush()
+    assert transport.batches == []
+
+
+def test_events_of_an_open_transaction_stay(
+    tracker: doow.Tracker, transport: MemoryTransport
+) -> None:
+    """A flush within the block delivers what is around it, and nothing of the block."""
+    tracker.track("before")
+    with tracker.transaction():
+        tracker.track("within")
+        tracker.flush()
+        assert metrics(transport) == ["before"]
+    tracker.flush()
+    assert metrics(transport) == ["before", "within"]
+
+
+def test_generator_functions_are_refused(tracker: doow.Tracker) -> None:
+    """Their body runs after they have returned; the message says what to write instead."""
+
+    def items() -> Any:
+        yield 1
+
+    with pytest.raises(ConfigurationError, match=r"use `with transaction\(\):` in it"):
+        tracker.transaction()(items)
