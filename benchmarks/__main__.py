@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from . import cold, guard, warm, web
+from . import cold, deadline, warm, web
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ def main() -> None:
     console.print(table("Cold start", ("", "ms", "modules"), cold.rows()))
     recording = [*warm.recording(), *warm.journaled(), *warm.ten_thousand()]
     console.print(table("Recording", ("", "median"), recording))
-    console.print(table("An invocation's deadline", ("", "median"), guard.rows()))
+    console.print(table("An invocation's deadline", ("", "median"), deadline.rows()))
     headings = ("", "bare, µs", "middleware, µs", "difference")
     console.print(table("A request that records nothing", headings, web.rows()))
     for delay_s, rounds in ((0.0, 200), (0.02, 40)):

@@ -109,9 +109,9 @@ def ten_thousand() -> list[tuple[str, str]]:
 def bodies(events: int) -> list[bytes]:
     """The bytes that such an invocation sends."""
     defaults = Defaults("lic_acme", None, [])
-    shape = defaults.template("tokens", ("lic_acme", "tokens", None, "USAGE", None, None))
+    template = defaults.template("tokens", ("lic_acme", "tokens", None, "USAGE", None, None))
     now = time.time()
-    recorded = [(new_id(), now, shape, number + 1, None) for number in range(events)]
+    recorded = [(new_id(), now, template, number + 1, None) for number in range(events)]
     return [batch.body for batch in seal(recorded)]
 
 

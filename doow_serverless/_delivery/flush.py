@@ -1,4 +1,4 @@
-"""A flush: a buffer is emptied, its events are sealed and sent, and their fate is awaited."""
+"""A flush: a buffer is emptied, its events are sealed and sent, and the outcome is awaited."""
 
 from __future__ import annotations
 

@@ -202,10 +202,10 @@ def test_fork_while_every_lock_is_held(ingest: Ingest, tmp_path: Path) -> None:
     script = """
         import gc
         from doow_serverless import _tracker as _tracker_module
-        from doow_serverless import _engine
+        from doow_serverless._delivery import outbox
 
         record("warm")
-        _engine.FORK_WAIT_S = 0.1
+        outbox.FORK_WAIT_S = 0.1
         kinds = (type(threading.Lock()), type(threading.RLock()))
 
         def locks():

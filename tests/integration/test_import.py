@@ -74,7 +74,7 @@ def test_requests_is_imported_on_another_thread(form: str, tmp_path: Path) -> No
                     print(threading.current_thread() is threading.main_thread())
         sys.meta_path.insert(0, Importer())
         import doow_serverless as doow
-        tracker = doow.configure() if {form!r} == "configure" else doow._default.default()
+        tracker = doow.configure() if {form!r} == "configure" else doow._tracker.default()
         tracker.engine.warm_up.join()
         print("requests" in sys.modules)
     """

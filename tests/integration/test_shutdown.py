@@ -343,7 +343,8 @@ def test_a_tracker_made_on_another_thread(ingest: Ingest, tmp_path: Path) -> Non
     "lock",
     [
         "tracker.engine.unattended._lock",
-        "tracker.engine.unattended.shipping",
+        "tracker.engine._flusher._making",
+        "tracker.engine._flusher._departure(tracker.engine.unattended).lock",
         "tracker.engine.outbox.workers._lock",
         "tracker.engine.outbox.backlog._lock",
         "tracker.engine.outbox.breaker._lock",
@@ -370,7 +371,7 @@ def test_an_outage_at_the_signal(tmp_path: Path) -> None:
     script = """
         doow.configure(on_error=lambda error: None)
         record("stray")
-        doow.Tracker()._warm_up.join()
+        doow.Tracker().engine.warm_up.join()
         print("now")
         terminate()
     """

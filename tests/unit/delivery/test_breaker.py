@@ -116,7 +116,7 @@ def test_a_wait_of_unknown_length(clock: Clock, seconds: float | None) -> None:
 
 
 def test_one_probe_at_a_time(clock: Clock) -> None:
-    """While one probe is under way no other begins, be the gate open or opened."""
+    """While one probe is under way no other begins, be the breaker closed or open."""
     opened = breaker(clock)
     assert [opened.begin_probe(), opened.begin_probe()] == [True, False]
     opened.end_probe()

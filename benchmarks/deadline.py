@@ -1,4 +1,4 @@
-"""What the guard costs: invocations that send nothing, with a deadline and without."""
+"""What watching a deadline costs: invocations that send nothing, with a deadline and without."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rows() -> list[tuple[str, str]]:
 
     cases: list[tuple[str, float | None]] = [
         ("tracked, no deadline", None),
-        ("tracked, a deadline within the guard's lead: it is asked for only", 0.2),
+        ("tracked, a deadline within the lead: it is asked for only", 0.2),
         ("tracked, a deadline in 3 s: it is watched", 3.0),
         ("tracked, a deadline in 15 min: it is watched", 900.0),
     ]
