@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from contextvars import ContextVar
+from time import time
 
 from doow_serverless._process.log import report_fault
 from doow_serverless.errors import InvalidEvent
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .buffer import Buffer
-    from .event import Defaults, EventTemplate, Labels
+    from .event import Defaults, Labels
     from .interfaces import Sink
 
 MANY: Any = object()
@@ -77,51 +77,38 @@ class Scope:
         Raises:
             InvalidEvent: In strict mode, for an event that breaks a rule.
         """
-        if not self.sink.enabled:
+        sink, defaults = self.sink, self.defaults
+        if not sink.enabled:
             return
         try:
             amount: float | str
             if metric is MANY:
-                template = self.defaults.template_of_many(labels)
+                template = defaults.template_of_many(labels)
                 amount = measurements_json(quantity, labels[3])
             else:
-                template = self.defaults.template(metric, labels)
-                if type(quantity) is int and 0 < quantity < _FASTEST_INT:
-                    amount = quantity
-                else:
-                    amount = check_quantity(quantity, labels[3])
-            self._put(template, amount, metadata, timestamp, event_id)
+                template = defaults.template(metric, labels)
+                is_plain = type(quantity) is int and 0 < quantity < _FASTEST_INT
+                amount = quantity if is_plain else check_quantity(quantity, labels[3])
+            when = time() if timestamp is None else check_timestamp(timestamp)
+            if event_id is not None:
+                event_id = check_text("event_id", event_id)
+            if metadata is not None or type(amount) is str:
+                metadata = None if metadata is None else check_metadata(metadata, defaults.removed)
+                check_size(template, amount, metadata)
+            buffer = self.buffer
+            waiting = buffer.record(event_id, when, template, amount, metadata)
+            while waiting is None:
+                # Its invocation is over: a task or a thread that outlived it goes on recording.
+                buffer = buffer.parent or sink.unattended
+                waiting = buffer.record(event_id, when, template, amount, metadata)
+            if waiting >= sink.flush_at and buffer.parent is None:
+                sink.send_early(buffer)
+            if defaults.removed:
+                sink.report_removed(defaults.removed)
         except InvalidEvent as problem:
-            self.sink.refuse(problem, event_id)
+            sink.refuse(problem, event_id)
         except Exception as fault:
             report_fault("track", fault)
-
-    def _put(
-        self,
-        template: EventTemplate,
-        quantity: float | str,
-        metadata: Any,
-        timestamp: datetime | str | None,
-        event_id: str | None,
-    ) -> None:
-        sink, removed = self.sink, self.defaults.removed
-        when = time.time() if timestamp is None else check_timestamp(timestamp)
-        if event_id is not None:
-            event_id = check_text("event_id", event_id)
-        if metadata is not None:
-            metadata = check_metadata(metadata, removed)
-        if metadata is not None or isinstance(quantity, str):
-            check_size(template, quantity, metadata)
-        buffer = self.buffer
-        waiting = buffer.record(event_id, when, template, quantity, metadata)
-        while waiting is None:
-            # Its invocation is over: a task or a thread that outlived it goes on recording.
-            buffer = buffer.parent or sink.unattended
-            waiting = buffer.record(event_id, when, template, quantity, metadata)
-        if waiting >= sink.flush_at and buffer.parent is None:
-            sink.send_early(buffer)
-        if removed:
-            sink.report_removed(removed)
 
 
 current: ContextVar[Scope | None] = ContextVar("doow_serverless.current", default=None)
