@@ -14,7 +14,7 @@ import doow_serverless as doow
 from tests.network import ACCEPTED, Peer, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
     from doow_serverless.asgi import App, Message, Receive, Send
     from doow_serverless.local import Ingest
@@ -150,18 +150,7 @@ def unattended() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def metrics(events: Iterable[dict[str, Any]]) -> list[str]:
-    """The metrics of the events of an ingest or of a memory transport, in their order."""
-    return [event["measurements"][0]["metric_name"] for event in events]
-
-
 def wait_for_post(ingest: Ingest) -> None:
     """Return once a POST has reached the ingest, although it is not answered yet."""
     while not ingest.posts():
         time.sleep(0.002)
-
-
-def per_post(ingest: Ingest) -> list[list[str]]:
-    """The metrics that each POST carried, in order of arrival."""
-    by_id = {event["event_id"]: metrics([event])[0] for event in ingest.events()}
-    return [[by_id[event_id] for event_id in post.event_ids] for post in ingest.posts()]

@@ -14,8 +14,8 @@ import doow_serverless as doow
 from doow_serverless import Tracker
 from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
-from doow_serverless.errors import ConfigurationError
 from doow_serverless.testing import MemoryTransport
+from tests.metering import per_post
 from tests.network import ACCEPTED, Peer, Server
 from tests.platforms.asgi.apps import (
     LAST,
@@ -23,7 +23,6 @@ from tests.platforms.asgi.apps import (
     Wire,
     body,
     http,
-    per_post,
     recording,
     saying,
     silent,
@@ -227,23 +226,6 @@ def test_streams_are_not_delayed(
     assert answers >= 1
 
 
-def test_one_post_for_a_response(new_tracker: Callable[..., Tracker], ingest: Ingest) -> None:
-    """All events travel together, and a response that takes its time makes no more POSTs."""
-    app = DoowMiddleware(
-        saying(START, body(b"a", more_body=True), LAST), tracker=new_tracker(ingest.url)
-    )
-    Wire().serve(app)
-    assert per_post(ingest) == [["messages"] * 3]
-
-
-def test_no_post_for_no_events(new_tracker: Callable[..., Tracker], ingest: Ingest) -> None:
-    """What records nothing costs no request."""
-    app = DoowMiddleware(recording(START, LAST, events=0), tracker=new_tracker(ingest.url))
-    Wire().serve(app)
-    Wire().serve(app, http("HEAD"))
-    assert ingest.posts() == []
-
-
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_what_comes_after_the_response_is_a_second_post(
     new_tracker: Callable[..., Tracker], ingest: Ingest, method: str
@@ -358,29 +340,6 @@ def test_scope_and_receive_are_the_servers(new_tracker: Callable[..., Tracker]) 
         asyncio.run(wrapped(scope, receive, Wire().send))
         assert before == scope
         assert [id(scope), id(receive)] == [id(one) for one in given[-3:-1]]
-
-
-def test_the_options_of_tracked(new_tracker: Callable[..., Tracker], ingest: Ingest) -> None:
-    """License, attribution and metric, as for a handler; one of the metric for each request."""
-    app = DoowMiddleware(
-        recording(START, LAST),
-        tracker=new_tracker(ingest.url, attribution={"team": "core"}),
-        license_id="lic_2",
-        attribution={"route": "all"},
-        metric="requests",
-    )
-    Wire().serve(app)
-    assert per_post(ingest) == [["requests", "steps"]]
-    assert [(event["license_id"], event["attribution"]) for event in ingest.events()] == [
-        ("lic_2", {"team": "core", "route": "all"})
-    ] * 2
-
-
-@pytest.mark.parametrize("option", [{"buget": 1}, {"budget": -1}, {"on_exception": "ignore"}])
-def test_a_wrong_option_is_refused_at_once(option: dict[str, Any]) -> None:
-    """By name, when the middleware is made and not when the first request comes."""
-    with pytest.raises(ConfigurationError, match=next(iter(option))):
-        DoowMiddleware(recording(), **option)
 
 
 def test_messages_of_two_tasks_keep_their_order(

@@ -15,6 +15,7 @@ import trio
 
 import doow_serverless as doow
 from doow_serverless.asgi import DoowMiddleware
+from tests.metering import per_post
 from tests.network import Server, silent
 from tests.platforms.asgi.apps import (
     LAST,
@@ -22,7 +23,6 @@ from tests.platforms.asgi.apps import (
     Wire,
     body,
     http,
-    per_post,
     recording,
     slow_ingest,
     start,

@@ -18,8 +18,9 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 import doow_serverless as doow
 from doow_serverless.asgi import DoowMiddleware
+from tests.metering import per_post
 from tests.network import Metronome, Server, silent
-from tests.platforms.asgi.apps import Wire, http, per_post, slow_ingest, websocket
+from tests.platforms.asgi.apps import Wire, http, slow_ingest, websocket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -16,8 +16,9 @@ import doow_serverless as doow
 from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
+from tests.metering import per_post
 from tests.network import Metronome
-from tests.platforms.asgi.apps import per_post, unattended
+from tests.platforms.asgi.apps import unattended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

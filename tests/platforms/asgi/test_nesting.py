@@ -13,13 +13,13 @@ import doow_serverless as doow
 from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
+from tests.metering import per_post
 from tests.platforms.asgi.apps import (
     LAST,
     START,
     Wire,
     body,
     http,
-    per_post,
     recording,
     slow_ingest,
     start,
@@ -204,14 +204,6 @@ def test_discard_within(new_tracker: Callable[..., Tracker], ingest: Ingest, fai
     assert [["outer"] if fails else ["outer", "inner"]] == per_post(ingest)
 
 
-def test_the_package_tracker(monkeypatch: pytest.MonkeyPatch, key: str, ingest: Ingest) -> None:
-    """Without an option it is the one that is configured when the request comes."""
-    app = DoowMiddleware(recording(START, LAST))
-    doow.configure(key, endpoint=ingest.url, license_id="lic_late")
-    Wire().serve(app)
-    assert [event["license_id"] for event in ingest.events()] == ["lic_late"]
-
-
 # ── many ───────────────────────────────────────────────────────────────────────────────────────
 
 REQUESTS = 50
@@ -284,30 +276,6 @@ def test_one_task_serves_one_request_after_the_other(
         for name in names:
             await Wire().run(app, http(path=name))
             assert current.get() is None
-
-    asyncio.run(serve())
-    expected = Counter({(name, what): 1 for name in names for what in ((1, 2, 3), (4,))})
-    assert expected == carried(ingest)
-
-
-def test_a_loop_for_each_request(new_tracker: Callable[..., Tracker], ingest: Ingest) -> None:
-    """As adapters have it: nothing that belongs to one loop is used on the next."""
-    app = inner(new_tracker(ingest.url), busy())
-    names = [f"/{number}" for number in range(20)]
-    for name in names:
-        Wire().serve(app, http(path=name))
-    expected = Counter({(name, what): 1 for name in names for what in ((1, 2, 3), (4,))})
-    assert expected == carried(ingest)
-
-
-def test_loops_on_threads_at_once(new_tracker: Callable[..., Tracker], ingest: Ingest) -> None:
-    """Several loops, each on its thread, share the middleware and the tracker."""
-    app = inner(new_tracker(ingest.url, budget=20.0), busy())
-    names = [f"/{number}" for number in range(8)]
-
-    async def serve() -> None:
-        serving = (asyncio.to_thread(Wire().serve, app, http(path=name)) for name in names)
-        await asyncio.gather(*serving)
 
     asyncio.run(serve())
     expected = Counter({(name, what): 1 for name in names for what in ((1, 2, 3), (4,))})

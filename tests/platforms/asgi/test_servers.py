@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless.local import Fault, Ingest
+from tests.metering import metrics
 from tests.network import KEY
-from tests.platforms.asgi.apps import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

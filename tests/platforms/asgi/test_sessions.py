@@ -13,16 +13,9 @@ from doow_serverless._process.timers import timers
 from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
+from tests.metering import per_post
 from tests.network import Metronome, Server, silent
-from tests.platforms.asgi.apps import (
-    Wire,
-    body,
-    per_post,
-    slow_ingest,
-    start,
-    wait_for_post,
-    websocket,
-)
+from tests.platforms.asgi.apps import Wire, body, slow_ingest, start, wait_for_post, websocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping

@@ -13,16 +13,9 @@ import pytest
 import doow_serverless as doow
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
+from tests.metering import per_post
 from tests.network import Metronome, Server, silent
-from tests.platforms.asgi.apps import (
-    LAST,
-    START,
-    Wire,
-    http,
-    per_post,
-    unattended,
-    wait_for_post,
-)
+from tests.platforms.asgi.apps import LAST, START, Wire, http, unattended, wait_for_post
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping

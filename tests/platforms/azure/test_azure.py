@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.metering import accepted
 from tests.network import Server, silent
 from tests.platforms.azure.apps import (
     HEAD,
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from doow_serverless.local import Ingest
-
-
-def metrics(ingest: Ingest) -> list[str]:
-    return [event["measurements"][0]["metric_name"] for event in ingest.events()]
 
 
 # ── exceptions ─────────────────────────────────────────────────────────────────────────────────
@@ -101,9 +98,9 @@ def test_exceptions_pass_untouched(python: Path, ingest: Ingest, tmp_path: Path)
                 stack = [line.replace(str(app), "") for line in user_frames(error.stack)]
                 errors[kind, name] = error.type, error.message, stack
             if kind == "tracked":
-                assert metrics(ingest) == ["calls", "calls", "calls"]
+                assert accepted(ingest) == ["calls", "calls", "calls"]
                 assert host.invoke("discards", {"req": http_request()}).error is None
-                assert metrics(ingest)[3:] == ["discarded"]
+                assert accepted(ingest)[3:] == ["discarded"]
 
     tracked = {name: error for (kind, name), error in errors.items() if kind == "tracked"}
     assert tracked == {name: error for (kind, name), error in errors.items() if kind == "bare"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.platforms.wsgi.apps import Trace
+    from tests.metering import Trace
 
 
 class Wire(io.BufferedIOBase):

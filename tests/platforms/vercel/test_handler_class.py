@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
+from tests.metering import Trace, accepted, unmetered
 from tests.platforms.vercel.handler_classes import Base, exchange, handler_class, request, serving
-from tests.platforms.wsgi.apps import Trace, metrics, unmetered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from doow_serverless.local import Ingest
-
-
-@pytest.fixture
-def trace(doow_ingest: Ingest) -> Trace:
-    return Trace(doow_ingest)
 
 
 def writes(
@@ -271,7 +266,7 @@ def test_an_old_client_waits_for_the_end_of_the_connection(trace: Trace) -> None
     seen = []
 
     def finish(self: Any) -> None:
-        seen.append(metrics(trace.ingest))
+        seen.append(accepted(trace.ingest))
         super(type(self), self).finish()
 
     sent = writes(without_length, trace, protocol_version="HTTP/1.0", finish=finish)
@@ -299,7 +294,7 @@ def test_late_events_arrive_before_the_handler_is_done(trace: Trace) -> None:
     seen = []
 
     def finish(self: Any) -> None:
-        seen.append(metrics(trace.ingest))
+        seen.append(accepted(trace.ingest))
         super(type(self), self).finish()
 
     writes(in_one_write, trace, finish=finish)
@@ -382,7 +377,7 @@ def test_wfile_is_a_context_manager(trace: Trace) -> None:
             outcomes.append((answer, [repr(problem) for problem in server.errors]))
     assert outcomes[0] == outcomes[1]
     assert outcomes[0][0].endswith(b"\r\n\r\ntext")
-    assert metrics(trace.ingest)[0] == "tokens"
+    assert accepted(trace.ingest)[0] == "tokens"
 
 
 def test_wfile_is_the_file_again_afterwards(trace: Trace) -> None:
@@ -411,7 +406,7 @@ def test_a_buffered_wfile_is_flushed_by_the_server(trace: Trace) -> None:
     cls = doow.tracked(handler_class(in_several_writes, wbufsize=-1))
     with serving(cls) as server:
         assert exchange(server, request(Connection="close")).endswith(b"\r\n\r\ntext")
-    assert metrics(trace.ingest) == ["tokens", "more tokens", "late"]
+    assert accepted(trace.ingest) == ["tokens", "more tokens", "late"]
 
 
 def test_a_handler_without_response_delivers(trace: Trace) -> None:
@@ -424,4 +419,4 @@ def test_a_handler_without_response_delivers(trace: Trace) -> None:
 
     assert issubclass(handler_class(do), Base)
     assert writes(do, trace) == [(b"text", 0)]
-    assert metrics(trace.ingest) == ["tokens"]
+    assert accepted(trace.ingest) == ["tokens"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +10,11 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless.errors import ConfigurationError
-from tests.network import Metronome, silent
-from tests.network import Server as TcpServer
+from tests.metering import Trace, accepted, owners
 from tests.platforms.vercel.handler_classes import Base, exchange, handler_class, request, serving
-from tests.platforms.wsgi.apps import Trace, configure, metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    from doow_serverless.local import Ingest
-
-
-@pytest.fixture
-def trace(doow_ingest: Ingest) -> Trace:
-    return Trace(doow_ingest)
 
 
 def text(self: Any, text: bytes = b"text") -> None:
@@ -74,10 +63,10 @@ def test_inherited_methods_are_tracked_and_their_base_is_not(trace: Trace) -> No
     assert dict(vars(base)) == untouched
     with serving(Handler) as server:
         assert exchange(server, request(Connection="close")).endswith(b"\r\n\r\ntext")
-    assert metrics(trace.ingest) == ["tokens"]
+    assert accepted(trace.ingest) == ["tokens"]
     with serving(base) as server:
         exchange(server, request(Connection="close"))
-    assert metrics(trace.ingest) == ["tokens"]
+    assert accepted(trace.ingest) == ["tokens"]
     assert doow.flush().accepted == 1
 
 
@@ -95,7 +84,7 @@ def test_a_tracked_class_of_a_tracked_class_makes_one_post(overrides: bool, trac
     with serving(handler) as server:
         assert exchange(server, request(Connection="close")).endswith(b"\r\n\r\ntext")
     recorded = [*(["more"] if overrides else []), "tokens"]
-    assert metrics(trace.ingest) == recorded
+    assert accepted(trace.ingest) == recorded
     assert trace.calls[-1] == ("write", b"text", len(recorded))
     assert len(trace.ingest.posts()) == 1
 
@@ -144,7 +133,7 @@ def test_the_handler_of_the_standard_library(trace: Trace, tmp_path: Path) -> No
     with serving(doow.tracked(metric="downloads")(Handler)) as server:
         assert exchange(server, request(path="/file.txt")).endswith(b"\r\n\r\n" + b"text" * 50_000)
         assert exchange(server, request("HEAD", "/file.txt")).endswith(b"\r\n\r\n")
-    assert metrics(trace.ingest) == ["downloads"] * 2
+    assert accepted(trace.ingest) == ["downloads"] * 2
 
 
 def _as_it_is(cls: Any) -> Any:
@@ -154,58 +143,7 @@ def _as_it_is(cls: Any) -> Any:
 # ── options ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_options_are_those_of_a_function(trace: Trace) -> None:
-    """A metric for each request, a license, attribution; and only for requests that are handled."""
-    cls = doow.tracked(metric="api_calls", license_id="lic_2", attribution={"tenant": "acme"})(
-        handler_class(text)
-    )
-    with serving(cls) as server:
-        exchange(server, request(), request("DELETE", Connection="close"))
-    assert metrics(trace.ingest) == ["api_calls", "tokens"]
-    assert [(each["license_id"], each["attribution"]) for each in trace.ingest.events()] == [
-        ("lic_2", {"tenant": "acme"})
-    ] * 2
-
-
-def test_the_budget_is_kept(new_tracker: Callable[..., doow.Tracker]) -> None:
-    """A silent server costs it once, and the response is complete all the same."""
-
-    def do(self: Any) -> None:
-        text(self)
-        doow.track("late")
-
-    with TcpServer(silent) as ingest:
-        tracker = new_tracker(ingest.url, on_error=lambda _: None)
-        cls = doow.tracked(budget=0.4, tracker=tracker)(handler_class(do))
-        with serving(cls) as server, Metronome() as noise:
-            began_at = time.perf_counter()
-            assert exchange(server, request(Connection="close")).endswith(b"\r\n\r\ntext")
-            elapsed_s = time.perf_counter() - began_at
-    assert 0.35 < elapsed_s < 0.65 + 2 * noise.worst_s
-
-
 # ── what goes wrong ────────────────────────────────────────────────────────────────────────────
-
-
-def test_an_exception_is_the_very_same_once_all_is_delivered(trace: Trace) -> None:
-    """The server sees it when Doow has the events."""
-    problem = LookupError("no such customer")
-    accepted: list[int] = []
-
-    def do(self: Any) -> None:
-        doow.track("tokens")
-        raise problem
-
-    def handle(self: Any) -> None:
-        try:
-            super(type(self), self).handle()
-        finally:
-            accepted.append(len(metrics(trace.ingest)))
-
-    with serving(doow.tracked(handler_class(do, handle=handle))) as server:
-        assert exchange(server, request()) == b""
-    assert server.errors == [problem]
-    assert accepted == [1]
 
 
 @pytest.mark.parametrize("status", [404, 500, 204])
@@ -241,7 +179,7 @@ def test_discard_forgets_what_a_failed_request_recorded(sends: bool, trace: Trac
         exchange(server, request(Connection="close"))
         exchange(server, request("POST", Connection="close"))
     assert [type(each) for each in server.errors] == [LookupError] * 2
-    assert metrics(trace.ingest) == ["tokens"]
+    assert accepted(trace.ingest) == ["tokens"]
 
 
 def test_a_client_that_has_gone_costs_no_event(trace: Trace) -> None:
@@ -275,7 +213,7 @@ def test_a_client_that_has_gone_costs_no_event(trace: Trace) -> None:
     with serving(doow.tracked(handler_class(do, setup=setup))) as server:
         exchange(server, request())
     assert seen == [gone] == server.errors
-    assert metrics(trace.ingest) == ["tokens"]
+    assert accepted(trace.ingest) == ["tokens"]
 
 
 # ── several at once ────────────────────────────────────────────────────────────────────────────
@@ -289,12 +227,6 @@ def by_path(self: Any) -> None:
     self.wfile.write(text)
 
 
-def owners(ingest: Ingest) -> list[set[str]]:
-    """Which requests the events of each accepted POST belong to."""
-    paths = {event["event_id"]: event["attribution"]["path"] for event in ingest.events()}
-    return [{paths[each] for each in post.event_ids} for post in ingest.posts()]
-
-
 def test_requests_on_one_connection_do_not_mix(trace: Trace) -> None:
     """One POST for each, before its response is complete."""
     cls = doow.tracked(handler_class(by_path, trace=trace))
@@ -306,42 +238,4 @@ def test_requests_on_one_connection_do_not_mix(trace: Trace) -> None:
         (b"/b", 4),
         (b"/c", 6),
     ]
-    assert owners(trace.ingest) == [{"/a"}, {"/b"}, {"/c"}]
-
-
-def test_twenty_requests_at_once_do_not_mix(doow_ingest: Ingest) -> None:
-    """Each POST is of one request, none is lost, and no response is another's."""
-    requests = 20
-    configure(doow_ingest)
-    barrier = threading.Barrier(requests)
-
-    def do(self: Any) -> None:
-        barrier.wait(30)
-        by_path(self)
-
-    answers: dict[str, bytes] = {}
-
-    def get(path: str) -> None:
-        answers[path] = exchange(server, request(path=path))
-
-    with serving(doow.tracked(handler_class(do))) as server:
-        threads = [threading.Thread(target=get, args=(f"/{n}",)) for n in range(requests)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    assert {path: answer.rpartition(b"\r\n")[2] for path, answer in answers.items()} == {
-        f"/{n}": f"/{n}".encode() for n in range(requests)
-    }
-    assert sorted(path for (path,) in owners(doow_ingest)) == sorted(answers)
-    assert len(doow_ingest.events()) == 2 * requests
-
-
-def test_the_tracker_is_asked_for_at_each_request(doow_ingest: Ingest) -> None:
-    """A class may be decorated before its module calls configure; a disabled one is not metered."""
-    cls = doow.tracked(handler_class(text))
-    for options in ({"license_id": "lic_1"}, {"license_id": "lic_2"}, {"enabled": False}):
-        configure(doow_ingest, **options)
-        with serving(cls) as server:
-            assert exchange(server, request(Connection="close")).endswith(b"\r\n\r\ntext")
-    assert [event["license_id"] for event in doow_ingest.events()] == ["lic_1", "lic_2"]
+    assert owners(trace.ingest, "path") == [{"/a"}, {"/b"}, {"/c"}]

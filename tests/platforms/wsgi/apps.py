@@ -5,65 +5,20 @@ from __future__ import annotations
 import io
 import sys
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
 import doow_serverless as doow
-from doow_serverless import _tracker
-from doow_serverless.local import Fault
-from tests.network import KEY
+from tests.metering import unmetered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from doow_serverless.local import Ingest
+    from tests.metering import Trace
+
 
 TEXT = ("Content-Type", "text/plain")
-SLOW_S = 0.05
 """Seconds that Doow takes to answer: what is not held back overtakes it."""
-
-
-def configure(ingest: Ingest, **options: Any) -> doow.Tracker:
-    """Make the default tracker, and wait until it is warm."""
-    options = {"license_id": "lic_1", "budget": 30.0, **options}
-    tracker = doow.configure(KEY, endpoint=ingest.url, **options)
-    if tracker.engine.warm_up is not None:
-        tracker.engine.warm_up.join()
-    return tracker
-
-
-@contextmanager
-def unmetered() -> Iterator[None]:
-    """Nothing is recorded outside of a request: for what shall be as if it knew nothing of us."""
-    earlier, _tracker._tracker = _tracker._tracker, doow.Tracker(enabled=False)
-    try:
-        yield
-    finally:
-        _tracker._tracker = earlier
-
-
-def metrics(ingest: Ingest) -> list[str]:
-    """The names of the metrics that were accepted, in order of arrival."""
-    return [event["measurements"][0]["metric_name"] for event in ingest.events()]
-
-
-class Trace:
-    """What happened, in order, and how many events had been accepted by then.
-
-    Args:
-        ingest: Where events arrive. From now on it takes its time.
-        **options: Of the default tracker.
-    """
-
-    def __init__(self, ingest: Ingest, **options: Any) -> None:
-        self.ingest = ingest
-        self.tracker = configure(ingest, **options)
-        self.calls: list[tuple[str, Any, int]] = []
-        ingest.fault(Fault(delay_s=SLOW_S, times=None))
-
-    def note(self, what: str, value: Any = None) -> None:
-        self.calls.append((what, value, len(self.ingest.events())))
 
 
 def environ(method: str = "GET", **more: Any) -> dict[str, Any]:

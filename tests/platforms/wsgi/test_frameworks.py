@@ -14,29 +14,15 @@ from apig_wsgi import make_lambda_handler
 
 import doow_serverless as doow
 from doow_serverless.wsgi import DoowMiddleware
+from tests.metering import Trace, accepted, configure, unmetered
 from tests.network import Metronome, silent
 from tests.network import Server as TcpServer
-from tests.platforms.wsgi.apps import (
-    APPS,
-    TEXT,
-    Server,
-    Trace,
-    bare,
-    configure,
-    metrics,
-    site,
-    unmetered,
-)
+from tests.platforms.wsgi.apps import APPS, TEXT, Server, bare, site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from doow_serverless.local import Ingest
-
-
-@pytest.fixture
-def trace(doow_ingest: Ingest) -> Trace:
-    return Trace(doow_ingest)
 
 
 # ── Flask ──────────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +124,7 @@ def test_flask_has_delivered_before_its_response_is_complete(
     timely, late = SEEN[method, path]
     completing = [call for call in trace.calls if call[0] in ("chunk", "head")][-1]
     assert completing[2] >= len(timely)
-    assert metrics(trace.ingest) == timely + late
+    assert accepted(trace.ingest) == timely + late
     assert trace.calls[-1] == ("over", None, len(timely + late))
 
 
@@ -156,7 +142,7 @@ def test_a_stream_of_flask_keeps_its_request(trace: Trace) -> None:
         ("chunk", b"0", 0),
         ("chunk", b"1", 0),
     ]
-    recorded = metrics(trace.ingest)
+    recorded = accepted(trace.ingest)
     assert [each for each in recorded if each.startswith("chunk")] == [
         "chunk 0 of /stream",
         "chunk 1 of /stream",
@@ -174,7 +160,7 @@ def test_a_stream_of_flask_that_breaks_off_is_torn_down(trace: Trace) -> None:
     app.wsgi_app = DoowMiddleware(app.wsgi_app)  # type: ignore[method-assign]
     with pytest.raises(LookupError):
         Server(app, trace).get(PATH_INFO="/break_off")
-    assert metrics(trace.ingest) == ["before", "after", "teardown", "chunk", "closed"]
+    assert accepted(trace.ingest) == ["before", "after", "teardown", "chunk", "closed"]
     assert not flask.has_request_context()
 
 
@@ -182,7 +168,7 @@ def test_tracked_takes_a_flask_application(trace: Trace) -> None:
     """An object that is called, as any."""
     app = doow.tracked(flask_app())
     assert Server(app, trace).get(PATH_INFO="/plain").endswith(b"\r\n\r\ntext")
-    assert metrics(trace.ingest) == ["before", "view", "after", "teardown"]
+    assert accepted(trace.ingest) == ["before", "view", "after", "teardown"]
     assert len(trace.ingest.posts()) == 1
 
 
@@ -240,7 +226,7 @@ def test_a_response_of_django_waits_and_its_end_is_counted(trace: Trace) -> None
         ("end", None, 1),
         ("over", None, 2),
     ]
-    assert metrics(trace.ingest) == ["view", "request finished"]
+    assert accepted(trace.ingest) == ["view", "request finished"]
 
 
 def test_a_stream_of_django_is_not_delayed(trace: Trace) -> None:
@@ -248,7 +234,7 @@ def test_a_stream_of_django_is_not_delayed(trace: Trace) -> None:
     response = DjangoStream([b"te", b"xt"], [TEXT])
     Server(DoowMiddleware(DjangoHandler(response)), trace).get()
     assert [call[2] for call in trace.calls] == [0, 0, 0, 3, 4]
-    assert metrics(trace.ingest) == ["view", "chunk 0", "chunk 1", "request finished"]
+    assert accepted(trace.ingest) == ["view", "chunk 0", "chunk 1", "request finished"]
 
 
 # ── adapters for Lambda ────────────────────────────────────────────────────────────────────────
@@ -343,7 +329,7 @@ def test_a_tracked_handler_and_the_middleware_inside_make_one_post(
     for path in ("/plain", "/nothing", "/file"):
         doow_ingest.reset()
         assert handler(rest_event("GET", path), LambdaContext())["statusCode"] in (200, 204)
-        assert metrics(doow_ingest) == ["before", "view", "after", "teardown"]
+        assert accepted(doow_ingest) == ["before", "view", "after", "teardown"]
         assert len(doow_ingest.posts()) == 1
 
 

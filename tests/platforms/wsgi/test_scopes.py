@@ -12,18 +12,8 @@ import pytest
 import doow_serverless as doow
 from doow_serverless.errors import ConfigurationError
 from doow_serverless.wsgi import DoowMiddleware
-from tests.platforms.wsgi.apps import (
-    APPS,
-    TEXT,
-    Closing,
-    Server,
-    Trace,
-    bare,
-    call,
-    configure,
-    environ,
-    metrics,
-)
+from tests.metering import Trace, accepted, configure, owners
+from tests.platforms.wsgi.apps import APPS, TEXT, Closing, Server, bare, call, environ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,17 +21,6 @@ if TYPE_CHECKING:
     from doow_serverless.local import Ingest
 
 VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="nobody's")
-
-
-@pytest.fixture
-def trace(doow_ingest: Ingest) -> Trace:
-    return Trace(doow_ingest)
-
-
-def by_batch(ingest: Ingest) -> list[set[Any]]:
-    """Which requests (attribution ``request``) the events of each accepted POST belong to."""
-    owners = {event["event_id"]: event["attribution"]["request"] for event in ingest.events()}
-    return [{owners[each] for each in post.event_ids} for post in ingest.posts()]
 
 
 # ── nesting ────────────────────────────────────────────────────────────────────────────────────
@@ -134,7 +113,7 @@ def test_however_often_it_is_wrapped_there_is_one_post(
     assert sent == bare(app)
     completing = [call for call in trace.calls if call[0] in ("chunk", "head")][-1]
     assert completing[2] == 2
-    assert metrics(trace.ingest) == ["tokens", "streamed"]
+    assert accepted(trace.ingest) == ["tokens", "streamed"]
     assert len(trace.ingest.posts()) == 1
 
 
@@ -145,23 +124,7 @@ def test_tracked_serves_every_shape(name: str, doow_ingest: Ingest) -> None:
     app, method, events = APPS[name]
     served = tracked_function(app)
     assert Server(served).get(method) == bare(app, method)
-    assert len(metrics(doow_ingest)) == events
-
-
-def test_tracked_takes_the_options_of_a_request(trace: Trace) -> None:
-    """On a WSGI application as on a handler, and the middleware has the same."""
-    options: dict[str, Any] = {"license_id": "lic_2", "attribution": {"tenant": "acme"}}
-
-    @doow.tracked(metric="api_calls", **options)
-    def function(environ: Any, start_response: Any) -> Any:
-        return streaming(environ, start_response)
-
-    Server(function).get()
-    Server(DoowMiddleware(streaming, metric="api_calls", **options)).get()
-    assert metrics(trace.ingest) == ["api_calls", "tokens", "streamed"] * 2
-    assert [(each["license_id"], each["attribution"]) for each in trace.ingest.events()] == [
-        ("lic_2", {"tenant": "acme"})
-    ] * 6
+    assert len(accepted(doow_ingest)) == events
 
 
 def test_tracked_refuses_a_generator_function() -> None:
@@ -188,7 +151,7 @@ def test_two_trackers_deliver_each_their_own(
 
     Server(DoowMiddleware(DoowMiddleware(app, tracker=trace.tracker), tracker=other)).get()
     batches = [len(post.event_ids) for post in trace.ingest.posts()]
-    assert (sorted(metrics(trace.ingest)), batches) == (["inner", "outer"], [1, 1])
+    assert (sorted(accepted(trace.ingest)), batches) == (["inner", "outer"], [1, 1])
 
 
 def test_a_disabled_tracker_is_not_in_the_way(doow_ingest: Ingest) -> None:
@@ -208,16 +171,6 @@ def test_a_disabled_tracker_is_not_in_the_way(doow_ingest: Ingest) -> None:
         assert wrapped(*passed) is result
         assert [id(each) for each in given] == [id(each) for each in passed]
     assert doow_ingest.posts() == []
-
-
-def test_the_tracker_is_asked_for_at_each_request(doow_ingest: Ingest) -> None:
-    """An application may be wrapped before its module calls configure."""
-    served = DoowMiddleware(streaming)
-    configure(doow_ingest, license_id="lic_1")
-    Server(served).get()
-    configure(doow_ingest, license_id="lic_2")
-    Server(served).get()
-    assert [event["license_id"] for event in doow_ingest.events()] == ["lic_1"] * 2 + ["lic_2"] * 2
 
 
 # ── contexts ───────────────────────────────────────────────────────────────────────────────────
@@ -258,8 +211,8 @@ def test_interleaved_responses_on_one_thread_do_not_mix(doow_ingest: Ingest) -> 
         assert list(body) == []
     for body in reversed(bodies):
         body.close()
-    assert by_batch(doow_ingest) == [{0}, {1}, {2}, {2}, {1}, {0}]
-    assert Counter(metrics(doow_ingest)) == dict.fromkeys(
+    assert owners(doow_ingest) == [{0}, {1}, {2}, {2}, {1}, {0}]
+    assert Counter(accepted(doow_ingest)) == dict.fromkeys(
         ("called", "first", "second", "closed"), 3
     )
 
@@ -276,7 +229,7 @@ def test_an_iteration_within_another_does_not_mix(doow_ingest: Ingest) -> None:
     sent = Server(DoowMiddleware(app)).get(request="page")
     assert sent.endswith(b"\r\n\r\nsome textsome some texttext")
     # Within a request that is metered it shares that one's POST.
-    assert by_batch(doow_ingest) == [{"page", "part"}]
+    assert owners(doow_ingest) == [{"page", "part"}]
 
 
 def test_events_outside_of_a_request_are_not_its_own(doow_ingest: Ingest) -> None:
@@ -332,46 +285,6 @@ def test_context_variables_of_the_application_stay_with_it(trace: Trace) -> None
 # ── threads ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_fifty_requests_at_once_do_not_mix(doow_ingest: Ingest) -> None:
-    """Each POST is of one request, each event arrives once, and no response is another's."""
-    requests = 50
-    configure(doow_ingest)
-    barrier = threading.Barrier(requests)
-
-    def app(environ: Any, start_response: Any) -> Any:
-        barrier.wait(30)
-        for chunk in recording(environ, start_response):
-            yield chunk + b"%d " % environ["request"]
-        barrier.wait(30)
-
-    served, sent = DoowMiddleware(app), {}
-
-    def get(request: int) -> None:
-        sent[request] = Server(served).get(request=request)
-
-    threads = [threading.Thread(target=get, args=(each,)) for each in range(requests)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sent == {each: bare(numbering(recording), request=each) for each in range(requests)}
-    batches = by_batch(doow_ingest)
-    assert [len(batch) for batch in batches] == [1] * len(batches)
-    assert (
-        len(doow_ingest.events())
-        == 3 * requests
-        == len({event["event_id"] for event in doow_ingest.events()})
-    )
-
-
-def numbering(app: Any) -> Any:
-    def numbered(environ: Any, start_response: Any) -> Any:
-        for chunk in app(environ, start_response):
-            yield chunk + b"%d " % environ["request"]
-
-    return numbered
-
-
 def test_an_iteration_may_move_from_thread_to_thread(doow_ingest: Ingest) -> None:
     """As adapters to ASGI do, which take each chunk on some thread of a pool."""
     configure(doow_ingest)
@@ -386,4 +299,4 @@ def test_an_iteration_may_move_from_thread_to_thread(doow_ingest: Ingest) -> Non
         thread.start()
         thread.join(30)
     assert chunks == [b"some ", b"text"]
-    assert metrics(doow_ingest) == ["called", "first", "second", "closed"]
+    assert accepted(doow_ingest) == ["called", "first", "second", "closed"]

@@ -21,8 +21,9 @@ from werkzeug.serving import WSGIRequestHandler as WerkzeugRequestHandler
 
 from doow_serverless.local import Fault
 from doow_serverless.wsgi import DoowMiddleware
+from tests.metering import accepted, configure, unmetered
 from tests.network import KEY
-from tests.platforms.wsgi.apps import APPS, configure, metrics, site, unmetered
+from tests.platforms.wsgi.apps import APPS, site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -249,7 +250,7 @@ def test_every_shape_under_gunicorn(
     served = "DoowMiddleware(site)"
     with Gunicorn(served, doow_ingest.url, tmp_path / "metered", *options) as gunicorn:
         get(gunicorn.port, doow_ingest, "GET", "/as_list")
-        assert metrics(doow_ingest) == ["tokens", "imported"]
+        assert accepted(doow_ingest) == ["tokens", "imported"]
         check_every_shape(gunicorn.port, doow_ingest, bare)
 
 
@@ -264,8 +265,8 @@ def test_gunicorn_that_forks_after_the_import(doow_ingest: Ingest, tmp_path: Pat
         for _ in range(8):
             answer = get(gunicorn.port, doow_ingest, "GET", "/as_list")
             assert b"some " in answer.raw
-        assert metrics(doow_ingest) == ["tokens"] * 8
-    assert sorted(metrics(doow_ingest)) == ["imported", *["tokens"] * 8]
+        assert accepted(doow_ingest) == ["tokens"] * 8
+    assert sorted(accepted(doow_ingest)) == ["imported", *["tokens"] * 8]
 
 
 def test_fifty_requests_at_once(doow_ingest: Ingest) -> None:
@@ -285,4 +286,4 @@ def test_fifty_requests_at_once(doow_ingest: Ingest) -> None:
             thread.join(60)
     assert len(answers) == 50
     assert len(set(answers)) == 1
-    assert sorted(metrics(doow_ingest)) == ["late"] * 50 + ["tokens"] * 50
+    assert sorted(accepted(doow_ingest)) == ["late"] * 50 + ["tokens"] * 50

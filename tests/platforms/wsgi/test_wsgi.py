@@ -11,25 +11,13 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless.wsgi import DoowMiddleware
-from tests.platforms.wsgi.apps import (
-    TEXT,
-    Closing,
-    Server,
-    Stepping,
-    Trace,
-    call,
-    of_no_length,
-)
+from tests.metering import Trace
+from tests.platforms.wsgi.apps import TEXT, Closing, Server, Stepping, call, of_no_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from doow_serverless.local import Ingest
-
-
-@pytest.fixture
-def trace(doow_ingest: Ingest) -> Trace:
-    return Trace(doow_ingest)
 
 
 # ── order ──────────────────────────────────────────────────────────────────────────────────────
