@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from doow_serverless.local import Ingest
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+DELIVERED = ["received", "answered"]
+"""What :func:`slow_ingest` notes of a POST."""
 LAST: Message = {"type": "http.response.body", "body": b"done"}
 
 
@@ -154,3 +156,9 @@ def wait_for_post(ingest: Ingest) -> None:
     """Return once a POST has reached the ingest, although it is not answered yet."""
     while not ingest.posts():
         time.sleep(0.002)
+
+
+async def later(name: str) -> None:
+    """What a background task does on the loop."""
+    await asyncio.sleep(0)
+    doow.track(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from doow_serverless.local import Fault
 from tests.network import KEY
 from tests.runtimes.azure import triggers
 from tests.runtimes.azure.host import pythons
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from doow_serverless.local import Ingest
     from tests.runtimes.azure.host import Trigger
 
 every_python = pytest.mark.parametrize("python", pythons(), ids=lambda path: path.parts[-3])
@@ -29,6 +31,9 @@ both_ends = pytest.mark.parametrize(
     "python", sorted({pythons()[0], pythons()[-1]}), ids=lambda path: path.parts[-3]
 )
 """The oldest and the newest: for what depends on the versions of the libraries at most."""
+
+DELAY_S = 0.02
+"""Seconds that an ingest takes for each answer after :func:`forget`."""
 
 POSITIONS = ("below", "above", "between", "app", "blueprint")
 """Of the tracker: directly above def, on the finished builder, among the bindings, as a whole."""
@@ -325,3 +330,9 @@ def _body(kind: str, name: str, defined: str, *, is_async: bool) -> str:
             out.set("set " + text)
             return {answer if kind == "http" else '"returned " + text'}
         """)
+
+
+def forget(ingest: Ingest) -> None:
+    """Have the ingest begin anew, and take its time for each answer."""
+    ingest.reset()
+    ingest.fault(Fault(delay_s=DELAY_S, times=None))

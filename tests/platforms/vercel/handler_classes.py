@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import doow_serverless as doow
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -117,3 +119,39 @@ def exchange(server: _Server, *requests: bytes) -> bytes:
 def handler_class(do: Callable[[Any], None], method: str = "GET", **attributes: Any) -> type[Base]:
     """A class of which ``do`` handles ``method``."""
     return type("Handler", (Base,), {f"do_{method}": do, **attributes})
+
+
+def writes(
+    do: Callable[[Any], None], trace: Trace, method: str = "GET", **attributes: Any
+) -> list[tuple[bytes, int]]:
+    """What a tracked handler sent; heads as their first line; with the events accepted by then."""
+    cls = doow.tracked(handler_class(do, method, trace=trace, **attributes))
+    with serving(cls) as server:
+        exchange(server, request(method, Connection="close"))
+        assert server.errors == []
+    return [
+        (data.split(b"\r\n")[0] if data.startswith(b"HTTP/") else data, accepted)
+        for what, data, accepted in trace.calls
+        if what == "write"
+    ]
+
+
+def as_it_is(cls: Any) -> Any:
+    return cls
+
+
+def in_several_writes(self: Any) -> None:
+    doow.track("tokens")
+    self.head(200, Content_Length="4")
+    self.wfile.write(b"te")
+    self.wfile.write(b"")
+    self.wfile.write(b"x")
+    self.wfile.flush()
+    doow.track("more tokens")
+    self.wfile.write(b"t")
+    doow.track("late")
+
+
+def no_content(self: Any) -> None:
+    doow.track("tokens")
+    self.head(204)

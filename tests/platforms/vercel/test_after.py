@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from doow_serverless.cli import main as cli
 from doow_serverless.local import Fault
 from tests.network import KEY, Metronome
-from tests.platforms.vercel.apps import DELAY_S, RECORDED, SHAPES, Stage, source_of
+from tests.platforms.vercel.sources import RECORDED, SHAPES, source_of
+from tests.platforms.vercel.stage import DELAY_S, Stage
 
 if TYPE_CHECKING:
     from pathlib import Path

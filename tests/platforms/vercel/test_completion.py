@@ -13,27 +13,20 @@ import pytest
 
 import doow_serverless as doow
 from tests.metering import Trace, accepted, unmetered
-from tests.platforms.vercel.handler_classes import Base, exchange, handler_class, request, serving
+from tests.platforms.vercel.handler_classes import (
+    Base,
+    as_it_is,
+    exchange,
+    handler_class,
+    in_several_writes,
+    no_content,
+    request,
+    serving,
+    writes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from doow_serverless.local import Ingest
-
-
-def writes(
-    do: Callable[[Any], None], trace: Trace, method: str = "GET", **attributes: Any
-) -> list[tuple[bytes, int]]:
-    """What a tracked handler sent; heads as their first line; with the events accepted by then."""
-    cls = doow.tracked(handler_class(do, method, trace=trace, **attributes))
-    with serving(cls) as server:
-        exchange(server, request(method, Connection="close"))
-        assert server.errors == []
-    return [
-        (data.split(b"\r\n")[0] if data.startswith(b"HTTP/") else data, accepted)
-        for what, data, accepted in trace.calls
-        if what == "write"
-    ]
 
 
 OK = b"HTTP/1.1 200 OK"
@@ -48,18 +41,6 @@ def in_one_write(self: Any) -> None:
     self.head(200, Content_Length="4")
     doow.track("tokens")
     self.wfile.write(b"text")
-    doow.track("late")
-
-
-def in_several_writes(self: Any) -> None:
-    doow.track("tokens")
-    self.head(200, Content_Length="4")
-    self.wfile.write(b"te")
-    self.wfile.write(b"")
-    self.wfile.write(b"x")
-    self.wfile.flush()
-    doow.track("more tokens")
-    self.wfile.write(b"t")
     doow.track("late")
 
 
@@ -89,11 +70,6 @@ def empty(self: Any) -> None:
     doow.track("tokens")
     self.head(200, Content_Length="0")
     doow.track("late")
-
-
-def no_content(self: Any) -> None:
-    doow.track("tokens")
-    self.head(204)
 
 
 def not_modified(self: Any) -> None:
@@ -307,7 +283,7 @@ def test_the_bytes_are_those_of_the_class_untracked(do: Any, doow_ingest: Ingest
     """The response does not tell whether its handler is metered."""
     Trace(doow_ingest)
     answers = []
-    for track, surroundings in ((doow.tracked, nullcontext()), (_as_it_is, unmetered())):
+    for track, surroundings in ((doow.tracked, nullcontext()), (as_it_is, unmetered())):
         with (
             surroundings,
             serving(track(handler_class(do, "HEAD" if do is head_alone else "GET"))) as server,
@@ -316,97 +292,6 @@ def test_the_bytes_are_those_of_the_class_untracked(do: Any, doow_ingest: Ingest
             answers.append(exchange(server, request(method, Connection="close")))
             assert server.errors == []
     assert answers[0] == answers[1]
-
-
-def _as_it_is(cls: Any) -> Any:
-    return cls
-
-
-# ── wfile is a file as ever ────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("data", ["text", None, 4, ["text"]])
-def test_what_is_no_bytes_is_refused_as_ever(data: Any, trace: Trace) -> None:
-    """The same exception, with the same words, and the response goes on."""
-    raised: list[str] = []
-
-    def do(self: Any) -> None:
-        self.head(200, Content_Length="4")
-        for file in (self.wire, self.wfile):
-            with pytest.raises(TypeError) as problem:
-                file.write(data)
-            raised.append(str(problem.value))
-        doow.track("tokens")
-        self.wfile.write(b"text")
-
-    assert writes(do, trace)[-1] == (b"text", 1)
-    assert raised[0] == raised[1]
-
-
-def test_wfile_says_what_the_file_says(trace: Trace) -> None:
-    """Its answers are passed on, also how much was written."""
-    answers: list[Any] = []
-
-    def do(self: Any) -> None:
-        self.head(200, Content_Length="4")
-        answers.extend(
-            [file.writable(), file.readable(), file.closed, file.fileno(), file.flush()]
-            for file in (self.wire, self.wfile)
-        )
-        answers.append(self.wfile.write(b"text"))
-
-    writes(do, trace)
-    assert answers[0] == answers[1]
-    assert answers[2] == 4
-
-
-def test_wfile_is_a_context_manager(trace: Trace) -> None:
-    """As every file is; that it is closed then meets the server in the same way."""
-
-    def do(self: Any) -> None:
-        self.head(200, Content_Length="4", Connection="close")
-        doow.track("tokens")
-        with self.wfile as file:
-            file.write(b"text")
-        assert self.wfile.closed
-
-    outcomes = []
-    for track, surroundings in ((doow.tracked, nullcontext()), (_as_it_is, unmetered())):
-        with surroundings, serving(track(handler_class(do))) as server:
-            answer = exchange(server, request(Connection="close"))
-            outcomes.append((answer, [repr(problem) for problem in server.errors]))
-    assert outcomes[0] == outcomes[1]
-    assert outcomes[0][0].endswith(b"\r\n\r\ntext")
-    assert accepted(trace.ingest)[0] == "tokens"
-
-
-def test_wfile_is_the_file_again_afterwards(trace: Trace) -> None:
-    """Between two requests nothing of ours is left; a file that the handler put there stays."""
-    left: list[str] = []
-    own = io.BytesIO()
-
-    def do_POST(self: Any) -> None:  # noqa: N802  # its name is the contract
-        self.head(204)
-        self.wfile = own
-
-    def handle_one_request(self: Any) -> None:
-        super(type(self), self).handle_one_request()
-        left.append({self.wire: "the server's", own: "the handler's"}.get(self.wfile, "ours"))
-
-    cls = doow.tracked(
-        handler_class(no_content, do_POST=do_POST, handle_one_request=handle_one_request)
-    )
-    with serving(cls) as server:
-        exchange(server, request(), request("POST"))
-    assert left == ["the server's", "the handler's", "the handler's"]
-
-
-def test_a_buffered_wfile_is_flushed_by_the_server(trace: Trace) -> None:
-    """``wbufsize`` lets writes wait, and nothing changes about what completes the response."""
-    cls = doow.tracked(handler_class(in_several_writes, wbufsize=-1))
-    with serving(cls) as server:
-        assert exchange(server, request(Connection="close")).endswith(b"\r\n\r\ntext")
-    assert accepted(trace.ingest) == ["tokens", "more tokens", "late"]
 
 
 def test_a_handler_without_response_delivers(trace: Trace) -> None:

@@ -14,7 +14,7 @@ import pytest
 from doow_serverless._platforms import vercel
 from doow_serverless.local import Fault
 from tests.network import Metronome
-from tests.platforms.vercel.apps import Stage
+from tests.platforms.vercel.stage import Stage
 from tests.runtimes.vercel.runtime import VercelRuntimeError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless._platforms import vercel
-from tests.platforms.vercel.apps import SHAPES, Stage
+from tests.platforms.vercel.sources import SHAPES
+from tests.platforms.vercel.stage import Stage
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.platforms.vercel.apps import DELAY_S, RECORDED, SHAPES, Stage, comparable
+from tests.platforms.vercel.sources import RECORDED, SHAPES
+from tests.platforms.vercel.stage import DELAY_S, Stage, comparable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
