@@ -13,6 +13,7 @@ import pytest
 import doow_serverless as doow
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
+from tests.lambda_context import LambdaContext
 from tests.metering import per_post
 from tests.network import Metronome, Server, silent
 from tests.platforms.asgi.apps import LAST, START, Wire, http, unattended, wait_for_post
@@ -110,16 +111,6 @@ def test_a_cancelled_flush_has_used_its_part_of_the_budget(
     assert took_s < BUDGET_S + SLACK_S + noise.worst_s
 
 
-class Context:
-    """Lambda's context, of which only the deadline counts."""
-
-    def __init__(self, left_s: float) -> None:
-        self._ends_at = time.monotonic() + left_s
-
-    def get_remaining_time_in_millis(self) -> int:
-        return round((self._ends_at - time.monotonic()) * 1000)
-
-
 @pytest.mark.parametrize("left_s", [0.2, 0.6])
 def test_the_deadline_in_the_scope(new_tracker: Callable[..., Tracker], left_s: float) -> None:
     """Where Mangum puts Lambda's context, no wait comes nearer to the deadline than the reserve."""
@@ -127,7 +118,7 @@ def test_the_deadline_in_the_scope(new_tracker: Callable[..., Tracker], left_s: 
         tracker = new_tracker(url, budget=5.0, reserve=0.25, dead_letter="off")
         wrapped = DoowMiddleware(after_the_response(), tracker=tracker)
         began = time.monotonic()
-        Wire().serve(wrapped, {**http(), "aws.context": Context(left_s)})
+        Wire().serve(wrapped, {**http(), "aws.context": LambdaContext(left_s * 1000)})
         took_s = time.monotonic() - began
     assert took_s < max(0.0, left_s - 0.25) + SLACK_S + noise.worst_s
 
@@ -144,7 +135,7 @@ def test_what_was_recorded_leaves_before_the_deadline(
         await send(START)
         await send(LAST)
 
-    context = Context(0.5)
+    context = LambdaContext(500)
     wrapped = DoowMiddleware(app, tracker=new_tracker(ingest.url, warm_up="connect"))
     Wire().serve(wrapped, {**http(), "aws.context": context})
     assert per_post(ingest) == [["early"]]

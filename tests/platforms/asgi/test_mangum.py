@@ -16,6 +16,7 @@ import doow_serverless as doow
 from doow_serverless._recording.scope import current
 from doow_serverless.asgi import DoowMiddleware
 from doow_serverless.local import Fault
+from tests.lambda_context import LambdaContext
 from tests.metering import per_post
 from tests.network import Metronome
 from tests.platforms.asgi.apps import unattended
@@ -25,19 +26,6 @@ if TYPE_CHECKING:
 
     from doow_serverless import Tracker
     from doow_serverless.local import Ingest
-
-
-class Context:
-    """Lambda's context, as far as it is looked at."""
-
-    function_name = "api"
-    aws_request_id = "8f5e"
-
-    def __init__(self, left_s: float = 30.0) -> None:
-        self._ends_at = time.monotonic() + left_s
-
-    def get_remaining_time_in_millis(self) -> int:
-        return round((self._ends_at - time.monotonic()) * 1000)
 
 
 def event(path: str, method: str = "GET") -> dict[str, Any]:
@@ -135,10 +123,10 @@ def test_an_invocation(
     """What goes back is what the bare application gives, and every event has arrived."""
     method, path = case
     ingest.fault(Fault(delay_s=0.03, times=None))
-    expected = adapted(application(None), lifespan)(event(path, method), Context())
+    expected = adapted(application(None), lifespan)(event(path, method), LambdaContext())
     handler = adapted(application(new_tracker(ingest.url)), lifespan=lifespan)
     for _ in range(3):
-        assert expected == handler(event(path, method), Context())
+        assert expected == handler(event(path, method), LambdaContext())
         assert CASES[case] == per_post(ingest)
         assert current.get() is None
         ingest.reset()
@@ -147,7 +135,7 @@ def test_an_invocation(
 
 def test_bytes_that_are_no_text(new_tracker: Callable[..., Tracker], ingest: Ingest) -> None:
     """They come back in base64, unharmed."""
-    response = adapted(application(new_tracker(ingest.url)))(event("/background"), Context())
+    response = adapted(application(new_tracker(ingest.url)))(event("/background"), LambdaContext())
     assert base64.b64decode(response["body"]) == b"\x00\xff"
 
 
@@ -155,7 +143,7 @@ def test_a_life_for_each_invocation(new_tracker: Callable[..., Tracker], ingest:
     """Up and down each time: the start's events go with the request, the end's on their own."""
     handler = adapted(application(new_tracker(ingest.url), "up", "down"))
     for _ in range(2):
-        handler(event("/plain"), Context())
+        handler(event("/plain"), LambdaContext())
         assert per_post(ingest) == [["plain", "up"], ["down"]]
         ingest.reset()
 
@@ -171,7 +159,7 @@ def test_mangum_in_tracked(
     tracked = tracker.tracked(idempotent=idempotent)(handler)
     requests = ["background", "task"] if path == "/background" else ["plain"]
     for _ in range(2):
-        assert tracked(event(path), Context())["statusCode"] == 200
+        assert tracked(event(path), LambdaContext())["statusCode"] == 200
         (post,) = per_post(ingest)
         assert sorted([*requests, "up", "down"]) == sorted(post)
         ingest.reset()
@@ -181,12 +169,12 @@ def test_mangum_in_tracked(
 @pytest.mark.parametrize("path", ["/plain", "/background"])
 def test_the_deadline(new_tracker: Callable[..., Tracker], path: str, left_s: float) -> None:
     """A silent ingest holds an invocation up until the reserve before Lambda's deadline at most."""
-    context = Context(60.0)
+    context = LambdaContext(60000)
     with unattended() as url, Metronome() as noise:
         tracker = new_tracker(url, budget=5.0, dead_letter="off")
         handler = adapted(application(tracker))
         handler(event("/missing"), context)  # What is imported at the first request costs nothing.
-        began, context = time.monotonic(), Context(left_s)
+        began, context = time.monotonic(), LambdaContext(left_s * 1000)
         assert handler(event(path), context)["statusCode"] == 200
         took_s = time.monotonic() - began
     assert took_s < max(0.0, left_s - 0.25) + 0.08 + noise.worst_s
@@ -198,7 +186,7 @@ def test_the_deadline_at_the_end_of_a_life(new_tracker: Callable[..., Tracker]) 
         tracker = new_tracker(url, budget=2.0, dead_letter="off")
         handler = adapted(application(tracker, "down"))
         began = time.monotonic()
-        handler(event("/missing"), Context(0.6))
+        handler(event("/missing"), LambdaContext(600))
         took_s = time.monotonic() - began
     assert took_s < 0.6 + noise.worst_s
 
@@ -209,7 +197,7 @@ def test_an_idempotent_request(new_tracker: Callable[..., Tracker], ingest: Inge
     app.add_middleware(DoowMiddleware, tracker=new_tracker(ingest.url), idempotent=True)
     handler = adapted(app, lifespan="off")
     for _ in range(2):
-        handler(event("/plain"), Context())
+        handler(event("/plain"), LambdaContext())
     assert [post.duplicate for post in ingest.posts()] == [False, True]
     assert per_post(ingest) == [["plain"]] * 2
 
@@ -220,7 +208,7 @@ def test_a_loop_for_each_invocation(new_tracker: Callable[..., Tracker], ingest:
     for _ in range(20):
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        handler(event("/background"), Context())
+        handler(event("/background"), LambdaContext())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
     assert per_post(ingest) == [["background"], ["task"]] * 20

@@ -5,91 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
-
-from doow_serverless._platforms.aws import find_identity
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.testing import MemoryTransport
+from tests.lambda_context import LambdaContext
+from tests.platforms.aws.retries import counted, invoke, last, sqs, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import doow_serverless as doow
-    from doow_serverless.local import Post
 
     Body = Callable[[], object]
-
-
-@pytest.fixture
-def tracker(ingest: Ingest, new_tracker: Callable[..., doow.Tracker]) -> doow.Tracker:
-    return new_tracker(ingest.url, strict=True, budget=5)
-
-
-class Context:
-    """What Lambda passes, as far as it is used."""
-
-    function_name = "metered"
-
-    def __init__(self, request_id: str = "request-1", function_name: str = "metered") -> None:
-        self.aws_request_id = request_id
-        self.function_name = function_name
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 30_000
-
-
-class Mapped:
-    """A data class around an event, as powertools makes them: a mapping, but no dict."""
-
-    def __init__(self, event: dict[str, Any]) -> None:
-        self._event = event
-
-    def get(self, name: str) -> Any:
-        return self._event.get(name)
-
-
-def sqs(*message_ids: str) -> dict[str, Any]:
-    return {
-        "Records": [
-            {"messageId": message_id, "eventSource": "aws:sqs", "body": ""}
-            for message_id in message_ids
-        ]
-    }
-
-
-def stream(source: str, *event_ids: str) -> dict[str, Any]:
-    return {
-        "Records": [{"eventID": event_id, "eventSource": f"aws:{source}"} for event_id in event_ids]
-    }
-
-
-def invoke(
-    tracker: doow.Tracker,
-    body: Body,
-    event: object = None,
-    context: object = None,
-    **options: Any,
-) -> None:
-    """One invocation that does ``body``."""
-
-    @tracker.tracked(idempotent=True, **options)
-    def handler(event: object, context: object) -> None:
-        body()
-
-    handler(event, Context() if context is None else context)
-
-
-def counted(ingest: Ingest) -> Counter[str]:
-    """How often each metric is in the ledger."""
-    return Counter(event["measurements"][0]["metric_name"] for event in ingest.events())
-
-
-def last(ingest: Ingest) -> Post:
-    return ingest.posts()[-1]
 
 
 # ── the same again ──────────────────────────────────────────────────────────────────────────────
@@ -125,11 +54,11 @@ def test_without_it_ids_are_random(ingest: Ingest, tracker: doow.Tracker) -> Non
     """A handler that does not ask for it counts every invocation."""
 
     @tracker.tracked
-    def handler(event: object, context: Context) -> None:
+    def handler(event: object, context: LambdaContext) -> None:
         tracker.track("tokens")
 
-    handler(None, Context())
-    handler(None, Context())
+    handler(None, LambdaContext())
+    handler(None, LambdaContext())
     assert counted(ingest) == {"tokens": 2}
 
 
@@ -147,10 +76,14 @@ def test_without_an_identity_ids_are_random(ingest: Ingest, tracker: doow.Tracke
 
 def test_another_invocation_counts(ingest: Ingest, tracker: doow.Tracker) -> None:
     """Another request id, or another function on the same message, is other work."""
-    for context in (Context("1"), Context("2"), Context("1", "other")):
+    for context in (
+        LambdaContext(request_id="1"),
+        LambdaContext(request_id="2"),
+        LambdaContext(request_id="1", function_name="other"),
+    ):
         invoke(tracker, lambda: tracker.track("tokens"), context=context)
     for name in ("metered", "other"):
-        context = Context(function_name=name)
+        context = LambdaContext(function_name=name)
         invoke(tracker, lambda: tracker.track("documents"), sqs("m1"), context)
     assert counted(ingest) == {"tokens": 3, "documents": 2}
 
@@ -191,15 +124,15 @@ def test_threads_in_another_order(ingest: Ingest, tracker: doow.Tracker) -> None
     order = ["a", "a", "b", "c"]
 
     @tracker.tracked(idempotent=True)
-    def handler(context: Context) -> None:
+    def handler(context: LambdaContext) -> None:
         for metric in order:
             thread = threading.Thread(target=copy_context().run, args=(tracker.track, metric))
             thread.start()
             thread.join()
 
-    handler(Context())
+    handler(LambdaContext())
     order.reverse()
-    handler(Context())
+    handler(LambdaContext())
     first, again = ingest.posts()
     assert sorted(first.event_ids) == sorted(again.event_ids)
     assert (first.batch_id, again.duplicate) == (again.batch_id, True)
@@ -272,181 +205,6 @@ def test_an_answer_that_was_lost(ingest: Ingest, tracker: doow.Tracker) -> None:
     ingest.clear_faults()
     invoke(tracker, lambda: tracker.track("tokens"))
     assert counted(ingest) == {"tokens": 1}
-
-
-# ── transactions ────────────────────────────────────────────────────────────────────────────────
-
-
-def test_what_was_discarded_does_not_count(ingest: Ingest, tracker: doow.Tracker) -> None:
-    """An attempt that failed the first time, and does not the next, leaves the ids alone."""
-    failures = iter((True, False, False))
-
-    def body() -> None:
-        for _ in range(2):
-            try:
-                with tracker.transaction():
-                    tracker.track("tokens")
-                    if next(failures):
-                        raise ConnectionError
-            except ConnectionError:
-                continue
-            return
-
-    invoke(tracker, body)
-    invoke(tracker, body)
-    assert [post.duplicate for post in ingest.posts()] == [False, True]
-    assert counted(ingest) == {"tokens": 1}
-
-
-def test_nested_transactions(ingest: Ingest, tracker: doow.Tracker) -> None:
-    """In each other, and beside events of the handler, equal events stay apart and are found."""
-
-    def body() -> None:
-        tracker.track("tokens")
-        with tracker.transaction():
-            tracker.track("tokens")
-            with tracker.transaction():
-                tracker.track("tokens")
-            with suppress(ValueError), tracker.transaction():
-                tracker.track("tokens")
-                raise ValueError
-        tracker.track("tokens")
-
-    invoke(tracker, body)
-    invoke(tracker, body)
-    first, again = ingest.posts()
-    assert len(set(first.event_ids)) == 4
-    assert (first.event_ids, again.duplicate) == (again.event_ids, True)
-
-
-def test_discard_on_an_exception(ingest: Ingest, tracker: doow.Tracker) -> None:
-    """A handler that fails leaves nothing, and its retry is counted."""
-
-    def failing() -> None:
-        tracker.track("tokens")
-        raise ConnectionError
-
-    with pytest.raises(ConnectionError):
-        invoke(tracker, failing, on_exception="discard")
-    invoke(tracker, lambda: tracker.track("tokens"), on_exception="discard")
-    invoke(tracker, lambda: tracker.track("tokens"), on_exception="discard")
-    assert [post.duplicate for post in ingest.posts()] == [False, True]
-    assert counted(ingest) == {"tokens": 1}
-
-
-def test_a_transaction_that_outlives_its_invocation(ingest: Ingest, tracker: doow.Tracker) -> None:
-    """Its events have no work to be named after any more: they leave with ids all the same."""
-    transaction = tracker.transaction()
-
-    def body() -> None:
-        transaction.__enter__()
-        tracker.track("late")
-
-    def out_of_order() -> None:
-        invoke(tracker, body)
-        transaction.__exit__(None)
-        invoke(tracker, body, context=Context("2"))
-
-    copy_context().run(out_of_order)  # It leaves the context in disorder.
-    assert counted(ingest) == {"late": 1}
-    assert all(len(event["event_id"]) == 36 for event in ingest.events())
-
-
-def test_handlers_called_in_turn_are_told_apart(ingest: Ingest, tracker: doow.Tracker) -> None:
-    """Of one invocation each call counts, though it says the same; of its retry none."""
-
-    @tracker.tracked(idempotent=True)
-    def process(context: Context) -> None:
-        tracker.track("tokens")
-
-    for context in (Context(), Context()):
-        for _ in range(3):
-            process(context)
-    assert [post.duplicate for post in ingest.posts()] == [False] * 3 + [True] * 3
-    assert counted(ingest) == {"tokens": 3}
-
-
-def test_nested_handlers_are_one_work(ingest: Ingest, tracker: doow.Tracker) -> None:
-    """A tracked function in a tracked one records into the same series."""
-
-    @tracker.tracked(idempotent=True)
-    def inner(context: Context) -> None:
-        tracker.track("tokens")
-
-    @tracker.tracked(idempotent=True)
-    def outer(context: Context) -> None:
-        tracker.track("tokens")
-        inner(context)
-        inner(context)
-
-    outer(Context())
-    outer(Context())
-    assert counted(ingest) == {"tokens": 3}
-    assert last(ingest).duplicate
-
-
-# ── messages and records ────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        sqs("m1", "m2"),
-        stream("kinesis", f"shardId-000000000006:{'4959033827149025660855' * 2}"),
-        stream("dynamodb", "c4ca4238a0b923820dcc509a6f75849b"),
-        Mapped(sqs("m1", "m2")),
-    ],
-    ids=["sqs", "kinesis", "dynamodb", "data class"],
-)  # fmt: skip
-def test_messages_come_again_in_another_invocation(
-    ingest: Ingest, tracker: doow.Tracker, event: object
-) -> None:
-    """The identity is that of the messages: the request id is another."""
-    for request_id in ("1", "2"):
-        invoke(tracker, lambda: tracker.track("documents"), event, Context(request_id))
-    assert counted(ingest) == {"documents": 1}
-    assert last(ingest).duplicate
-
-
-def test_messages_in_another_order(ingest: Ingest, tracker: doow.Tracker) -> None:
-    """A batch of the same messages is the same, whatever their order, and other ones are not."""
-    for event in (sqs("m1", "m2"), sqs("m2", "m1"), sqs("m1"), sqs("m1", "m3")):
-        invoke(tracker, lambda: tracker.track("documents"), event)
-    assert [post.duplicate for post in ingest.posts()] == [False, True, False, False]
-    assert counted(ingest) == {"documents": 3}
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        None,
-        "text",
-        {},
-        {"Records": []},
-        {"Records": "text"},
-        {"Records": [None]},
-        {"Records": [{"messageId": 7}]},
-        {"Records": [{"messageId": "m1"}, {}]},
-        {"Records": [{"Sns": {"MessageId": "1"}}]},
-    ],
-)
-def test_without_ids_the_request_counts(event: object) -> None:
-    """Events that name no messages, or not all of them, go by the request id."""
-    assert find_identity((event, Context("7")), {}) == ("metered", "request:7")
-
-
-def test_the_context_may_stand_anywhere() -> None:
-    """Among the arguments of a method, by keyword, or within a durable context."""
-
-    class Durable:
-        lambda_context = Context("7")
-
-    expected = ("metered", "request:7")
-    assert find_identity((object(), {}, Context("7")), {}) == expected
-    assert find_identity((), {"event": {}, "context": Context("7")}) == expected
-    assert find_identity(({}, Durable()), {}) == expected
-    assert find_identity(({},), {}) is None
-    assert find_identity((sqs("m1"),), {"context": Context()}) == ("metered", "records:m1")
 
 
 # ── how many there may be ───────────────────────────────────────────────────────────────────────
