@@ -6,7 +6,7 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless._keeping.dead_letter_reader import Finder
+from doow_serverless._keeping.dead_letter_reader import Assembly, Finder
 from doow_serverless._sealing import Batch, pack
 
 if TYPE_CHECKING:
@@ -57,3 +57,11 @@ def find_records(text: str) -> Iterator[Part | Damage]:
     finder = Finder()
     yield from finder.feed(text)
     yield from finder.close()
+
+
+def read_back(text: str) -> list[tuple[Any, ...]]:
+    """The batches in what was written; nothing must be wrong with any."""
+    assembly = Assembly()
+    letters = [letter for one in find_records(text) if (letter := assembly.add(one))]
+    assert assembly.problems() == []
+    return [contents(letter.batch) for letter in letters]

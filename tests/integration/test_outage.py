@@ -6,84 +6,21 @@ import gzip
 import json
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from doow_serverless import Outcome
 from doow_serverless._sealing import Batch
-from doow_serverless.errors import DoowError, ErrorKind
+from doow_serverless.errors import ErrorKind
 from doow_serverless.local import Fault, Ingest
-from tests.network import KEY, Peer, Server, accepting, refused_port, silent
+from tests.integration.services import Service, ids, statuses
+from tests.network import KEY, Peer, Server, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from doow_serverless import Tracker
-
-
-class Service:
-    """A function that meters, and everything that it is told about its events.
-
-    Args:
-        tracker: Makes its tracker.
-        **options: Those of the tracker.
-    """
-
-    def __init__(self, tracker: Callable[..., Tracker], endpoint: str, **options: Any) -> None:
-        self.outcomes: list[Outcome] = []
-        self.errors: list[DoowError] = []
-        self.tracker = tracker(
-            endpoint,
-            **{"on_flush": self._flushed, "on_error": self.errors.append, "budget": 2.0, **options},
-        )
-        self.elapsed_s: list[float] = []
-
-    def _flushed(self, outcome: Outcome) -> None:
-        # Apart, so that outcomes can be compared as a whole.
-        self.elapsed_s.append(outcome.elapsed_s)
-        outcome.elapsed_s, outcome.backlog = 0.0, 0
-        self.outcomes.append(outcome)
-
-    def invoke(self, *event_ids: str) -> float:
-        """Record these events in one invocation; the seconds that the whole took."""
-
-        @self.tracker.tracked
-        def handler() -> None:
-            for event_id in event_ids:
-                self.tracker.track("tokens", 3, event_id=event_id)
-
-        began = time.perf_counter()
-        handler()
-        return time.perf_counter() - began
-
-    def reports(self) -> list[tuple[str, tuple[str, ...], float | None]]:
-        """What on_error received: kind, events, and the wait that was asked for."""
-        return [(error.kind.value, error.event_ids, error.retry_after_s) for error in self.errors]
-
-    def has_settled(self, within_s: float = 5.0) -> bool:
-        """Invoke without events, as warm traffic does, until the backlog is empty."""
-        ends_at = time.monotonic() + within_s
-        while len(self.tracker.engine.outbox.backlog) and time.monotonic() < ends_at:
-            self.invoke()
-            time.sleep(0.02)
-        return not len(self.tracker.engine.outbox.backlog)
-
-
-@pytest.fixture
-def service(ingest: Ingest, new_tracker: Callable[..., Tracker]) -> Service:
-    """A function whose events go to the local ingest."""
-    return Service(new_tracker, ingest.url)
-
-
-def ids(ingest: Ingest) -> list[str]:
-    """The accepted events, each as often as it is in the ledger."""
-    return [event["event_id"] for event in ingest.events()]
-
-
-def statuses(ingest: Ingest) -> list[int | None]:
-    return [post.status for post in ingest.posts()]
 
 
 # ── the server is away ─────────────────────────────────────────────────────────────────────────
@@ -363,79 +300,3 @@ def test_redirect(status: int, new_tracker: Callable[..., Tracker]) -> None:
         assert elsewhere.requests == []
     assert [outcome.unsent for outcome in service.outcomes] == [{ErrorKind.TRANSPORT_ERROR: 1}] * 2
     assert len(service.tracker.engine.outbox.backlog) == 2
-
-
-# ── the surroundings ───────────────────────────────────────────────────────────────────────────
-
-
-def test_netrc_is_not_consulted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_tracker: Callable[..., Tracker]
-) -> None:
-    """A .netrc that knows the host does not replace the key."""
-    netrc = tmp_path / ".netrc"
-    netrc.write_text("machine 127.0.0.1 login someone password something\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(netrc))
-    with Server(accepting) as server:
-        Service(new_tracker, server.url).invoke("evt_1")
-        assert [request.header("Authorization") for request in server.requests] == [f"Bearer {KEY}"]
-
-
-@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
-def test_proxy_is_not_used_for_loopback(
-    name: str, monkeypatch: pytest.MonkeyPatch, new_tracker: Callable[..., Tracker]
-) -> None:
-    """A proxy has no business between this machine and itself."""
-    with Server(accepting) as proxy, Server(accepting) as server:
-        monkeypatch.setenv(name, proxy.url)
-        Service(new_tracker, server.url).invoke("evt_1")
-        assert (len(proxy.requests), len(server.requests)) == (0, 1)
-
-
-def test_proxy_is_used_for_https(
-    monkeypatch: pytest.MonkeyPatch, new_tracker: Callable[..., Tracker]
-) -> None:
-    """To the outside the proxy of the environment is used, and does not see the key."""
-    with Server(silent) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        Service(new_tracker, "https://ingest.invalid", budget=0.2).invoke("evt_1")
-        request = proxy.wait_for(1)[0]
-    assert request.head.startswith("CONNECT ingest.invalid:443 HTTP/1.")
-    assert KEY not in request.head
-
-
-# ── bounds ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_full_backlog(new_tracker: Callable[..., Tracker]) -> None:
-    """What the backlog has no room for is reported as dropped, oldest first, with its events."""
-    with refused_port() as endpoint:
-        service = Service(new_tracker, endpoint, budget=0.05, max_queue_size=5)
-        for number in range(4):
-            service.invoke(f"evt_{number}a", f"evt_{number}b")
-    dropped = [error for error in service.errors if error.kind == ErrorKind.DROPPED_EVENTS]
-    assert [(error.event_ids, str(error)) for error in dropped] == [
-        (
-            (f"evt_{number}a", f"evt_{number}b"),
-            "the backlog is full: 2 events dropped, the oldest",
-        )
-        for number in range(2)
-    ]
-    kept = [batch.event_ids for batch in service.tracker.engine.outbox.backlog.drain()]
-    assert kept == [(f"evt_{number}a", f"evt_{number}b") for number in (2, 3)]
-
-
-def test_full_queue(
-    ingest: Ingest, new_tracker: Callable[..., Tracker], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Beyond max_queue_size the newest events are refused, counted, and warned of once."""
-    service = Service(new_tracker, ingest.url, max_queue_size=5, on_error=None)
-    service.invoke(*(f"evt_{number}" for number in range(8)))
-    assert service.outcomes == [Outcome(5, unsent={ErrorKind.DROPPED_EVENTS: 3}, requests=1)]
-    assert ids(ingest) == [f"evt_{number}" for number in range(5)]
-    assert [record.getMessage() for record in caplog.records] == [
-        "DROPPED_EVENTS: 3 events dropped: max_queue_size events were waiting already"
-    ]
-    service.invoke("evt_8")
-    assert service.outcomes[1:] == [Outcome(1, requests=1)]

@@ -11,8 +11,9 @@ import pytest
 from doow_serverless import Tracker, configure
 from doow_serverless._config import Config, seconds
 from doow_serverless.errors import ConfigurationError
+from tests.network import KEY
 
-KEY, OTHER = "dk_" + "a1" * 32, "dk_" + "b2" * 32
+OTHER = "dk_" + "b2" * 32
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:doow"
 
 

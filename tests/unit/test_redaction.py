@@ -7,8 +7,8 @@ import json
 import pytest
 
 from doow_serverless._redaction import clean, looks_secret, scrub, show
+from tests.network import KEY
 
-KEY = "dk_" + "a1" * 32
 AWS_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
 CREDENTIALS = [

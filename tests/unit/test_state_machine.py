@@ -27,6 +27,7 @@ from doow_serverless._process.workers import Workers
 from doow_serverless._recording.scope import current
 from doow_serverless.errors import DoowError, ErrorKind
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
+from tests.network import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from doow_serverless import Outcome
     from doow_serverless._sealing import Batch
 
-KEY = "dk_" + "a1" * 32
 POST_S = 0.2
 FLUSH_S = 0.002
 LOST = "accepted, and the answer lost"

@@ -13,13 +13,12 @@ import doow_serverless as doow
 from doow_serverless import _tracker, testing
 from doow_serverless.errors import ErrorKind, InvalidEvent
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
+from tests.network import KEY
 
 if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
 
 doow_events = testing.doow_events
-
-KEY = "dk_" + "a1" * 32
 
 
 def flushed(transport: MemoryTransport, events: int = 2, **options: Any) -> doow.Outcome:

@@ -9,11 +9,12 @@ import pytest
 
 from doow_serverless._delivery.credentials import Credentials
 from doow_serverless.errors import DoowError
+from tests.network import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KEY, OTHER = "dk_" + "a1" * 32, "dk_" + "B2" * 32
+OTHER = "dk_" + "B2" * 32
 VARIABLE = "DOOW_TRACK_API_KEY_SECRET_ARN"
 
 

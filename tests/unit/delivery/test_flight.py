@@ -16,6 +16,7 @@ from doow_serverless._process.workers import Workers
 from doow_serverless._sealing import Batch
 from doow_serverless.testing import MemoryTransport, rejecting
 from tests.batches import batch
+from tests.network import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from doow_serverless._delivery.attempt import Failed, Settled
     from doow_serverless.testing import Answer
 
-KEY = "dk_" + "a1" * 32
 WAIT_S = 10
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import stat
 import subprocess
 import sys
 import threading
@@ -18,10 +17,9 @@ import pytest
 
 from doow_serverless._keeping import dead_letters
 from doow_serverless._keeping.dead_letter_format import records_of
-from doow_serverless._keeping.dead_letter_reader import Assembly
 from doow_serverless._keeping.dead_letters import WAIT_S, DeadLetters
 from doow_serverless.errors import ErrorKind
-from tests.batches import batch, contents, find_records
+from tests.batches import batch, contents, read_back
 from tests.network import Metronome
 
 if TYPE_CHECKING:
@@ -32,14 +30,6 @@ if TYPE_CHECKING:
 
 WHY = ErrorKind.TIMEOUT
 PLATFORMS_LONGEST = 30_000
-
-
-def read_back(text: str) -> list[tuple[Any, ...]]:
-    """The batches in what was written; nothing must be wrong with any."""
-    assembly = Assembly()
-    letters = [letter for one in find_records(text) if (letter := assembly.add(one))]
-    assert assembly.problems() == []
-    return [contents(letter.batch) for letter in letters]
 
 
 class Pipe:
@@ -331,57 +321,6 @@ def test_a_fault_of_ours_stays_ours(
     DeadLetters("log").write(batch(), WHY)
 
     assert len(contained_faults) == 1
-
-
-# ── a directory ─────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_directory_gets_a_file_for_each_batch(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Made if needed; for the owner alone; nothing else is left there, and the log stays clean."""
-    directory = tmp_path / "dead" / "letters"
-    letters = DeadLetters(str(directory))
-    batches = [batch(60, noise=900), batch(batch_id="../../x y")]
-    for one in batches * 2:
-        letters.write(one, WHY)
-
-    files = sorted(directory.iterdir(), key=lambda file: -file.stat().st_size)
-    assert [read_back(file.read_text()) for file in files] == [[contents(one)] for one in batches]
-    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
-    assert files[0].name == f"doow-{batches[0].id}.jsonl"
-    assert list(tmp_path.rglob("*.tmp")) == []
-    assert capsys.readouterr().out == ""
-
-
-def test_a_directory_that_cannot_be_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    """One warning; the log has the batches, since nothing may be lost silently."""
-    (tmp_path / "file").touch()
-    letters = DeadLetters(str(tmp_path / "file"))
-    batches = [batch(), batch()]
-    for one in batches:
-        letters.write(one, WHY)
-
-    assert read_back(capsys.readouterr().out) == list(map(contents, batches))
-    (message,) = caplog.messages
-    assert message.startswith("dead letters cannot be written to the directory ")
-
-
-def test_a_half_written_file_does_not_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A file is whole, or it is not there."""
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    DeadLetters(str(tmp_path)).write(batch(), WHY)
-
-    assert list(tmp_path.iterdir()) == []
-    assert capsys.readouterr().out
 
 
 # ── the process ─────────────────────────────────────────────────────────────────────────────────

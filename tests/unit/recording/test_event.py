@@ -8,8 +8,6 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,34 +16,15 @@ from hypothesis import strategies as st
 
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.rules import (
-    check_attribution,
-    check_metadata,
     check_quantity,
     check_text,
     check_timestamp,
     measurements_json,
-    text_json,
 )
-from doow_serverless.errors import InvalidEvent
+from tests.network import KEY
+from tests.unit.recording.templates import refusal, shape
 
-KEY = "dk_" + "a1" * 32
 MANY = {f"key{i}": i for i in range(101)}
-
-
-def shape(defaults: Defaults | None = None, **fields: Any) -> Any:
-    """What is written of an event with these fields, decoded."""
-    defaults = defaults or Defaults("lic_1", None, [])
-    names = ("license_id", "unit", "attribution", "kind", "source_system", "hint")
-    values = {"metric": "tokens", "kind": "USAGE", **fields}
-    made = defaults.template(values["metric"], tuple(values.get(name) for name in names))  # type: ignore[arg-type]
-    return json.loads("{" + made.before + "1" + made.after + "}", parse_float=Decimal)
-
-
-def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(InvalidEvent) as caught:
-        call(*args, **kwargs)
-    assert caught.value.kind == "INVALID_EVENT"
-    return str(caught.value)
 
 
 def test_a_plain_event() -> None:
@@ -325,195 +304,3 @@ ISO = "timestamp must be ISO 8601 with Z or an offset, such as 2026-11-22T11:33:
 def test_refused_timestamps(timestamp: Any, message: str) -> None:
     """A moment that is unknown, or no date, is refused with the remedy."""
     assert refusal(check_timestamp, timestamp) == message
-
-
-def test_credentials_are_removed_from_attribution() -> None:
-    """The event goes on without them; what was removed is told by its key, never by value."""
-    removed: list[str] = []
-    given = {"team": "ai", "token": KEY, KEY: "x", "n": 1}
-    assert check_attribution(given, removed) == {"team": "ai", "n": 1}
-    assert removed == ["attribution.token", "a key of attribution"]
-
-
-@pytest.mark.parametrize(
-    ("metadata", "written", "removed"),
-    [
-        ({"a": [1, {"b": KEY}], "c": "x"}, {"a": [1, {}], "c": "x"}, ["metadata.a[1].b"]),
-        (["x", f"see\n{KEY}"], ["x"], ["metadata[1]"]),
-        ({"a": {"b": f"\u2014{KEY}"}}, {"a": {}}, ["metadata.a.b"]),
-        (f"Bearer {KEY}", None, ["metadata"]),
-        (f"\n{KEY}", None, ["metadata"]),
-        ({"a": None, "b": [True, 0.5, "x\n"]}, {"a": None, "b": [True, 0.5, "x\n"]}, []),
-    ],
-)
-def test_credentials_are_removed_from_metadata(
-    metadata: Any, written: Any, removed: list[str]
-) -> None:
-    """They are found at any depth, in mappings and lists, behind line breaks too."""
-    found: list[str] = []
-    assert json.loads(check_metadata(metadata, found)) == written
-    assert found == removed
-
-
-def _nested(levels: int) -> Any:
-    value: Any = 1
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
-@pytest.mark.parametrize(
-    ("metadata", "message"),
-    [
-        ({"a": {1, 2}}, "metadata must be JSON: 'Object of type set is not JSON serializable'"),
-        (
-            {"a": math.nan},
-            "metadata must be JSON: 'Out of range float values are not JSON compliant",
-        ),
-        ({(1, 2): 3}, "metadata must be JSON: 'keys must be str, int, float, bool or None, not"),
-        ([10**5000], "metadata must be JSON: "),
-        (_nested(33), "metadata is nested deeper than 32 levels"),
-        ({"a": "\ud800"}, "metadata holds half of a surrogate pair, which is no valid text"),
-        ({"\udc00": 1}, "metadata holds half of a surrogate pair, which is no valid text"),
-        ("\ud800\ud800\udc00", "metadata holds half of a surrogate pair, which is no valid text"),
-    ],
-)
-def test_refused_metadata(metadata: Any, message: str) -> None:
-    """Metadata is JSON of bounded depth, and valid text."""
-    assert refusal(check_metadata, metadata, [])[: len(message)] == message
-
-
-def test_metadata_that_holds_itself_is_refused() -> None:
-    """A cycle is too deep, and no endless loop."""
-    cycle: list[Any] = []
-    cycle.append(cycle)
-    assert refusal(check_metadata, cycle, []) == "metadata is nested deeper than 32 levels"
-
-
-def test_metadata_to_the_allowed_depth_and_pairs_of_surrogates() -> None:
-    """32 levels are allowed, and so is every character there is."""
-    assert json.loads(check_metadata(_nested(32), [])) == _nested(32)
-    assert json.loads(check_metadata("\U0001f600 \\ud800", [])) == "\U0001f600 \\ud800"
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner) | st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"])), inner
-    ),
-    max_leaves=20,
-)  # fmt: skip
-
-
-@given(JSON)
-def test_metadata_comes_back_as_it_was(metadata: Any) -> None:
-    """Whatever JSON can say is written as it is."""
-    removed: list[str] = []
-    assert json.loads(check_metadata(metadata, removed)) == metadata
-    assert removed == []
-
-
-@given(st.text())
-def test_any_text_is_written_or_refused(text: str) -> None:
-    """Text is refused with InvalidEvent or reads back to the letter; no lone surrogate gets by."""
-    for write in (partial(text_json, "x"), partial(check_metadata, removed=[])):
-        try:
-            result = write(text)
-        except InvalidEvent:
-            continue
-        assert json.loads(result) == text
-        text.encode()
-
-
-# ── shapes are kept, and never confused ────────────────────────────────────────────────────────
-
-EQUAL = [1, 1.0, True, Decimal(1), Decimal("1.0"), "1", "True"]
-
-
-@given(st.permutations(EQUAL))
-def test_equal_values_of_other_types_are_not_confused(values: list[Any]) -> None:
-    """1, 1.0, True and Decimal(1) are equal to Python and not to Doow."""
-    defaults = Defaults("lic_1", None, [])
-    for value in values * 2:
-        written = shape(defaults, attribution={"x": value})["attribution"]["x"]
-        assert (written, isinstance(written, bool)) == (value, isinstance(value, bool))
-        assert isinstance(written, str) is isinstance(value, str)
-
-
-def test_equal_values_are_written_in_their_own_digits() -> None:
-    """The text of each is its own, in whatever order they come."""
-    defaults = Defaults("lic_1", None, [])
-
-    def text(value: Any) -> str:
-        made = defaults.template("m", (None, None, {"x": value}, "USAGE", None, None))
-        return made.before.partition('"attribution":{"x":')[2].partition("}")[0]
-
-    values = [1, 1.0, True, Decimal(1), 0, False, 0.0]
-    assert [text(value) for value in values] == ["1", "1.0", "true", "1", "0", "false", "0.0"]
-
-
-def test_defaults_do_not_leak_into_each_other() -> None:
-    """The same fields under other defaults are another shape."""
-    outer = Defaults("lic_1", {"team": "a"}, [])
-    inner = outer.overlaid("wrapper", "lic_2", {"team": "b"})
-    other = Defaults("lic_3", None, [])
-    found = [
-        (written["license_id"], written.get("attribution"))
-        for written in (shape(defaults) for defaults in (outer, inner, other, outer, inner))
-    ]
-    first, second, third = ("lic_1", {"team": "a"}), ("lic_2", {"team": "b"}), ("lic_3", None)
-    assert found == [first, second, third, first, second]
-
-
-def test_fields_of_the_same_value_are_not_confused() -> None:
-    """A text as unit is another shape than the same text as license or source."""
-    defaults = Defaults("x", None, [])
-    written = [
-        shape(defaults, unit="y"),
-        shape(defaults, license_id="y"),
-        shape(defaults, source_system="y"),
-    ]
-    assert [(w["license_id"], w.get("unit"), w["source_system"]) for w in written] == [
-        ("x", "y", "sdk"),
-        ("y", None, "sdk"),
-        ("x", None, "y"),
-    ]
-
-
-def test_what_is_refused_once_is_refused_again() -> None:
-    """A bad shape is not kept, and spoils no good one."""
-    defaults = Defaults("lic_1", None, [])
-    for _ in range(2):
-        assert refusal(shape, defaults, attribution={"x": None})
-        assert shape(defaults, attribution={"x": 1})["attribution"] == {"x": 1}
-
-
-def test_the_callers_mappings_are_copied() -> None:
-    """What is changed afterwards changes neither the event, nor those that follow."""
-    attribution = {"team": "a"}
-    defaults = Defaults("lic_1", attribution, [])
-    own = {"model": "x"}
-    made = defaults.template("m", (None, None, own, "USAGE", None, None))
-    before = made.before
-    attribution["team"] = own["model"] = "changed"
-    assert made.before == before
-    assert shape(defaults, attribution={"model": "x"})["attribution"] == {"team": "a", "model": "x"}
-    assert shape(defaults, attribution=own)["attribution"] == {"team": "a", "model": "changed"}
-
-
-def test_any_mapping_will_do() -> None:
-    """Mappings that are no dicts are taken as well."""
-    assert shape(attribution=MappingProxyType({"a": 1}))["attribution"] == {"a": 1}
-    assert "attribution" not in shape(attribution={})
-
-
-def test_known_shapes_and_children_are_bounded() -> None:
-    """Neither ever new attributions nor ever new wrappers fill the memory."""
-    defaults = Defaults("lic_1", None, [])
-    for i in range(3_000):
-        shape(defaults, attribution={"request": i})
-        defaults.overlaid(f"wrapper {i}", f"lic_{i}", None)
-    assert len(defaults._templates) <= 1_024
-    assert len(defaults._overlaid) <= 1_024
-    assert shape(defaults, attribution={"request": 1})["attribution"] == {"request": 1}

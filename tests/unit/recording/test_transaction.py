@@ -12,11 +12,11 @@ import pytest
 import doow_serverless as doow
 from doow_serverless.errors import ConfigurationError
 from doow_serverless.testing import MemoryTransport
+from tests.metering import metrics
+from tests.network import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-KEY = "dk_" + "a1" * 32
 
 
 @pytest.fixture
@@ -27,10 +27,6 @@ def transport() -> MemoryTransport:
 @pytest.fixture
 def tracker(transport: MemoryTransport) -> doow.Tracker:
     return doow.Tracker(KEY, transport=transport, license_id="lic_1", warm_up=False, environ={})
-
-
-def metrics(transport: MemoryTransport) -> list[str]:
-    return [event["measurements"][0]["metric_name"] for event in transport.events]
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +100,7 @@ def test_a_call_that_fails_counts_nothing(
     else:
         assert call() == 7
     tracker.flush()
-    assert metrics(transport) == ([] if fails else ["documents"])
+    assert metrics(transport.events) == ([] if fails else ["documents"])
 
 
 def test_an_inner_failure_takes_only_its_own(
@@ -117,7 +113,7 @@ def test_an_inner_failure_takes_only_its_own(
             tracker.track("inner")
             raise KeyError
     tracker.flush()
-    assert metrics(transport) == ["outer"]
+    assert metrics(transport.events) == ["outer"]
 
 
 def test_an_outer_failure_takes_all(tracker: doow.Tracker, transport: MemoryTransport) -> None:
@@ -138,9 +134,9 @@ def test_events_of_an_open_transaction_stay(
     with tracker.transaction():
         tracker.track("within")
         tracker.flush()
-        assert metrics(transport) == ["before"]
+        assert metrics(transport.events) == ["before"]
     tracker.flush()
-    assert metrics(transport) == ["before", "within"]
+    assert metrics(transport.events) == ["before", "within"]
 
 
 def test_generator_functions_are_refused(tracker: doow.Tracker) -> None:

@@ -1,0 +1,230 @@
+"""SIGTERM: what was recorded leaves, and the process ends as it would without us."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from doow_serverless._process.shutdown import SIGTERM_LIMIT_S
+from doow_serverless.local import Fault, Ingest
+from tests.integration.endings import TOLERANCE_S, delivered, run
+from tests.network import Server, silent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+# ── SIGTERM ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_signal_still_kills(ingest: Ingest, tmp_path: Path) -> None:
+    """Where nobody handles it: stray events, those of invocations, and the backlog leave first."""
+    ingest.fault(Fault(status=429, headers={"Retry-After": "30"}))
+    script = """
+        doow.configure(on_error=lambda error: None)
+        doow.tracked(record)("kept")
+        record("stray")
+
+        @doow.tracked
+        def handler():
+            record("in-an-invocation")
+            with doow.transaction():
+                record("in-a-transaction")
+                terminate()
+
+        handler()
+    """
+    ended = run(script, ingest.url, tmp_path)
+    assert (ended.status, ended.stderr) == (-signal.SIGTERM, "")
+    assert delivered(ingest) == ["in-an-invocation", "kept", "stray"]
+
+
+def test_invocations_on_other_threads(ingest: Ingest, tmp_path: Path) -> None:
+    """What concurrent invocations have recorded so far leaves, too."""
+    script = """
+        doow.configure()
+        begun = threading.Barrier(5)
+
+        @doow.tracked
+        def handler(name):
+            record(name)
+            begun.wait()
+            time.sleep(60)
+
+        for number in range(4):
+            threading.Thread(target=handler, args=(f"{number}",), daemon=True).start()
+        begun.wait()
+        terminate()
+    """
+    assert run(script, ingest.url, tmp_path).status == -signal.SIGTERM
+    assert delivered(ingest) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("handler", "status", "words"),
+    [
+        ("lambda *_: print('theirs')", 0, ["theirs", "after"]),
+        ("lambda *_: sys.exit(7)", 7, []),
+        ("lambda *args: print(args[0], args[1].f_code.co_name)", 0, ["15", "terminate", "after"]),
+    ],
+)  # fmt: skip
+def test_an_earlier_handler_runs_afterwards(
+    ingest: Ingest, tmp_path: Path, handler: str, status: int, words: list[str]
+) -> None:
+    """It is called as if we were not there, once the events have left."""
+    script = f"""
+        theirs = {handler}
+        signal.signal(signal.SIGTERM, theirs)
+        record("stray")
+        terminate()
+        print("after")
+    """
+    ended = run(script, ingest.url, tmp_path)
+    assert (ended.status, ended.stderr, ended.words) == (status, "", words)
+    assert delivered(ingest) == ["stray"]
+
+
+def test_the_events_leave_before_the_earlier_handler(ingest: Ingest, tmp_path: Path) -> None:
+    """A handler that ends the process at once loses nothing."""
+    script = """
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+        record("stray")
+        terminate()
+    """
+    assert run(script, ingest.url, tmp_path).status == 9
+    assert delivered(ingest) == ["stray"]
+
+
+def test_a_later_handler_replaces_ours(ingest: Ingest, tmp_path: Path) -> None:
+    """The application has the last word, and the end of the process flushes all the same."""
+    script = """
+        record("stray")
+        signal.signal(signal.SIGTERM, lambda *_: print("theirs"))
+        terminate()
+        doow.Tracker()  # Does not take it back.
+        terminate()
+    """
+    ended = run(script, ingest.url, tmp_path)
+    assert (ended.status, ended.stderr, ended.words) == (0, "", ["theirs", "theirs"])
+    assert delivered(ingest) == ["stray"]
+
+
+def test_an_ignored_signal_stays_ignored(ingest: Ingest, tmp_path: Path) -> None:
+    """Who ignores it wants to go on."""
+    script = """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        record("stray")
+        terminate()
+        print(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN)
+    """
+    ended = run(script, ingest.url, tmp_path)
+    assert (ended.status, ended.stderr, ended.words) == (0, "", ["True"])
+    assert delivered(ingest) == ["stray"]
+
+
+def test_what_goes_on_after_the_signal(ingest: Ingest, tmp_path: Path) -> None:
+    """An invocation that ends in an orderly way sends only what is new."""
+    script = """
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+        @doow.tracked
+        def handler():
+            record("before")
+            terminate()
+            record("after")
+
+        handler()
+    """
+    assert run(script, ingest.url, tmp_path).status == 0
+    assert sorted(post.event_ids for post in ingest.posts()) == [("after",), ("before",)]
+
+
+def test_a_tracker_made_on_another_thread(ingest: Ingest, tmp_path: Path) -> None:
+    """Only the main thread may handle signals: the first tracker made there does."""
+    script = """
+        first = threading.Thread(target=record, args=("from-a-thread",))
+        first.start()
+        first.join()
+        print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+        doow.Tracker(warm_up=False)
+        record("stray")
+        terminate()
+    """
+    ended = run(script, ingest.url, tmp_path)
+    assert (ended.status, ended.stderr, ended.words) == (-signal.SIGTERM, "", ["True"])
+    assert delivered(ingest) == ["from-a-thread", "stray"]
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "tracker.engine.unattended._lock",
+        "tracker.engine._flusher._making",
+        "tracker.engine._flusher._departure(tracker.engine.unattended).lock",
+        "tracker.engine.outbox.workers._lock",
+        "tracker.engine.outbox.backlog._lock",
+        "tracker.engine.outbox.breaker._lock",
+        "threading._active_limbo_lock",
+    ],
+)
+def test_a_signal_while_a_lock_is_held(tmp_path: Path, ingest: Ingest, lock: str) -> None:
+    """Whatever the main thread was just doing, the end comes within the limit."""
+    script = f"""
+        tracker = doow.Tracker()
+        tracker.track("tokens")
+        tracker.engine.warm_up.join()
+        with {lock}:
+            print("now")
+            os.kill(os.getpid(), signal.SIGTERM)
+    """
+    ended = run(script, ingest.url, tmp_path)
+    assert (ended.status, ended.stderr) == (-signal.SIGTERM, "")
+    assert ended.took_s <= SIGTERM_LIMIT_S + TOLERANCE_S
+
+
+def test_an_outage_at_the_signal(tmp_path: Path) -> None:
+    """A silent server takes no more time than platforms grant, and the events are in the log."""
+    script = """
+        doow.configure(on_error=lambda error: None)
+        record("stray")
+        doow.Tracker().engine.warm_up.join()
+        print("now")
+        terminate()
+    """
+    with Server(silent) as server:
+        ended = run(script, server.url, tmp_path)
+    assert (ended.status, ended.stderr, ended.logged) == (-signal.SIGTERM, "", ["stray"])
+    assert ended.took_s <= SIGTERM_LIMIT_S + TOLERANCE_S
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_ends_for_itself(ingest: Ingest, tmp_path: Path) -> None:
+    """A forked child delivers its own events at its end, and its parent's are the parent's."""
+    script = """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        record("parent")
+        pid = os.fork()
+        if pid == 0:
+            record("child")
+            terminate()
+        print(os.WTERMSIG(os.waitpid(pid, 0)[1]))
+    """
+    ended = run(script, ingest.url, tmp_path)
+    assert (ended.status, ended.stderr, ended.words) == (0, "", ["15"])
+    assert delivered(ingest) == ["child", "parent"]
+    assert sorted(post.event_ids for post in ingest.posts()) == [("child",), ("parent",)]
+
+
+def test_disabled_it_handles_nothing(ingest: Ingest, tmp_path: Path) -> None:
+    """A tracker that records nothing has nothing to flush, and leaves the signal alone."""
+    script = """
+        record("nothing")
+        print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+    """
+    ended = run(script, ingest.url, tmp_path, DOOW_TRACK_DISABLED="true")
+    assert (ended.status, ended.stderr, ended.words) == (0, "", ["True"])
+    assert ingest.posts() == []

@@ -1,0 +1,120 @@
+"""Attribution and metadata: credentials leave them, and all else comes back as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doow_serverless._recording.rules import (
+    check_attribution,
+    check_metadata,
+    text_json,
+)
+from doow_serverless.errors import InvalidEvent
+from tests.network import KEY
+from tests.unit.recording.templates import refusal
+
+
+def test_credentials_are_removed_from_attribution() -> None:
+    """The event goes on without them; what was removed is told by its key, never by value."""
+    removed: list[str] = []
+    given = {"team": "ai", "token": KEY, KEY: "x", "n": 1}
+    assert check_attribution(given, removed) == {"team": "ai", "n": 1}
+    assert removed == ["attribution.token", "a key of attribution"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "written", "removed"),
+    [
+        ({"a": [1, {"b": KEY}], "c": "x"}, {"a": [1, {}], "c": "x"}, ["metadata.a[1].b"]),
+        (["x", f"see\n{KEY}"], ["x"], ["metadata[1]"]),
+        ({"a": {"b": f"\u2014{KEY}"}}, {"a": {}}, ["metadata.a.b"]),
+        (f"Bearer {KEY}", None, ["metadata"]),
+        (f"\n{KEY}", None, ["metadata"]),
+        ({"a": None, "b": [True, 0.5, "x\n"]}, {"a": None, "b": [True, 0.5, "x\n"]}, []),
+    ],
+)
+def test_credentials_are_removed_from_metadata(
+    metadata: Any, written: Any, removed: list[str]
+) -> None:
+    """They are found at any depth, in mappings and lists, behind line breaks too."""
+    found: list[str] = []
+    assert json.loads(check_metadata(metadata, found)) == written
+    assert found == removed
+
+
+def _nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"a": {1, 2}}, "metadata must be JSON: 'Object of type set is not JSON serializable'"),
+        (
+            {"a": math.nan},
+            "metadata must be JSON: 'Out of range float values are not JSON compliant",
+        ),
+        ({(1, 2): 3}, "metadata must be JSON: 'keys must be str, int, float, bool or None, not"),
+        ([10**5000], "metadata must be JSON: "),
+        (_nested(33), "metadata is nested deeper than 32 levels"),
+        ({"a": "\ud800"}, "metadata holds half of a surrogate pair, which is no valid text"),
+        ({"\udc00": 1}, "metadata holds half of a surrogate pair, which is no valid text"),
+        ("\ud800\ud800\udc00", "metadata holds half of a surrogate pair, which is no valid text"),
+    ],
+)
+def test_refused_metadata(metadata: Any, message: str) -> None:
+    """Metadata is JSON of bounded depth, and valid text."""
+    assert refusal(check_metadata, metadata, [])[: len(message)] == message
+
+
+def test_metadata_that_holds_itself_is_refused() -> None:
+    """A cycle is too deep, and no endless loop."""
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    assert refusal(check_metadata, cycle, []) == "metadata is nested deeper than 32 levels"
+
+
+def test_metadata_to_the_allowed_depth_and_pairs_of_surrogates() -> None:
+    """32 levels are allowed, and so is every character there is."""
+    assert json.loads(check_metadata(_nested(32), [])) == _nested(32)
+    assert json.loads(check_metadata("\U0001f600 \\ud800", [])) == "\U0001f600 \\ud800"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])), inner
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(JSON)
+def test_metadata_comes_back_as_it_was(metadata: Any) -> None:
+    """Whatever JSON can say is written as it is."""
+    removed: list[str] = []
+    assert json.loads(check_metadata(metadata, removed)) == metadata
+    assert removed == []
+
+
+@given(st.text())
+def test_any_text_is_written_or_refused(text: str) -> None:
+    """Text is refused with InvalidEvent or reads back to the letter; no lone surrogate gets by."""
+    for write in (partial(text_json, "x"), partial(check_metadata, removed=[])):
+        try:
+            result = write(text)
+        except InvalidEvent:
+            continue
+        assert json.loads(result) == text
+        text.encode()
