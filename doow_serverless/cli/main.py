@@ -153,6 +153,28 @@ def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **op
     raise SystemExit(status)
 
 
+@commands.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+def check(files: tuple[Path, ...]) -> None:
+    """Say what Vercel's build makes of FILES, and what it passes over in silence.
+
+    Nothing is run. The status is 1 where a file becomes no function, or one without its meter.
+    """
+    from doow_serverless.cli.vercel_check import entry_point, problems
+
+    found = 0
+    for file in files:
+        try:
+            source = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _Failure(f"cannot read {file}: {error}") from None
+        complaints = problems(source)
+        found += len(complaints)
+        for complaint in complaints or [f"Vercel serves {entry_point(source)}"]:
+            click.echo(f"{file}: {complaint}")
+    raise SystemExit(1 if found else 0)
+
+
 def _line(post: Post) -> Text:
     """One POST in a line: when, what was answered, how much of what."""
     import time

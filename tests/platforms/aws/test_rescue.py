@@ -176,7 +176,7 @@ def test_concurrent_invocations_with_deadlines_of_their_own(
     assert all(0.1 < left_s <= 0.25 for left_s in left.values()), left
 
 
-class Clock:
+class Saying:
     """A Lambda context that says what it is told to say, call by call."""
 
     def __init__(self, *said: object) -> None:
@@ -201,12 +201,12 @@ def test_a_deadline_that_makes_no_sense(
     tracker = new_tracker(transport=transport)
 
     @tracker.tracked(metric="calls")
-    def handler(context: Clock) -> str:
+    def handler(context: Saying) -> str:
         tracker.track("tokens")
         return "result"
 
     # The first answer is what tells a context from other arguments.
-    assert handler(Clock(3_000, second)) == "result"
+    assert handler(Saying(3_000, second)) == "result"
     assert [event["measurements"][0]["metric_name"] for event in transport.events] == [
         "calls", "tokens",
     ]  # fmt: skip

@@ -8,16 +8,9 @@ from hypothesis import strategies as st
 
 from doow_serverless._delivery.breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
 from doow_serverless.errors import ErrorKind
+from tests.clock import Clock
 
 TIMEOUT, LIMITED = ErrorKind.TIMEOUT, ErrorKind.RATE_LIMITED
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -1,0 +1,134 @@
+"""The engine puts recording, delivery and keeping together, and takes over from an earlier one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from doow_serverless._config import Config
+from doow_serverless._engine import DEADLINE_LEAD_S, Engine
+from doow_serverless._process.timers import timers
+from doow_serverless.errors import DoowError, InvalidEvent
+from doow_serverless.testing import MemoryTransport
+from tests.clock import Clock
+from tests.metering import metrics
+from tests.network import KEY
+
+
+def new_engine(transport: MemoryTransport, **options: Any) -> Engine:
+    config = Config(KEY, environ={}, **{"license_id": "lic_1", "warm_up": False, **options})
+    return Engine(config, transport, Clock())
+
+
+@pytest.fixture
+def transport() -> MemoryTransport:
+    return MemoryTransport()
+
+
+def test_unattended_events_leave_with_the_flush_of_an_invocation(
+    transport: MemoryTransport,
+) -> None:
+    """In one batch, and the outcome counts both."""
+    engine = new_engine(transport)
+    buffer = engine.new_buffer()
+    engine.outside.record("outside")
+    engine.outside.buffer = buffer
+    engine.outside.record("inside")
+    outcome = engine.flush(buffer, 1.0, last=True)
+    assert (outcome.accepted, len(transport.batches)) == (2, 1)
+    assert sorted(metrics(transport.events)) == ["inside", "outside"]
+
+
+def test_a_flush_of_nothing_asks_nobody(transport: MemoryTransport) -> None:
+    """No batch, and an outcome that is ok."""
+    engine = new_engine(transport)
+    outcome = engine.flush(engine.new_buffer(), 1.0, last=True)
+    assert (outcome.ok, outcome.accepted, transport.batches) == (True, 0, [])
+
+
+def test_what_is_refused_is_reported_with_its_id(transport: MemoryTransport) -> None:
+    """Or raised, in strict mode."""
+    told: list[DoowError] = []
+    new_engine(transport, on_error=told.append).refuse(InvalidEvent("wrong"), "evt_1")
+    assert [(str(error), error.event_ids) for error in told] == [("wrong", ("evt_1",))]
+    with pytest.raises(InvalidEvent, match="wrong"):
+        new_engine(transport, strict=True).refuse(InvalidEvent("wrong"), "evt_1")
+
+
+def test_names_of_credentials_are_told_once(
+    transport: MemoryTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each name once for each engine, and the list is emptied."""
+    engine = new_engine(transport)
+    for _ in range(2):
+        names = ["attribution['password']"]
+        engine.report_removed(names)
+        assert names == []
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("left_s", [DEADLINE_LEAD_S, 0.0, -1.0, float("nan")])
+def test_no_rescue_where_it_is_too_late(transport: MemoryTransport, left_s: float) -> None:
+    """Nor where the time that is left is no number."""
+    engine = new_engine(transport)
+    assert engine.flush_before(lambda: left_s, engine.new_buffer()) is None
+
+
+def test_a_rescue_can_be_cancelled(transport: MemoryTransport) -> None:
+    """By the number that it is given."""
+    engine = new_engine(transport)
+    number = engine.flush_before(lambda: 60.0, engine.new_buffer())
+    assert number is not None
+    timers.cancel(number)
+
+
+def test_what_an_engine_has_recorded_is_its_successors_to_deliver(
+    transport: MemoryTransport,
+) -> None:
+    """Also what somebody records with the earlier one afterwards; each event once."""
+    earlier, later = new_engine(MemoryTransport()), new_engine(transport)
+    earlier.outside.record("before")
+    later.take_over(earlier)
+    earlier.outside.record("afterwards")
+    later.flush(later.unattended, 1.0)
+    earlier.flush(earlier.unattended, 1.0)
+    assert sorted(metrics(transport.events)) == ["afterwards", "before"]
+
+
+def test_the_last_flush_delivers_every_invocation_that_still_runs(
+    transport: MemoryTransport,
+) -> None:
+    """And what no invocation can be seen for."""
+    engine = new_engine(transport)
+    running = [engine.new_buffer() for _ in range(2)]
+    engine.outside.record("outside")
+    for buffer in running:
+        engine.outside.buffer = buffer
+        engine.outside.record("inside")
+    engine.last_flush(1.0)
+    assert sorted(metrics(transport.events)) == ["inside", "inside", "outside"]
+
+
+def test_a_child_of_a_fork_leaves_to_its_parent_what_that_recorded(
+    transport: MemoryTransport,
+) -> None:
+    """What it records itself it delivers."""
+    engine = new_engine(transport)
+    engine.outside.record("the parent's")
+    engine.unattended._reset()  # As each buffer is, in a child.
+    engine.after_fork_in_child()
+    engine.outside.record("the child's")
+    engine.flush(engine.unattended, 1.0)
+    assert metrics(transport.events) == ["the child's"]
+
+
+def test_the_state_is_in_the_repr(transport: MemoryTransport) -> None:
+    """Who debugs sees what waits and what is kept."""
+    engine = new_engine(transport)
+    buffer = engine.new_buffer()
+    engine.outside.record("tokens")
+    text = repr(engine)
+    assert "1 invocations" in text
+    assert "1 waiting" in text
+    del buffer
