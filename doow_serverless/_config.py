@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from ._outcome import Outcome
 
+    _Take = Callable[[str, Any], Any]
+
     class ConfigOptions(TypedDict, total=False):
         """What each means, says ``doow_serverless.configure``."""
 
@@ -116,65 +118,16 @@ class Config:
 
     def __init__(self, api_key: str | None = None, **options: Unpack[ConfigOptions]) -> None:
         given = Given("configure", options)
-        take = given.take
-        environ = take("environ", None)
+        environ = given.take("environ", None)
         self.problems: list[tuple[str, str]] = []
         self.removed: list[str] = []
         self._environ = os.environ if environ is None else environ
-
-        endpoint = take("endpoint", None)
-        self.endpoint = self._from("DOOW_TRACK_ENDPOINT", _url) or _url("endpoint", endpoint)
-        self.license_id = _argument("license_id", take("license_id", None), check_text)
-        self.license_id = self._from("DOOW_TRACK_LICENSE_ID", check_text) or self.license_id
-        self.attribution = _argument("attribution", take("attribution", None), self._attribution)
-        self.attribution = {
-            **(self.attribution or {}),
-            **(self._from("DOOW_TRACK_ATTRIBUTION", self._attribution_json) or {}),
-        }
-        self.budget_s = self._first(
-            "DOOW_TRACK_BUDGET", _milliseconds, seconds("budget", take("budget", 2.0))
-        )
-        self.reserve_s = seconds("reserve", take("reserve", 0.25))
-        self.timeout_s = seconds("timeout", take("timeout", 10.0))
-        if not self.timeout_s:
-            raise ConfigurationError("timeout must be greater than 0 seconds")
-        disabled = self._from("DOOW_TRACK_DISABLED", _flag)
-        self.enabled = true_or_false("enabled", take("enabled", True)) and not disabled
-        self.strict = self._first(
-            "DOOW_TRACK_STRICT", _flag, true_or_false("strict", take("strict", False))
-        )
-        self.debug = self._first(
-            "DOOW_TRACK_DEBUG", _flag, true_or_false("debug", take("debug", False))
-        )
-        warm_up = take("warm_up", True)
-        if warm_up not in (True, False, "connect"):
-            raise ConfigurationError(
-                f"warm_up must be True, False or 'connect', not {show(warm_up)}"
-            )
-        self.warm_up = warm_up
-        at_most = _count("flush_at", take("flush_at", MAX_EVENTS))
-        self.flush_at = min(MAX_EVENTS, self._first("DOOW_TRACK_FLUSH_AT", _count, at_most))
-        interval_s = seconds("flush_interval", take("flush_interval", 10.0))
-        self.flush_interval_s = self._first("DOOW_TRACK_FLUSH_INTERVAL", _milliseconds, interval_s)
-        self.flush_mode = one_of("flush_mode", take("flush_mode", FLUSH_MODES[0]), FLUSH_MODES)
-        self.max_queue_size = _count("max_queue_size", take("max_queue_size", 10_000))
-        self.max_backlog_bytes = _count(
-            "max_backlog_bytes", take("max_backlog_bytes", 16 * 1024 * 1024)
-        )
-        self.max_payload_bytes = _count("max_payload_bytes", take("max_payload_bytes", MAX_BYTES))
-        if not _SMALLEST_PAYLOAD <= self.max_payload_bytes <= MAX_BYTES:
-            raise ConfigurationError(
-                f"max_payload_bytes must be {_SMALLEST_PAYLOAD} to {MAX_BYTES}, "
-                f"not {self.max_payload_bytes}"
-            )
-        self.compress = not true_or_false("disable_compression", take("disable_compression", False))
-        self.dead_letter = self._first(
-            "DOOW_TRACK_DEAD_LETTER", _place, _place("dead_letter", take("dead_letter", "log"))
-        )
-        journal = take("journal", False)
-        self.journal = journal if isinstance(journal, bool) else _place("journal", journal)
-        self.on_error = _callable("on_error", take("on_error", None))
-        self.on_flush = _callable("on_flush", take("on_flush", None))
+        self._read_where(given.take)
+        self._read_modes(given.take)
+        self._read_times(given.take)
+        self._read_bounds(given.take)
+        self.on_error = _callable("on_error", given.take("on_error", None))
+        self.on_flush = _callable("on_flush", given.take("on_flush", None))
         self.ca_bundle = (
             self._environ.get("REQUESTS_CA_BUNDLE")
             or self._environ.get("CURL_CA_BUNDLE")
@@ -194,6 +147,69 @@ class Config:
     def has_key(self) -> bool:
         """Whether there is a key, or a place to fetch one from."""
         return self.api_key is not None or self.key_place is not None
+
+    def _read_where(self, take: _Take) -> None:
+        """Where events go, and what they carry where they say nothing themselves."""
+        endpoint = take("endpoint", None)
+        self.endpoint = self._from("DOOW_TRACK_ENDPOINT", _url) or _url("endpoint", endpoint)
+        self.license_id = _argument("license_id", take("license_id", None), check_text)
+        self.license_id = self._from("DOOW_TRACK_LICENSE_ID", check_text) or self.license_id
+        self.attribution = _argument("attribution", take("attribution", None), self._attribution)
+        self.attribution = {
+            **(self.attribution or {}),
+            **(self._from("DOOW_TRACK_ATTRIBUTION", self._attribution_json) or {}),
+        }
+
+    def _read_modes(self, take: _Take) -> None:
+        """Whether and how anything is done at all."""
+        disabled = self._from("DOOW_TRACK_DISABLED", _flag)
+        self.enabled = true_or_false("enabled", take("enabled", True)) and not disabled
+        self.strict = self._first(
+            "DOOW_TRACK_STRICT", _flag, true_or_false("strict", take("strict", False))
+        )
+        self.debug = self._first(
+            "DOOW_TRACK_DEBUG", _flag, true_or_false("debug", take("debug", False))
+        )
+        warm_up = take("warm_up", True)
+        if warm_up not in (True, False, "connect"):
+            raise ConfigurationError(
+                f"warm_up must be True, False or 'connect', not {show(warm_up)}"
+            )
+        self.warm_up = warm_up
+        self.flush_mode = one_of("flush_mode", take("flush_mode", FLUSH_MODES[0]), FLUSH_MODES)
+        self.compress = not true_or_false("disable_compression", take("disable_compression", False))
+        self.dead_letter = self._first(
+            "DOOW_TRACK_DEAD_LETTER", _place, _place("dead_letter", take("dead_letter", "log"))
+        )
+        journal = take("journal", False)
+        self.journal = journal if isinstance(journal, bool) else _place("journal", journal)
+
+    def _read_times(self, take: _Take) -> None:
+        """How long things may take, in seconds."""
+        self.budget_s = self._first(
+            "DOOW_TRACK_BUDGET", _milliseconds, seconds("budget", take("budget", 2.0))
+        )
+        self.reserve_s = seconds("reserve", take("reserve", 0.25))
+        self.timeout_s = seconds("timeout", take("timeout", 10.0))
+        if not self.timeout_s:
+            raise ConfigurationError("timeout must be greater than 0 seconds")
+        interval_s = seconds("flush_interval", take("flush_interval", 10.0))
+        self.flush_interval_s = self._first("DOOW_TRACK_FLUSH_INTERVAL", _milliseconds, interval_s)
+
+    def _read_bounds(self, take: _Take) -> None:
+        """How many events, and how many bytes."""
+        at_most = _count("flush_at", take("flush_at", MAX_EVENTS))
+        self.flush_at = min(MAX_EVENTS, self._first("DOOW_TRACK_FLUSH_AT", _count, at_most))
+        self.max_queue_size = _count("max_queue_size", take("max_queue_size", 10_000))
+        self.max_backlog_bytes = _count(
+            "max_backlog_bytes", take("max_backlog_bytes", 16 * 1024 * 1024)
+        )
+        self.max_payload_bytes = _count("max_payload_bytes", take("max_payload_bytes", MAX_BYTES))
+        if not _SMALLEST_PAYLOAD <= self.max_payload_bytes <= MAX_BYTES:
+            raise ConfigurationError(
+                f"max_payload_bytes must be {_SMALLEST_PAYLOAD} to {MAX_BYTES}, "
+                f"not {self.max_payload_bytes}"
+            )
 
     def _find_key(self, api_key: str | None) -> None:
         malformed = (
