@@ -147,10 +147,13 @@ def test_an_exception_is_the_very_same_once_all_is_delivered(
     assert accepted(ingest) == ["tokens"]
 
 
-def test_an_exception_is_not_masked_by_a_failed_flush(adapter: Adapter, ingest: Ingest) -> None:
-    """What Doow's server answers changes nothing about what comes out of the handler."""
+@pytest.mark.parametrize("fault", [Fault(status=400, times=None), Fault(hang=True, times=None)])
+def test_an_exception_is_not_masked_by_a_failed_flush(
+    adapter: Adapter, fault: Fault, ingest: Ingest
+) -> None:
+    """Whether events are refused or stay unsent, it comes out of the handler as it went in."""
     configure(ingest, dead_letter="off", budget=BUDGET_S)
-    ingest.fault(Fault(status=400, times=None))
+    ingest.fault(fault)
     problem = Trouble("at /1")
     with adapter.wrap(failing(problem)) as call, pytest.raises(Trouble) as raised:
         call("/1", Client())

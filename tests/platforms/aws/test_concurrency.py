@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -16,6 +17,9 @@ import doow_serverless as doow
 from doow_serverless.testing import MemoryTransport
 from tests.metering import metrics
 from tests.platforms.aws.handlers import WAIT_S, Silent, call, configure, native, plain
+
+if TYPE_CHECKING:
+    from doow_serverless._sealing import Batch
 
 
 def test_a_cancelled_handler_flushes(events: MemoryTransport) -> None:
@@ -103,10 +107,8 @@ def test_concurrent_invocations_never_mix(events: MemoryTransport) -> None:
     assert sorted(batches) == [[f"m{number}"] * 2 for number in range(8)]
 
 
-def metrics_of(batch: Any) -> list[str]:
-    import json
-
-    return [e["measurements"][0]["metric_name"] for e in json.loads(batch.json())["events"]]
+def metrics_of(batch: Batch) -> list[str]:
+    return metrics(json.loads(batch.json())["events"])
 
 
 def test_executor_threads_record_into_the_invocation(events: MemoryTransport) -> None:

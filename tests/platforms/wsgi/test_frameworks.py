@@ -14,6 +14,7 @@ from apig_wsgi import make_lambda_handler
 
 import doow_serverless as doow
 from doow_serverless.wsgi import DoowMiddleware
+from tests.lambda_context import LambdaContext
 from tests.metering import Trace, accepted, configure, unmetered
 from tests.network import Metronome, silent
 from tests.network import Server as TcpServer
@@ -240,19 +241,6 @@ def test_a_stream_of_django_is_not_delayed(trace: Trace) -> None:
 # ── adapters for Lambda ────────────────────────────────────────────────────────────────────────
 
 
-class LambdaContext:
-    """What Lambda passes, with ``remaining_s`` left when it is made."""
-
-    aws_request_id = "8d0c"
-    function_name = "mine"
-
-    def __init__(self, remaining_s: float = 10.0) -> None:
-        self._ends_at = time.monotonic() + remaining_s
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int((self._ends_at - time.monotonic()) * 1000)
-
-
 def rest_event(method: str, path: str) -> dict[str, Any]:
     """Of API Gateway, payload 1.0."""
     return {
@@ -344,7 +332,7 @@ def test_an_adapter_passes_lambda_s_deadline_on(
         handler = adapter(DoowMiddleware(site, tracker=tracker))
         event = http_event("GET", "/as_generator")
         with Metronome() as noise:
-            context = LambdaContext(remaining_s)
+            context = LambdaContext(remaining_s * 1000)
             began_at = time.perf_counter()
             assert handler(event, context)["body"] == "some text"
             elapsed_s = time.perf_counter() - began_at
