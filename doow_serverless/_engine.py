@@ -12,7 +12,6 @@ from functools import partial
 from ._delivery.credentials import Credentials
 from ._delivery.flush import Flusher
 from ._delivery.outbox import Outbox
-from ._process.clock import Budget
 from ._process.forks import guard_forks, register
 from ._process.log import debug, report_fault, warn
 from ._process.shutdown import install
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._config import Config
-    from ._delivery.attempt import Transport
+    from ._delivery.sender import Transport
     from ._keeping.journal import Journal
     from ._outcome import Outcome
     from ._process.clock import Clock
@@ -174,8 +173,7 @@ class Engine:
     def _warm(self) -> None:
         """What the first flush would wait for; runs on a thread of its own."""
         try:
-            if self.outbox.recover() is not None:
-                self.outbox.redeliver()
+            self.outbox.recover()
             if not self.config.warm_up or not self.config.has_key:
                 return
             transport = self.outbox.loaded_transport()
@@ -189,10 +187,7 @@ class Engine:
 
     def last_flush(self, limit_s: float) -> None:
         """Try once more to deliver everything, since the process is about to end."""
-        budget = Budget(limit_s, self._clock)
-        for buffer in self._flusher.buffers():
-            self.flush(buffer, budget.remaining())
-        self.outbox.redeliver_last(budget)
+        self._flusher.flush_last(limit_s)
 
     def before_fork(self) -> None:
         """Let other threads finish what they import."""

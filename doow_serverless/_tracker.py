@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._config import ConfigOptions
-    from ._delivery.attempt import Transport
+    from ._delivery.sender import Transport
     from ._process.clock import Clock
     from ._recording.scope import Scope
 

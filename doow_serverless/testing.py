@@ -91,7 +91,9 @@ class MemoryTransport:
         if batch.id in self._seen:
             return
         self._seen.add(batch.id)
-        rejected = {one for one, _ in rejections(answer, batch.event_ids)}
+        is_partial = judge(answer) is Verdict.PARTIAL
+        refused = rejections(answer, batch.event_ids) if is_partial else []
+        rejected = {one for one, _ in refused}
         events = json.loads(batch.json())["events"]
         self.events += (event for event in events if event["event_id"] not in rejected)
 
@@ -99,7 +101,7 @@ class MemoryTransport:
         """No connection is kept that might have died."""
         return False
 
-    def reap(self) -> None:
+    def abort(self, batch_id: str) -> None:
         """Nothing hangs here."""
 
     def connect(self, api_key: str) -> None:

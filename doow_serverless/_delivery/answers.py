@@ -16,28 +16,46 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-LONGEST_WAIT_S = 3_600.0
-"""Seconds: the longest wait that a server can ask for."""
+LONGEST_WAIT_S = 30.0
+"""Seconds: the longest wait that a server can ask for, as Doow's own SDKs have it."""
+UNREADABLE = "Doow took a part of the batch, and which part cannot be read from its answer"
+_LISTS = ("rejections", "rejected")
 _MAX_REASON = 200
 
 
 class Answer:
-    """An HTTP answer that arrived whole: status, headers with names in lower case, and body."""
+    """An HTTP answer: status, headers with names in lower case, and body.
 
-    __slots__ = ("body", "headers", "status")
+    Attributes:
+        is_cut: Whether the body was longer than what is read.
+    """
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    __slots__ = ("body", "headers", "is_cut", "status")
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, is_cut: bool = False
+    ) -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.is_cut = is_cut
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status}, {len(self.body)} bytes{', cut' if self.is_cut else ''})"
 
 
 class TransportFault(Exception):
-    """No whole answer came: why, as an error kind and in words that are safe to log."""
+    """No whole answer came: why, as an error kind and in words that are safe to log.
 
-    def __init__(self, kind: ErrorKind, reason: str) -> None:
+    Attributes:
+        kind: Why.
+        is_stale: Whether a kept connection turned out to be dead, which says nothing of the server.
+    """
+
+    def __init__(self, kind: ErrorKind, reason: str, *, is_stale: bool = False) -> None:
         super().__init__(reason)
         self.kind = kind
+        self.is_stale = is_stale
 
 
 class Verdict(Enum):
@@ -119,26 +137,38 @@ def wait_asked(answer: Answer, now_unix_s: float) -> float:
 
 
 def rejections(answer: Answer, event_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """The rejected events of a 207, each with its reason, in the order of the batch.
+    """The events of a 207 that were not accepted, as far as can be told, each with its reason.
 
-    Reads both forms: the server's ``rejections`` and the Node SDK's ``rejected`` list. Where the
-    server counts more rejections than it names, the rest has the id ``"?"``.
+    Reads both forms: the server's ``rejections`` and the Node SDK's ``rejected`` list, both with a
+    count or a list of the accepted. An answer is believed as far as it adds up: where the server
+    counts more rejections than it names, the rest has the id ``"?"``; where it accounts for fewer
+    events than were sent, or cannot be read, whatever it does not account for counts as rejected.
     """
-    said = _object(answer.body)
-    counted = said.get("rejected")
-    listed = said.get("rejections")
-    if not isinstance(listed, list):
-        listed = counted if isinstance(counted, list) else []
+    said = {} if answer.is_cut else _object(answer.body)
+    accepted, rejected = _count(said.get("accepted")), _count(said.get("rejected"))
+    if accepted is rejected is None and not isinstance(said.get("rejections"), list):
+        return [(event_id, UNREADABLE) for event_id in event_ids]
+    listed: list[Any] = next((said[key] for key in _LISTS if isinstance(said.get(key), list)), [])
     reasons = {
         item["event_id"]: _reason(item.get("reason"))
         for item in listed
         if isinstance(item, dict) and isinstance(item.get("event_id"), str)
     }
     found = [(event_id, reasons[event_id]) for event_id in event_ids if event_id in reasons]
-    if isinstance(counted, int) and not isinstance(counted, bool):
-        missing = max(0, min(counted, len(event_ids)) - len(found))
-        found += [("?", "the server did not say which event, nor why")] * missing
+    missing = min(max(rejected or 0, len(reasons)), len(event_ids)) - len(found)
+    found += [("?", "the server did not say which event, nor why")] * missing
+    if accepted is not None:
+        missing = len(event_ids) - accepted - len(found)
+        found += [("?", "the server did not account for this event")] * missing
     return found
+
+
+def _count(said: object) -> int | None:
+    """How many events the server speaks of: it sends a number, or a list of them."""
+    if isinstance(said, list):
+        return len(said)
+    is_count = isinstance(said, int) and not isinstance(said, bool) and said >= 0
+    return said if is_count else None  # type: ignore[return-value]  # an int, as just seen
 
 
 def _reason(said: object) -> str:

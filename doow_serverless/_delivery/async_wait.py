@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from doow_serverless._process.clock import Budget
 
     from .flight import Flight
+    from .outbox import Outbox
 
 
-async def wait_for_flight(flight: Flight, budget: Budget) -> asyncio.CancelledError | None:
-    """Wait until everything is settled or given up, or ``budget`` is used up.
+async def wait_for_flight(
+    outbox: Outbox, flight: Flight, budget: Budget
+) -> asyncio.CancelledError | None:
+    """As of `Outbox.wait`, without blocking the event loop.
 
     Returns:
         The cancellation that came meanwhile, for the caller to raise once it has cleaned up: a
@@ -27,20 +30,21 @@ async def wait_for_flight(flight: Flight, budget: Budget) -> asyncio.CancelledEr
     """
     loop = _running_loop()
     if loop is None:
-        await _wait_elsewhere(flight, budget)
+        await _wait_elsewhere(outbox, flight, budget)
         return None
     cancelled = None
+    changed = asyncio.Event()
+    flight.wake = partial(_call_soon, loop.call_soon_threadsafe, changed.set)
     with _shielded():
-        for pause in flight.waits(budget):
-            settled = asyncio.Event()
-            flight.on_change(partial(_call_soon, loop.call_soon_threadsafe, settled.set))
-            waiting = asyncio.ensure_future(settled.wait())
+        for pause in outbox.waits(flight, budget):
+            waiting = asyncio.ensure_future(changed.wait())
             try:
                 await asyncio.wait([waiting], timeout=pause)
             except asyncio.CancelledError as cancellation:
                 cancelled = cancellation
             finally:
                 waiting.cancel()
+            changed.clear()
     return cancelled
 
 
@@ -75,18 +79,20 @@ def _shielded() -> AbstractContextManager[object]:
     return nullcontext() if scope is None else scope(shield=True)
 
 
-async def _wait_elsewhere(flight: Flight, budget: Budget) -> None:
+async def _wait_elsewhere(outbox: Outbox, flight: Flight, budget: Budget) -> None:
     trio = _running_trio()
     if trio is None:
-        flight.wait(budget)  # Another library's loop, which is held up rather than an event lost.
+        # Another library's loop, which is held up rather than an event lost.
+        outbox.wait(flight, budget)
         return
     token = trio.lowlevel.current_trio_token()
+    changed = [trio.Event()]  # One of trio cannot be cleared.
+    flight.wake = partial(_call_soon, token.run_sync_soon, lambda: changed[-1].set())
     with trio.CancelScope(shield=True):  # A cancellation comes again at the next wait.
-        for pause in flight.waits(budget):
-            settled = trio.Event()
-            flight.on_change(partial(_call_soon, token.run_sync_soon, settled.set))
+        for pause in outbox.waits(flight, budget):
             with trio.move_on_after(pause):
-                await settled.wait()
+                await changed[-1].wait()
+            changed.append(trio.Event())
 
 
 def _call_soon(schedule: Callable[[Callable[[], object]], object], call: Callable[[], Any]) -> None:

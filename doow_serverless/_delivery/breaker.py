@@ -1,22 +1,26 @@
-"""A circuit breaker: whether sending is worth a wait just now."""
+"""A circuit breaker: whether sending is worth a try just now, and how long to wait for that try.
+
+It holds no lock and no clock: whoever owns it says what time it is.
+"""
 
 from __future__ import annotations
 
 import os
-import threading
-from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from doow_serverless._process.clock import Clock
     from doow_serverless.errors import ErrorKind
 
 FIRST_HOLD_S = 1.0
 LONGEST_HOLD_S = 60.0
 KEY_REFUSED_HOLD_S = 900.0
 """Seconds after which a refused key is tried again, should it have been restored."""
+PROBE_WAIT_S = 0.3
+"""Seconds for which a flush waits for a probe: a TLS handshake and a POST to another continent."""
+ALLOWANCE_REGAINED_S = 3_600.0
+"""Seconds in which the time that flushes may wait for probes is regained, a budget of it."""
 
 
 def uniform() -> float:
@@ -27,81 +31,81 @@ def uniform() -> float:
 class CircuitBreaker:
     """Closed while the server answers; a failure opens it, and only a success closes it again.
 
-    While it is open no flush waits. Once the hold-off is over it is half open: one probe at a time
-    may try. The hold-off is a second at first and doubles with each failed probe, up to a minute,
-    less up to a half at random, so that a fleet of functions does not come back all at once.
-
-    Every method may be called from any thread.
+    While it is open nothing is sent and no flush waits. Once the hold-off is over it is due (half
+    open): one probe at a time may try, for which the next flush waits, since a function that is
+    frozen between its invocations has no other time. All these waits together take no more than a
+    budget, and another in each hour that an outage lasts. The hold-off is a second at first and
+    doubles with each failed probe, up to a minute, less up to a half at random, so that a fleet of
+    functions does not come back all at once.
 
     Args:
-        clock: Monotonic seconds.
         uniform: A random number from 0.0 up to 1.0.
 
     Attributes:
         reason: What opened it, as an error kind; None while it is closed.
         message: What opened it, in words.
+        until: When it is due, in seconds on the owner's clock.
     """
 
-    def __init__(self, clock: Clock = monotonic, uniform: Callable[[], float] = uniform) -> None:
-        self._clock = clock
+    def __init__(self, uniform: Callable[[], float] = uniform) -> None:
         self._uniform = uniform
-        self._lock = threading.Lock()
         self._failures = 0
-        self._until = 0.0
-        self._probing = False
+        self._waited_s = 0.0
+        self._regained_at = 0.0
+        self.until = 0.0
         self.reason: ErrorKind | None = None
         self.message = ""
 
     def __repr__(self) -> str:
         if self.reason is None:
             return "CircuitBreaker(closed)"
-        left_s = self._until - self._clock()
-        state = f"open for {left_s:.1f} s more" if left_s > 0 else "half open"
-        return f"CircuitBreaker({state}, {self.reason}: {self.message!r})"
+        return f"CircuitBreaker(open until {self.until:.1f}, {self.reason}: {self.message!r})"
 
     @property
     def is_open(self) -> bool:
-        """Whether flushes should not wait."""
+        """Whether nothing may be sent but a probe."""
         return self.reason is not None
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is half open: a probe may be sent."""
+        return self.reason is not None and self.until <= now
 
     def close(self) -> None:
         """Something got through."""
-        with self._lock:
-            self._failures = 0
-            self._until = 0.0
-            self.reason = None
+        self._failures = 0
+        self._waited_s = 0.0
+        self.until = 0.0
+        self.reason = None
 
-    def failed(self, reason: ErrorKind, message: str) -> None:
+    def failed(self, now: float, reason: ErrorKind, message: str) -> None:
         """Nothing got through: hold off, for longer each time."""
-        with self._lock:
-            # Flushes that fail together are one failure: the first has set the hold-off.
-            if self.reason is None or self._until <= self._clock():
-                hold_s = min(FIRST_HOLD_S * 2.0**self._failures, LONGEST_HOLD_S)
-                self._failures = min(self._failures + 1, 16)
-                self._hold(reason, message, hold_s * (0.5 + self._uniform() / 2))
+        # Flushes that fail together are one failure: the first has set the hold-off.
+        if self.reason is None or self.until <= now:
+            hold_s = min(FIRST_HOLD_S * 2.0**self._failures, LONGEST_HOLD_S)
+            self._failures = min(self._failures + 1, 16)
+            self._hold(now, reason, message, hold_s * (0.5 + self._uniform() / 2))
 
-    def open(self, reason: ErrorKind, message: str, seconds: float | None) -> None:
+    def open(self, now: float, reason: ErrorKind, message: str, seconds: float | None) -> None:
         """Hold off for the ``seconds`` that were asked for; without any, as after any failure."""
-        if not seconds:
-            self.failed(reason, message)
-            return
-        with self._lock:
-            self._hold(reason, message, seconds)
+        if seconds:
+            self._hold(now, reason, message, seconds)
+        else:
+            self.failed(now, reason, message)
 
-    def _hold(self, reason: ErrorKind, message: str, seconds: float) -> None:
+    def _hold(self, now: float, reason: ErrorKind, message: str, seconds: float) -> None:
+        if self.reason is None:
+            self._regained_at = now
         self.message = message
         self.reason = reason
-        self._until = max(self._until, self._clock() + seconds)
+        self.until = max(self.until, now + seconds)
 
-    def begin_probe(self) -> bool:
-        """Whether the caller may try to send in the background; if so it must call `end_probe`."""
-        with self._lock:
-            if self._probing or (self.reason is not None and self._until > self._clock()):
-                return False
-            self._probing = True
-            return True
+    def probe_wait_s(self, now: float, budget_s: float) -> float:
+        """Seconds for which a flush with this budget may wait for a probe that is due."""
+        regained_s = (now - self._regained_at) * budget_s / ALLOWANCE_REGAINED_S
+        self._regained_at = now
+        self._waited_s = max(0.0, self._waited_s - regained_s)
+        return min(PROBE_WAIT_S, budget_s, max(0.0, budget_s - self._waited_s))
 
-    def end_probe(self) -> None:
-        """The probe is over, however it went."""
-        with self._lock:
-            self._probing = False
+    def note_wait(self, seconds: float) -> None:
+        """A flush has waited so long for a probe."""
+        self._waited_s += seconds

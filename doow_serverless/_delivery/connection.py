@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
+import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,8 @@ from .answers import Answer, TransportFault
 if TYPE_CHECKING:
     import ssl
 
-MAX_ANSWER_BYTES = 256 * 1024
-"""An answer of Doow is small: what is longer is not read to its end."""
+MAX_ANSWER_BYTES = 1024 * 1024
+"""Bytes of an answer that are read: room for 500 rejections with a reason of 2,000 letters each."""
 
 
 class Connection(HTTPAdapter):
@@ -31,7 +33,8 @@ class Connection(HTTPAdapter):
         self._proxies = proxies
         self._live: Any = None
         self.was_used = False
-        self.began_at = 0.0
+        self.is_kept = False
+        """Whether the server keeps the connection open for the next POST."""
 
     def post(self, url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Answer:
         """POST, and read the whole answer.
@@ -42,14 +45,18 @@ class Connection(HTTPAdapter):
         request = _prepared(url, body, headers)
         try:
             response = self.send(request, stream=True, timeout=timeout_s, proxies=self._proxies)
-            content = response.raw.read(MAX_ANSWER_BYTES, decode_content=True)
-            if response.raw.read(1):
+            content = response.raw.read(MAX_ANSWER_BYTES, decode_content=False)
+            is_cut = bool(response.raw.read(1))
+            if is_cut:
                 response.raw.close()
         except Exception as problem:
             raise fault_of(problem) from None
         self.was_used = True
+        self.is_kept = not is_cut and getattr(self._live, "sock", None) is not None
         names = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, names, content)
+        if names.get("content-encoding", "").lower() == "gzip":
+            content, is_cut = _unzipped(content)
+        return Answer(response.status_code, names, content, is_cut=is_cut)
 
     def abort(self) -> None:
         """Wake the thread that waits for the answer, with an error."""
@@ -91,8 +98,29 @@ class _Remembering:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         live = self._make(*args, **kwargs)
+        live.response_class = _FinalResponse
         self._adapter.remember(live)
         return live
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """Passes over all interim answers; the one of the standard library knows 100 alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # not in typeshed
+            if status in (http.client.CONTINUE, http.client.SWITCHING_PROTOCOLS) or status >= 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
+def _unzipped(content: bytes) -> tuple[bytes, bool]:
+    """What gzip holds, though it was not asked for, and whether that is cut off."""
+    unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        return unzip.decompress(content, MAX_ANSWER_BYTES), not unzip.eof
+    except zlib.error:
+        return b"", True
 
 
 def fault_of(problem: Exception) -> TransportFault:

@@ -16,6 +16,8 @@ from doow_serverless._recording.buffer import Buffer
 from doow_serverless._recording.ids import derived_id, new_id
 from doow_serverless._sealing import seal
 
+from .flight import Flight
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._recording.ids import Identity
     from doow_serverless._sealing import Batch
-    from doow_serverless.errors import DoowError
 
-    from .flight import Flight
     from .outbox import Outbox
 
 
@@ -138,7 +138,7 @@ class Flusher:
             flights = self._depart(buffer, last)
             try:
                 for flight in flights:
-                    flight.wait(budget)
+                    self._outbox.wait(flight, budget)
             finally:
                 # Also where a signal ends the wait: what is not delivered must be kept.
                 outcome = self._outcome_of(flights, budget)
@@ -159,7 +159,7 @@ class Flusher:
                         wait_for_flight,  # It imports asyncio, as async code has.
                     )
 
-                    cancelled = await wait_for_flight(flight, budget) or cancelled
+                    cancelled = await wait_for_flight(self._outbox, flight, budget) or cancelled
             finally:
                 outcome = self._outcome_of(flights, budget)
         except Exception as fault:
@@ -188,7 +188,7 @@ class Flusher:
             flight = self._flight_of(buffer)
             for one in (flight, self._flight_of(self.unattended)):
                 if one is not None:
-                    one.wait(budget)
+                    self._outbox.wait(one, budget)
             # Unless the handler has returned after all: then its own flush accounts for them.
             if self._flight_of(buffer) is flight:
                 self._outcome_of(self._taken_flights(buffer), budget)
@@ -239,12 +239,8 @@ class Flusher:
         outcome = Outcome()
         if not flights:
             return outcome
-        errors: list[DoowError] = []
-        for flight in flights:
-            errors += flight.close(budget, outcome)
+        errors = self._outbox.close(flights, outcome)
         outcome.elapsed_s = budget.spent()
-        outcome.backlog = self._outbox.backlog.events
-        self._outbox.redeliver()
         for error in errors:
             self._outbox.report(error)
         if self._config.debug:
@@ -259,7 +255,7 @@ class Flusher:
         """Seal ``events`` as those of ``origin``, on the flight that ``buffer`` accounts for."""
         departure = self._departure(buffer)
         with departure.lock:
-            self._flight(departure, buffer).add(self._batches_of(events, origin))
+            self._outbox.add(self._flight(departure, buffer), self._batches_of(events, origin))
 
     def _batches_of(self, events: list[Event], origin: Buffer) -> Iterator[Batch]:
         for batch in seal(
@@ -283,7 +279,7 @@ class Flusher:
         """The flight of ``departure``; with its lock held."""
         if departure.flight is None:
             # The buffer may be garbage-collected: nothing that travels keeps it alive.
-            departure.flight = self._outbox.new_flight(partial(_release, ref(buffer)))
+            departure.flight = Flight(partial(_release, ref(buffer)))
         return departure.flight
 
     def _flight_of(self, buffer: Buffer) -> Flight | None:
@@ -304,6 +300,13 @@ class Flusher:
         return found
 
     # ── the life of the process ────────────────────────────────────────────────────────────────
+
+    def flush_last(self, limit_s: float) -> None:
+        """Deliver everything, or write it down: the process is about to end."""
+        budget = Budget(limit_s, self._clock)
+        flights = [flight for each in self.buffers() for flight in self._depart(each, last=False)]
+        self._outbox.deliver_last(flights, budget)
+        self._outcome_of(flights, budget)
 
     def take_over(self, other: Flusher) -> None:
         """Take over what ``other`` has recorded and not sealed; it records here from now on."""

@@ -1,45 +1,60 @@
-"""Owns every sealed batch that the server has not decided on.
+"""The outbox: owns every sealed batch that the server has not decided on.
 
-It gives batches to flights, keeps, logs and resends what failed, and tells the journal what is
-settled.
+It is the driver of `OutboxState`: it brings it the facts, from whatever thread, and carries out its
+orders. Every POST is made by a worker; a flush only waits.
 """
 
 from __future__ import annotations
 
 import threading
-import time
+from functools import partial
 
 from doow_serverless._config import NO_KEY
-from doow_serverless._keeping.backlog import Backlog
 from doow_serverless._keeping.dead_letters import DeadLetters
-from doow_serverless._process.log import call_hook, counted, report_fault, warn
+from doow_serverless._process.log import call_hook, report_fault, warn
 from doow_serverless._process.workers import Workers
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .attempt import Failed, Sender, Settled, Split
-from .breaker import FIRST_HOLD_S, CircuitBreaker
 from .flight import Flight
+from .outbox_state import OutboxState
+from .sender import Sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
 
     from doow_serverless._config import Config
     from doow_serverless._keeping.journal import Journal
+    from doow_serverless._outcome import Outcome
     from doow_serverless._process.clock import Budget, Clock
     from doow_serverless._sealing import Batch
 
-    from .attempt import Result, Transport
     from .credentials import Credentials
+    from .flight import Attempt
+    from .orders import Orders
+    from .sender import Transport
+
+    T = TypeVar("T")
 
 FORK_WAIT_S = 5.0
 """Seconds for which a fork waits for imports by other threads, whose locks stay shut in a child."""
+FROZEN_S = 1.0
+"""Seconds without a sign of life, beyond what was to be waited, that count as frozen."""
+LONGEST_PAUSE_S = 3_600.0
+"""A budget may have more seconds than a lock can wait for."""
+WRITTEN_PER_S = 4e6
+"""Sealed bytes that are written down in a second where the machine is slow."""
 
 
 class Outbox:
     """Sends batches, and stands for those that the server has not decided on yet.
 
     Every method may be called from any thread, and none raises an Exception.
+
+    A process that was frozen is told by time that is missing: a wait that took a second longer than
+    it should, or, while nobody waits, a second between two facts. On a machine that is starved of
+    its processor it is the same, and as little the server's doing.
 
     Args:
         config: Where to send, and within which bounds.
@@ -49,8 +64,7 @@ class Outbox:
         clock: Monotonic seconds.
 
     Attributes:
-        backlog: What was not delivered.
-        breaker: Whether sending is worth a wait.
+        state: What is known of the batches; read it alone, or with the outbox at rest.
         workers: The threads.
     """
 
@@ -67,39 +81,33 @@ class Outbox:
         self._journal = journal
         self._given_transport = transport
         self._clock = clock
+        self._successor: Outbox | None = None
         self.reset_after_fork()
 
     def __repr__(self) -> str:
-        return f"Outbox({self.backlog!r}, {self.breaker!r}, {self.workers!r})"
+        return f"Outbox({self.state!r}, {self.workers!r})"
 
     def reset_after_fork(self) -> None:
         """Everything that belongs to this process alone: threads, connections, and their locks."""
         config = self._config
+        self._lock = threading.RLock()
         self._loading = threading.Lock()
         self._held: list[threading.Lock] = []
         self._transport = self._given_transport
         self._dead_letters = DeadLetters(config.dead_letter)
-        self.backlog = Backlog(
-            config.max_queue_size, config.max_backlog_bytes, self._dead_letters.write
-        )
+        self._is_recovering = False
+        self._last_sign_at = self._clock()
         self.workers = Workers()
-        self.breaker = CircuitBreaker(self._clock)
+        self.state = OutboxState(config.max_queue_size, config.max_backlog_bytes, config.timeout_s)
         if not config.has_key:
-            self.breaker.open(ErrorKind.AUTH_FAILURE, NO_KEY, float("inf"))
+            self.state.breaker.open(0.0, ErrorKind.AUTH_FAILURE, NO_KEY, float("inf"))
         self._credentials.reset_after_fork()
         self._sender = Sender(self.loaded_transport, self._credentials)
 
-    def new_flight(self, release: Callable[[int], None]) -> Flight:
-        """A flight whose ``release`` is called with the number of events that are off its hands."""
-        return Flight(
-            self._sender,
-            self.breaker,
-            self.workers,
-            self,
-            release=release,
-            give_up_after_s=self._config.timeout_s,
-            clock=self._clock,
-        )
+    @property
+    def kept_events(self) -> int:
+        """Events in the backlog: not delivered, and not waited for."""
+        return self.state.kept.events
 
     def report(self, error: DoowError) -> None:
         """Tell the user of ``error``."""
@@ -108,111 +116,174 @@ class Outbox:
         else:
             warn(f"{error.kind}: {error}")
 
-    # ── what was not delivered ─────────────────────────────────────────────────────────────────
+    # ── what a flush asks for ──────────────────────────────────────────────────────────────────
+
+    def add(self, flight: Flight, batches: Iterable[Batch]) -> None:
+        """Send ``batches`` on the account of ``flight``, or keep them while sending is no use."""
+        for batch in batches:
+            self._note(self.state.add, batch, flight)
+
+    def waits(self, flight: Flight, budget: Budget) -> Iterator[float]:
+        """How many seconds to wait for a wake-up of ``flight``, again and again, to the end."""
+        self._note(self.state.wait, flight, budget.ends_at)
+        while (pause_s := self._pause_s(flight)) is not None:
+            pause_s = min(pause_s, LONGEST_PAUSE_S)
+            began = self._clock()
+            yield pause_s
+            missing_s = self._clock() - began - pause_s
+            if missing_s > FROZEN_S:
+                budget.extend(missing_s)
+                with self._lock:
+                    self.state.thaw(missing_s)
+            self._note(self.state.tick)
+
+    def wait(self, flight: Flight, budget: Budget) -> None:
+        """Block until everything of ``flight`` is settled or given up, or ``budget`` is used up."""
+        changed = threading.Event()
+        flight.wake = changed.set
+        for pause_s in self.waits(flight, budget):
+            changed.wait(pause_s)
+            changed.clear()
+
+    def close(self, flights: list[Flight], outcome: Outcome) -> list[DoowError]:
+        """Give up what is not settled, and add to ``outcome`` what became of each event.
+
+        Returns:
+            What must be reported.
+        """
+        errors = []
+        for flight in flights:
+            self._note(self.state.close, flight)
+            errors += flight.account(outcome)
+        self._dead_letters.wait()
+        outcome.backlog = self.kept_events
+        return errors
+
+    def _pause_s(self, flight: Flight) -> float | None:
+        with self._lock:
+            return self.state.pause_s(flight, self._clock())
+
+    # ── what nobody waits for ──────────────────────────────────────────────────────────────────
 
     def redeliver(self) -> None:
-        """Have another thread send the backlog, if there is one and it is worth a try."""
-        transport = self._transport
-        if transport is not None:
-            transport.reap()
-        if (
-            len(self.backlog)
-            and self.breaker.begin_probe()
-            and not self.workers.submit(self._drain)
-        ):
-            self.breaker.end_probe()
-            self.breaker.failed(ErrorKind.TIMEOUT, "the system starts no more threads")
+        """Have other threads send what is kept, as far as that is worth a try."""
+        if not self.state.is_idle:
+            self._note(self._look)
 
-    def redeliver_last(self, budget: Budget) -> None:
-        """One more attempt for what is kept, however lately the last one failed."""
-        if not self._config.has_key:
-            return
-        self.breaker.close()
-        self.redeliver()
-        while len(self.backlog) and budget.remaining() and not self.breaker.is_open:
-            time.sleep(min(0.005, budget.remaining()))
+    def _look(self, now: float) -> None:
+        gap_s = now - self._last_sign_at
+        if gap_s > FROZEN_S and not self.state.is_waited_for:
+            self.state.thaw(gap_s)
+        self.state.tick(now)
 
-    def recover(self) -> Batch | None:
-        """Take over what crashed processes have left; the first of it."""
+    def recover(self) -> None:
+        """Take over what crashed processes have left."""
         if self._journal is None:
-            return None
+            return
         found = self._journal.recover(
             max_bytes=self._config.max_payload_bytes, compress=self._config.compress
         )
+        self._is_recovering = bool(found)
         for batch in found:
-            self._put(batch, None)
-        return found[0] if found else None
-
-    def take_over(self, other: Outbox) -> None:
-        """Take over what ``other`` has not delivered, and will not, now that it is replaced."""
-        self._dead_letters.take_over(other._dead_letters)
-        backlog, other.backlog = other.backlog, self.backlog
-        for batch in backlog.drain():
-            if self._journal is not None:
-                self._journal.note_sealed(batch)
-            self._put(batch, None)
-            if other._journal is not None:
-                other._journal.note_settled(batch.id)
-
-    def _drain(self) -> None:
-        """Send the backlog, oldest first, until it is empty or an attempt fails."""
-        try:
-            while batch := self.backlog.oldest(self._is_under_way) or self.recover():
-                # After a failure the kept connections are not to be trusted.
-                result = self._sender.send(batch, fresh=self.breaker.is_open)
-                if isinstance(result, Failed):
-                    self.breaker.open(result.reason, result.message, result.hold_s)
-                    return
-                self.on_decided(batch, result)
-                self._settle_kept(batch, result)
-        except Exception as fault:
-            report_fault("redelivering", fault)
-        finally:
-            self.breaker.end_probe()
-
-    def _is_under_way(self, batch_id: str) -> bool:
-        """Whether a POST that nobody waits for has only just begun: its answer may yet come."""
-        began_at = self._sender.under_way.get(batch_id)
-        return began_at is not None and self._clock() - began_at < FIRST_HOLD_S
-
-    def on_late(self, batch: Batch, result: Result) -> None:
-        """An answer came for a batch that had been given up."""
-        if not isinstance(result, Failed):
-            self._settle_kept(batch, result)
+            self._note(partial(self.state.keep, is_written=False), batch)
+        if found:
             self.redeliver()
 
-    def on_decided(self, batch: Batch, result: Settled | Split) -> None:
-        """Have the journal know what the server has decided."""
-        if self._journal is None:
-            return
-        if isinstance(result, Split):
-            self._journal.note_split(batch, result.halves)
-        else:
-            self._journal.note_settled(batch.id)
+    def take_over(self, other: Outbox) -> None:
+        """Take over what ``other`` has not delivered, and will not, now that it is replaced.
 
-    def on_given_up(self, batch: Batch, failure: Failed) -> None:
-        """Keep a batch that nobody waits for any more."""
-        self._put(batch, failure.reason)
+        What it has under way stays there until that has come back.
+        """
+        other._successor = self
+        with other._lock:
+            kept = other.state.drain()
+        for entry in kept:
+            if self._journal is not None:
+                self._journal.note_sealed(entry.batch)
+            self._note(partial(self.state.keep, is_written=entry.is_written), entry.batch)
+            if other._journal is not None and other._journal is not self._journal:
+                other._journal.note_settled(entry.batch.id)
 
-    def _settle_kept(self, batch: Batch, result: Settled | Split) -> None:
-        self.breaker.close()
-        if isinstance(result, Split):
-            self.backlog.replace(batch, result.halves)
-        elif self.backlog.remove(batch.id):
-            for error in result.errors():
-                self.report(error)
+    def deliver_last(self, flights: list[Flight], budget: Budget) -> None:
+        """Deliver all that there is, and write down the rest: the process is about to end.
 
-    def _put(self, batch: Batch, reason: ErrorKind | None) -> None:
-        pushed_out = self.backlog.put(batch, reason)
-        if pushed_out:
-            for dropped in pushed_out:
-                # What came from a journal, or of a split, may not stand in the log so far.
-                self._dead_letters.write(dropped, ErrorKind.DROPPED_EVENTS)
-                if self._journal is not None:
-                    self._journal.note_settled(dropped.id)
-            ids = [event_id for batch in pushed_out for event_id in batch.event_ids]
-            text = f"the backlog is full: {counted(len(ids))} dropped, the oldest"
-            self.report(DoowError(text, ErrorKind.DROPPED_EVENTS, ids))
+        Args:
+            flights: What is waited for already, and what has just been sealed.
+            budget: A part of it is left for writing.
+        """
+        if self._config.has_key:
+            kept = Flight(lambda _: None)
+            self._note(self.state.wait_for_kept, kept)
+            flights = [*flights, kept]
+        budget.extend(-min(self.state.unsettled_bytes / WRITTEN_PER_S, budget.remaining() / 2))
+        for flight in flights:
+            self.wait(flight, budget)
+        self._note(self.state.end)
+
+    # ── facts and orders ───────────────────────────────────────────────────────────────────────
+
+    def _note(self, fact: Callable[..., T], *args: object) -> T:
+        """Bring a fact to the state, and carry out what it orders."""
+        with self._lock:
+            self._last_sign_at = now = self._clock()
+            result = fact(*args, now)
+            orders = self.state.take_orders()
+        self._carry_out(orders)
+        self._submit(orders.send)
+        return result
+
+    def _submit(self, attempts: list[Attempt]) -> None:
+        for attempt in attempts:
+            if not self.workers.submit(partial(self._send, attempt)):
+                self._note(self.state.cannot_send, attempt)
+
+    def _carry_out(self, orders: Orders) -> None:
+        """Do as ordered, but for the sending; without locks, since hooks may record."""
+        for entry, reason in orders.write_down:
+            entry.is_written = self._dead_letters.write(entry.batch, reason)
+        if self._journal is not None:
+            for batch, halves in orders.split:
+                self._journal.note_split(batch, halves)
+            for batch_id in orders.settled:
+                self._journal.note_settled(batch_id)
+        for release, events in orders.release:
+            release(events)
+        for error in orders.report:
+            self.report(error)
+        for batch_id in orders.abort:
+            self.loaded_transport().abort(batch_id)
+        for wake in [flight.wake for flight in orders.wake if flight.wake is not None]:
+            wake()
+
+    # ── sending; runs on a worker ──────────────────────────────────────────────────────────────
+
+    def _send(self, attempt: Attempt) -> None:
+        """Make an attempt, and then those that its answer leads to."""
+        try:
+            following: Attempt | None = attempt
+            while following is not None:
+                following = self._try(following)
+            if self._is_recovering and not self.state.kept:
+                self.recover()
+            if self._successor is not None:
+                self._successor.take_over(self)
+        except Exception as fault:
+            report_fault("sending", fault)
+
+    def _try(self, attempt: Attempt) -> Attempt | None:
+        """Make an attempt; the next one for this thread, if any."""
+        is_reused = not attempt.is_fresh and self._sender.reuses_connection()
+        if not self._note(partial(self.state.begin, is_reused=is_reused), attempt):
+            return None
+        result = self._sender.send(attempt.entry.batch, fresh=attempt.is_fresh)
+        with self._lock:
+            self._last_sign_at = now = self._clock()
+            self.state.answer(attempt, result, now)
+            orders = self.state.take_orders()
+        self._carry_out(orders)
+        following = orders.send.pop(0) if orders.send else None
+        self._submit(orders.send)
+        return following
 
     # ── the connection, and forks ──────────────────────────────────────────────────────────────
 
@@ -231,12 +302,8 @@ class Outbox:
 
     def before_fork(self) -> None:
         """Let other threads finish what they import, and keep them from it during the fork."""
-        ends_at = time.monotonic() + FORK_WAIT_S
-        self._held = [
-            lock
-            for lock in (self._loading, self._credentials.lock)
-            if lock.acquire(timeout=max(0.0, ends_at - time.monotonic()))
-        ]
+        if self._loading.acquire(timeout=FORK_WAIT_S):
+            self._held.append(self._loading)
 
     def after_fork_in_parent(self) -> None:
         """Release what :meth:`before_fork` took."""

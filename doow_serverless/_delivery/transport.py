@@ -36,7 +36,7 @@ class HttpTransport:
 
     Args:
         endpoint: The URL below which the paths of the protocol lie.
-        timeout_s: Seconds for which a socket may stay silent, and after which `reap` cuts it off.
+        timeout_s: Seconds for which a socket may stay silent, and after which `abort` cuts it off.
         ca_bundle: A file or directory of certificates instead of certifi's.
     """
 
@@ -45,7 +45,7 @@ class HttpTransport:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
+        self._busy: dict[Connection, tuple[float, str]] = {}
         secure = endpoint.startswith("https:")
         self._tls = _tls_context(ca_bundle or certifi.where()) if secure else None
         # Plain http goes to loopback alone, where a proxy has no business.
@@ -59,39 +59,41 @@ class HttpTransport:
     def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:
         """Send ``batch``, on a new connection if ``fresh``.
 
-        A kept connection that turns out dead is replaced once, at once.
-
         Raises:
-            TransportFault: No whole answer came back.
+            TransportFault: No whole answer came back; it is stale where a kept connection turned
+                out to be dead.
         """
         headers = _headers(api_key, batch.sdk_version)
         if batch.gzipped:
             headers["Content-Encoding"] = "gzip"
         connection = self._connection(fresh)
         try:
-            return self._exchange(connection, "/telemetry/events", batch.body, headers)
+            return self._exchange(connection, "/telemetry/events", batch.body, headers, batch.id)
         except TransportFault as fault:
             if not connection.was_used or fault.kind is not ErrorKind.NETWORK_ERROR:
                 raise
-        # The server closed it while it was idle, or just as it was used: those that idled as long
-        # are in no better state. The batch id makes the second POST safe.
-        with self._lock:
-            self._idle.clear()
-        connection = self._connection(fresh=True)
-        return self._exchange(connection, "/telemetry/events", batch.body, headers)
+            # The server closed it while it was idle, or just as it was used: those that idled as
+            # long are in no better state.
+            with self._lock:
+                self._idle.clear()
+            raise TransportFault(fault.kind, str(fault), is_stale=True) from None
 
     def has_idle(self) -> bool:
         """Whether the next POST would go out on a kept connection, which may have died."""
         return bool(self._idle)
 
-    def reap(self) -> None:
-        """Close connections whose POST has gone on for longer than the timeout.
+    def abort(self, batch_id: str | None = None) -> None:
+        """Close connections whose POST, of one batch or of any, has outlasted the timeout.
 
         An answer that drips keeps a socket's own timeout from ever coming.
         """
         overdue = monotonic() - self._timeout_s
         with self._lock:
-            stuck = [connection for connection in self._busy if connection.began_at < overdue]
+            stuck = [
+                connection
+                for connection, (began_at, whose) in self._busy.items()
+                if batch_id in (whose, None) and began_at < overdue
+            ]
         for connection in stuck:
             connection.abort()
 
@@ -101,19 +103,24 @@ class HttpTransport:
         return kept or Connection(self._tls, self._proxies)
 
     def _exchange(
-        self, connection: Connection, path: str, body: bytes, headers: dict[str, str]
+        self,
+        connection: Connection,
+        path: str,
+        body: bytes,
+        headers: dict[str, str],
+        batch_id: str = "",
     ) -> Answer:
-        connection.began_at = monotonic()
         with self._lock:
-            self._busy.add(connection)
+            self._busy[connection] = (monotonic(), batch_id)
         try:
             answer = connection.post(self._endpoint + path, body, headers, self._timeout_s)
         finally:
             with self._lock:
-                self._busy.discard(connection)
-        with self._lock:
-            if len(self._idle) < MAX_IDLE_CONNECTIONS:
-                self._idle.append(connection)
+                del self._busy[connection]
+        if connection.is_kept:
+            with self._lock:
+                if len(self._idle) < MAX_IDLE_CONNECTIONS:
+                    self._idle.append(connection)
         return answer
 
 

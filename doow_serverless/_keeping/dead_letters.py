@@ -25,19 +25,18 @@ if TYPE_CHECKING:
     from doow_serverless.errors import ErrorKind
 
 WAIT_S = 0.1
-"""Seconds for which a handler waits for a pipe that does not take its line."""
+"""Seconds for which a handler waits for a pipe that does not take its lines."""
 MAX_WAITING = 16 * 1024 * 1024
-"""Characters that may wait for such a pipe."""
-MAX_REMEMBERED = 4_096
-"""Batch ids that are remembered, so that each is written once. Twice would do no harm."""
+"""Sealed bytes that may wait for such a pipe."""
 
 
 class DeadLetters:
-    """Writes each undelivered batch once, without holding up or failing the caller.
+    """Writes undelivered batches without holding up or failing the caller.
 
-    The lines are written by one thread of its own, in order, each whole. The caller waits until its
-    own are out, since a sandbox may be frozen next, but no longer than :data:`WAIT_S`; while the
-    writing is stuck nobody else waits. What is late is written as soon as that can be done.
+    The records are made and written by one thread of its own, in order, each line whole. The caller
+    may :meth:`wait` until its own are out, since a sandbox may be frozen next, but no longer than
+    :data:`WAIT_S`; while the writing is stuck nobody else waits. What is late is written as soon as
+    that can be done.
 
     After a fork, make a new one: what waits is the parent's to write.
 
@@ -57,74 +56,57 @@ class DeadLetters:
         self._stream = stream
         self._wall_clock = wall_clock
         self._thread = Workers(max_threads=1, max_idle=1)
-        self._lock = threading.Lock()
-        self._seen: dict[str, None] = {}
+        self._lock = threading.RLock()
         self._waiting = 0
         self._is_late = False
+        self._last: threading.Event | None = None
         self._left_out = 0
         self._warned: set[str] = set()
 
-    def write(self, batch: Batch, reason: ErrorKind) -> None:
-        """Write ``batch``, unless that was done before. Never raises an Exception."""
+    def __repr__(self) -> str:
+        return f"DeadLetters({self._target!r}, {self._waiting} bytes waiting)"
+
+    def write(self, batch: Batch, reason: ErrorKind) -> bool:
+        """Have ``batch`` written, and do not wait for it; False where too much waits already."""
         if self._target == "off":
-            return
-        try:
-            if self._is_new(batch.id):
-                self._enqueue(batch.id, records_of(batch, reason, self._wall_clock()))
-        except Exception as fault:
-            report_fault("writing a dead letter", fault)
-
-    def take_over(self, other: DeadLetters) -> None:
-        """Do not write again what ``other`` has written."""
-        with other._lock:
-            seen = list(other._seen)
-        for batch_id in seen:
-            self._is_new(batch_id)
-
-    def _is_new(self, batch_id: str) -> bool:
-        with self._lock:
-            if batch_id in self._seen:
-                return False
-            self._seen[batch_id] = None
-            if len(self._seen) > MAX_REMEMBERED:
-                del self._seen[next(iter(self._seen))]
             return True
-
-    def _enqueue(self, batch_id: str, records: list[str]) -> None:
-        """Have ``records`` written by the thread, and wait for it as long as that is of use."""
-        size = sum(map(len, records))
         with self._lock:
-            if self._waiting + size > MAX_WAITING:
+            if self._waiting and self._waiting + len(batch.body) > MAX_WAITING:
                 # It stays in the backlog; a warning would wait for the same pipe, or worse.
                 self._left_out += 1
-                self._seen.pop(batch_id, None)
-                return
-            self._waiting += size
-            was_late = self._is_late
-        written = threading.Event()
-        job = partial(self._write, batch_id, records, list(self._streams()), size, written)
+                return False
+            self._waiting += len(batch.body)
+            written = self._last = threading.Event()
+        at_unix_s = self._wall_clock()
+        job = partial(self._write, batch, reason, at_unix_s, list(self._streams()), written)
         if not self._thread.submit(job):
             job()  # No thread can be started: better to wait than to lose it.
-        elif not was_late and not written.wait(WAIT_S):
+        return True
+
+    def wait(self, limit_s: float = WAIT_S) -> None:
+        """Until what was to be written is written, or ``limit_s`` seconds, or the pipe is stuck."""
+        last = self._last
+        if last is not None and not self._is_late and not last.wait(limit_s):
             with self._lock:
-                self._is_late = not written.is_set()
+                self._is_late = not last.is_set()
 
     def _write(
         self,
-        batch_id: str,
-        records: list[str],
+        batch: Batch,
+        reason: ErrorKind,
+        at_unix_s: float,
         streams: list[TextIO],
-        size: int,
         written: threading.Event,
     ) -> None:
         """Write one batch; runs on the thread, in the context of the caller."""
         try:
-            if self._target == "log" or not self._put_in_directory(batch_id, records):
+            records = records_of(batch, reason, at_unix_s)
+            if self._target == "log" or not self._put_in_directory(batch.id, records):
                 self._put_in_log(records, streams)
         except Exception as fault:
             report_fault("writing a dead letter", fault)
         with self._lock:
-            self._waiting -= size
+            self._waiting -= len(batch.body)
             self._is_late = False
             left_out, self._left_out = self._left_out, 0
             written.set()

@@ -19,25 +19,34 @@ class Budget:
     Args:
         limit_s: Seconds; a negative number counts as none.
         clock: Monotonic seconds.
+
+    Attributes:
+        limit_s: How many seconds it had at first.
+        ends_at: When it is used up, on that clock.
     """
 
-    __slots__ = ("_clock", "_ends_at", "limit_s")
+    __slots__ = ("_began_at", "_clock", "ends_at", "limit_s")
 
     def __init__(self, limit_s: float, clock: Clock = monotonic) -> None:
         self.limit_s = max(0.0, limit_s)
         self._clock = clock
-        self._ends_at = clock() + self.limit_s
+        self._began_at = clock()
+        self.ends_at = self._began_at + self.limit_s
 
     def __repr__(self) -> str:
         return f"Budget({self.remaining():.3f} of {self.limit_s:.3f} s left)"
 
     def remaining(self) -> float:
         """Seconds left; 0.0 when it is used up."""
-        return max(0.0, self._ends_at - self._clock())
+        return max(0.0, self.ends_at - self._clock())
+
+    def extend(self, seconds: float) -> None:
+        """So many seconds more; fewer where the number is negative."""
+        self.ends_at += seconds
 
     def spent(self) -> float:
         """Seconds since it began; more than ``limit_s`` when it was overrun."""
-        return self._clock() - self._ends_at + self.limit_s
+        return self._clock() - self._began_at
 
 
 def iso_time(unix_ms: int) -> str:

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from doow_serverless._config import API_KEY_VARIABLE, KEY_REMEDY, NO_KEY, Config
-from doow_serverless._delivery.attempt import Sender
 from doow_serverless._delivery.credentials import Credentials
+from doow_serverless._delivery.sender import Sender
 from doow_serverless._delivery.transport import HttpTransport
 from doow_serverless._redaction import clean, show
 from doow_serverless.errors import ConfigurationError
@@ -96,7 +96,7 @@ def _reaping(transport: HttpTransport) -> Iterator[None]:
 
     def reap() -> None:
         while not is_over.wait(1.0):
-            transport.reap()
+            transport.abort()
 
     threading.Thread(target=reap, daemon=True).start()
     try:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 
-from doow_serverless._delivery.attempt import Failed, Settled
+from doow_serverless._delivery.results import Failed, Settled
 from doow_serverless.errors import ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from doow_serverless._delivery.attempt import Sender, Split
+    from doow_serverless._delivery.results import Split
+    from doow_serverless._delivery.sender import Sender
     from doow_serverless._process.clock import Clock
     from doow_serverless._sealing import Batch
 
@@ -106,6 +107,8 @@ class PatientSender:
             if not isinstance(result, Failed):
                 self._gave_up = False
                 return result
+            if result.is_stale:
+                continue  # The connection had died while it was idle: the next one is a new one.
             if result.hold_s or result.reason is ErrorKind.RATE_LIMITED:
                 wait_s = result.hold_s or pause_s
                 self._say(f"{result.message}: waiting {wait_s:,.0f} s, as the server asks")

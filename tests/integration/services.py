@@ -55,10 +55,10 @@ class Service:
     def has_settled(self, within_s: float = 5.0) -> bool:
         """Invoke without events, as warm traffic does, until the backlog is empty."""
         ends_at = time.monotonic() + within_s
-        while len(self.tracker.engine.outbox.backlog) and time.monotonic() < ends_at:
+        while len(self.tracker.engine.outbox.state.kept) and time.monotonic() < ends_at:
             self.invoke()
             time.sleep(0.02)
-        return not len(self.tracker.engine.outbox.backlog)
+        return not len(self.tracker.engine.outbox.state.kept)
 
 
 def ids(ingest: Ingest) -> list[str]:

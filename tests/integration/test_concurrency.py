@@ -38,7 +38,7 @@ class Memory:
     def has_idle(self) -> bool:
         return False
 
-    def reap(self) -> None:
+    def abort(self, batch_id: str) -> None:
         pass
 
     def connect(self, api_key: str) -> None:

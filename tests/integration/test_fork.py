@@ -139,7 +139,7 @@ def test_fork_with_batches_under_way(ingest: Ingest, tmp_path: Path) -> None:
             os._exit(0)
         print(wait(pid))
     """
-    ingest.fault(Fault(), Fault(delay_s=0.5))
+    ingest.fault(Fault(), Fault(delay_s=0.3))
     assert run(script, ingest.url, tmp_path) == ["done"]
     assert batches(ingest) == {
         ("warm",): 1,

@@ -69,8 +69,8 @@ def silently_dead(peer: Peer) -> None:
 WAYS = [
     pytest.param(closed_while_idle, 1, 0.1, id="closed-while-idle"),
     pytest.param(reset_while_idle, 1, 0.1, id="reset-while-idle"),
-    pytest.param(closed_after_reading, 1, 0.1, id="closed-after-reading"),
-    pytest.param(reset_after_reading, 1, 0.1, id="reset-after-reading"),
+    pytest.param(closed_after_reading, 2, 0.1, id="closed-after-reading"),
+    pytest.param(reset_after_reading, 2, 0.1, id="reset-after-reading"),
     pytest.param(silently_dead, 2, BUDGET_S / 2, id="silently-dead"),
 ]
 

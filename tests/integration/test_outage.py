@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,7 +34,7 @@ def test_fifty_invocations_pay_one_budget(
     service = Service(new_tracker, ingest.url, budget=0.3)
     ingest.stop()
     took_s = [service.invoke(f"evt_{number}") for number in range(50)]
-    assert 0.3 <= took_s[0] < 0.35
+    assert 0.15 <= took_s[0] < 0.35  # No longer than another attempt could follow.
     assert sum(took_s) < 0.3 + 0.2
     requests = service.outcomes[0].requests
     assert requests > 1
@@ -62,7 +63,7 @@ def test_fifty_invocations_pay_one_budget(
 
 
 def test_silent_server_costs_one_budget(new_tracker: Callable[..., Tracker]) -> None:
-    """Silence too is paid for once, even after the hold-off is over and a probe has begun."""
+    """Silence is paid for once, and once more by all that wait for probes together."""
     with Server(silent) as server:
         service = Service(new_tracker, server.url, budget=0.2)
         took_s = [service.invoke("evt_1")]
@@ -70,7 +71,7 @@ def test_silent_server_costs_one_budget(new_tracker: Callable[..., Tracker]) -> 
             took_s.append(service.invoke(f"evt_{2 + number}"))
             time.sleep(0.05)
     assert 0.2 <= took_s[0] < 0.25
-    assert max(took_s[1:]) < 0.05
+    assert sum(took_s[1:]) < 0.2 + 0.15  # One probe, and what an invocation takes anyway.
 
 
 def test_unavailable_twice(ingest: Ingest, service: Service) -> None:
@@ -89,7 +90,7 @@ def test_late_answer(ingest: Ingest, new_tracker: Callable[..., Tracker]) -> Non
     ingest.fault(Fault(delay_s=0.3))
     assert service.invoke("evt_1") < 0.15
     assert service.outcomes == [Outcome(unsent={ErrorKind.TIMEOUT: 1}, requests=1)]
-    assert len(service.tracker.engine.outbox.backlog) == 1
+    assert len(service.tracker.engine.outbox.state.kept) == 1
     ingest.wait_for(1)
     assert service.has_settled(1.0)
     # The next does not wait out the hold-off either.
@@ -132,7 +133,7 @@ def http_date(seconds_from_now: float) -> str:
     return formatdate(time.time() + seconds_from_now, usegmt=True)
 
 
-LIMITS = '{"event_rate": {"limit": 1000, "current": 1050, "retry_after": 45}}'
+LIMITS = '{"event_rate": {"limit": 1000, "current": 1050, "retry_after": 25}}'
 
 
 @pytest.mark.parametrize(
@@ -141,11 +142,12 @@ LIMITS = '{"event_rate": {"limit": 1000, "current": 1050, "retry_after": 45}}'
         (429, lambda: {"Retry-After": "30"}, 30.0, 0.0),
         (503, lambda: {"Retry-After": "30"}, 30.0, 0.0),
         (429, lambda: {"Retry-After": http_date(30)}, 29.5, 1.0),
-        (429, lambda: {"X-Doow-Rate-Limits": LIMITS}, 45.0, 0.0),
-        (429, lambda: {"Retry-After": "30", "X-Doow-Rate-Limits": LIMITS}, 45.0, 0.0),
+        (429, lambda: {"X-Doow-Rate-Limits": LIMITS}, 25.0, 0.0),
+        (429, lambda: {"Retry-After": "20", "X-Doow-Rate-Limits": LIMITS}, 25.0, 0.0),
         (429, lambda: {"X-RateLimit-Reset": "20"}, 20.0, 0.0),
+        (429, lambda: {"Retry-After": "3600"}, 30.0, 0.0),
     ],
-    ids=["seconds", "503", "date", "categories", "both", "reset"],
+    ids=["seconds", "503", "date", "categories", "both", "reset", "an hour"],
 )
 def test_rate_limited(
     status: int,
@@ -221,7 +223,7 @@ def test_permanent_refusal(status: int, kind: str, ingest: Ingest, service: Serv
     # The server answers, so that what follows is sent as ever.
     service.invoke("evt_3")
     assert statuses(ingest) == [status, 202]
-    assert len(service.tracker.engine.outbox.backlog) == 0
+    assert len(service.tracker.engine.outbox.state.kept) == 0
 
 
 def test_part_accepted(ingest: Ingest, service: Service) -> None:
@@ -262,7 +264,8 @@ def test_too_large(new_tracker: Callable[..., Tracker]) -> None:
         # The same batch again, as a replay would have it: every part is known already.
         sealed = json.loads(gzip.decompress(posts[0].body))
         batch = Batch(sealed["batch_id"], names, posts[0].body, True, sealed["sdk_version"])
-        service.tracker.engine.outbox.backlog.put(batch, ErrorKind.TIMEOUT)
+        outbox = service.tracker.engine.outbox
+        outbox._note(partial(outbox.state.keep, is_written=True), batch)
         assert service.has_settled()
         again = ingest.posts()[len(posts) :]
         assert [post.duplicate for post in again if post.status == 202] == [True] * sum(
@@ -279,7 +282,7 @@ def test_single_event_too_large(ingest: Ingest, service: Service) -> None:
     service.invoke()
     assert service.outcomes == [Outcome(rejected=[("evt_1", "HTTP 413 (too large)")], requests=1)]
     assert statuses(ingest) == [413]
-    assert len(service.tracker.engine.outbox.backlog) == 0
+    assert len(service.tracker.engine.outbox.state.kept) == 0
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -299,4 +302,4 @@ def test_redirect(status: int, new_tracker: Callable[..., Tracker]) -> None:
             assert len(server.requests) == 1
         assert elsewhere.requests == []
     assert [outcome.unsent for outcome in service.outcomes] == [{ErrorKind.TRANSPORT_ERROR: 1}] * 2
-    assert len(service.tracker.engine.outbox.backlog) == 2
+    assert len(service.tracker.engine.outbox.state.kept) == 2

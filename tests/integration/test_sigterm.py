@@ -165,8 +165,7 @@ def test_a_tracker_made_on_another_thread(ingest: Ingest, tmp_path: Path) -> Non
         "tracker.engine._flusher._making",
         "tracker.engine._flusher._departure(tracker.engine.unattended).lock",
         "tracker.engine.outbox.workers._lock",
-        "tracker.engine.outbox.backlog._lock",
-        "tracker.engine.outbox.breaker._lock",
+        "tracker.engine.outbox._lock",
         "threading._active_limbo_lock",
     ],
 )

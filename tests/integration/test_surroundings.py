@@ -76,7 +76,7 @@ def test_full_backlog(new_tracker: Callable[..., Tracker]) -> None:
         )
         for number in range(2)
     ]
-    kept = [batch.event_ids for batch in service.tracker.engine.outbox.backlog.drain()]
+    kept = [entry.batch.event_ids for entry in service.tracker.engine.outbox.state.kept]
     assert kept == [(f"evt_{number}a", f"evt_{number}b") for number in (2, 3)]
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from doow_serverless import Tracker
-from doow_serverless._delivery import flight, outbox
+from doow_serverless._delivery import outbox
 from doow_serverless._handlers.invocation import Invocation
 from doow_serverless._handlers.options import TrackedOptions
 from doow_serverless._process import forks
@@ -46,7 +46,6 @@ class Machine(RuleBasedStateMachine):
         self.lock = threading.Lock()
         self.patches: list[Any] = [
             mock.patch.object(outbox, "Workers", type(self).workers),
-            mock.patch.object(flight, "FIRST_BACKOFF_S", 0.0),
         ]
         for patch in self.patches:
             patch.start()
@@ -220,7 +219,7 @@ class Machine(RuleBasedStateMachine):
         return self.server.lost
 
     def backlog(self) -> list[Batch]:
-        return list(self.tracker.engine.outbox.backlog._batches.values())
+        return [entry.batch for entry in self.tracker.engine.outbox.state.kept]
 
     def reported(self, wanted: Callable[[DoowError], bool]) -> set[int]:
         wanted_errors = [error for error in self.errors if wanted(error)]

@@ -84,12 +84,12 @@ def test_a_flush_without_time_keeps_what_the_rescue_has_under_way(
     handler(Context(0.5))
     assert [(one.accepted, one.unsent) for one in outcomes] == [(0, {"TIMEOUT": 1})]
     assert [error.event_ids for error in errors] == [("1",)]
-    assert tracker.engine.outbox.backlog.events == 1
+    assert tracker.engine.outbox.kept_events == 1
     held.allowed.set()
     ends_at = time.monotonic() + 5
-    while tracker.engine.outbox.backlog.events and time.monotonic() < ends_at:
+    while tracker.engine.outbox.kept_events and time.monotonic() < ends_at:
         time.sleep(0.001)
-    assert (ids(transport), tracker.engine.outbox.backlog.events) == ([("1",)], 0)
+    assert (ids(transport), tracker.engine.outbox.kept_events) == ([("1",)], 0)
 
 
 def test_the_flush_after_a_rescue_sends_what_is_new(

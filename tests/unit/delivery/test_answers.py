@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from doow_serverless._delivery.answers import (
     LONGEST_WAIT_S,
+    UNREADABLE,
     Answer,
     Verdict,
     describe,
@@ -22,6 +23,7 @@ from doow_serverless._delivery.answers import (
 
 NOW = 1_795_000_000.0  # Wed, 18 Nov 2026 11:06:40 GMT
 IDS = ("a", "b", "c")
+ALL_UNREADABLE = [(event_id, UNREADABLE) for event_id in IDS]
 
 
 def answer(status: int = 202, body: Any = None, **headers: str) -> Answer:
@@ -77,13 +79,13 @@ def test_the_table(status: int, headers: dict[str, str], verdict: Verdict, kind:
         ({"retry_after": "²"}, 0.0),
         ({"retry_after": "soon"}, 0.0),
         ({"retry_after": "nan"}, 0.0),
-        ({"retry_after": "Wed, 18 Nov 2026 11:07:40 GMT"}, 60.0),
-        ({"retry_after": "Wed, 18 Nov 2026 12:07:40 +0100"}, 60.0),
+        ({"retry_after": "Wed, 18 Nov 2026 11:07:00 GMT"}, 20.0),
+        ({"retry_after": "Wed, 18 Nov 2026 12:07:00 +0100"}, 20.0),
         ({"retry_after": "Wed, 18 Nov 2026 11:05:40 GMT"}, 0.0),
         ({"retry_after": "Wed, 18 Nov 9999 11:05:40 GMT"}, LONGEST_WAIT_S),
         ({"retry_after": "Wed, 99 Nov 2026 11:07:40 GMT"}, 0.0),
         ({"x_doow_rate_limits": '{"event_rate": {"limit": 1, "retry_after": 30}}'}, 30.0),
-        ({"x_doow_rate_limits": '{"a": {"retry_after": 30}, "b": {"retry_after": 40}}'}, 40.0),
+        ({"x_doow_rate_limits": '{"a": {"retry_after": 30}, "b": {"retry_after": 20}}'}, 30.0),
         ({"x_doow_rate_limits": '{"a": {"retry_after": "x"}, "b": 5, "c": null}'}, 0.0),
         ({"x_doow_rate_limits": "{"}, 0.0),
         ({"x_doow_rate_limits": "[1]"}, 0.0),
@@ -112,25 +114,43 @@ def test_how_long_to_wait(headers: dict[str, str], seconds: float) -> None:
         ({"rejected": 2, "rejections": [{"event_id": "a", "reason": "r"}]},
          [("a", "r"), ("?", "the server did not say which event, nor why")]),
         ({"rejected": 99}, [("?", "the server did not say which event, nor why")] * 3),
-        ({"rejected": -1}, []),
-        ({"rejected": -(10**30)}, []),
-        ({"rejected": True}, []),
-        ({"rejections": [{"event_id": "zzz", "reason": "of another batch"}]}, []),
+        ({"rejected": -1}, ALL_UNREADABLE),
+        ({"rejected": -(10**30)}, ALL_UNREADABLE),
+        ({"rejected": True}, ALL_UNREADABLE),
+        ({"accepted": False}, ALL_UNREADABLE),
+        ({}, ALL_UNREADABLE),
+        ({"accepted": 3}, []),
+        ({"accepted": 99, "rejected": 0}, []),
+        ({"accepted": 2}, [("?", "the server did not account for this event")]),
+        ({"accepted": 0, "rejected": 1, "rejections": [{"event_id": "c", "reason": "bad"}]},
+         [("c", "bad"), *[("?", "the server did not account for this event")] * 2]),
+        ({"accepted": 3, "rejected": 1, "rejections": [{"event_id": "c", "reason": "bad"}]},
+         [("c", "bad")]),
+        ({"rejections": [{"event_id": "zzz", "reason": "of another batch"}]},
+         [("?", "the server did not say which event, nor why")]),
         ({"rejections": [{"event_id": "a"}, {"event_id": ["b"]}, "c", None]},
          [("a", "no reason given")]),
         ({"rejections": [{"event_id": "a", "reason": "one\r\n\x1b[31mtwo" + "x" * 300}]},
          [("a", "one   [31mtwo" + "x" * 187)]),
         ({"rejections": [{"event_id": "a", "reason": "1"}, {"event_id": "a", "reason": "2"}]},
          [("a", "2")]),
-        ([], []),
-        (b"", []),
-        (b"\xff", []),
-        (b"[" * 100_000, []),
+        ([], ALL_UNREADABLE),
+        (b"", ALL_UNREADABLE),
+        (b"\xff", ALL_UNREADABLE),
+        (b"[" * 100_000, ALL_UNREADABLE),
     ],
 )  # fmt: skip
 def test_rejections(body: Any, expected: list[tuple[str, str]]) -> None:
     """Both forms are read, in the order of the batch; what is not said is counted all the same."""
     assert rejections(answer(207, body), IDS) == expected
+
+
+def test_a_207_that_was_cut_is_not_believed() -> None:
+    """What was read of it adds up, yet the rest may say otherwise."""
+    whole = answer(207, {"accepted": 3, "rejected": 0})
+    assert rejections(whole, IDS) == []
+    cut = Answer(207, {}, whole.body, is_cut=True)
+    assert rejections(cut, IDS) == ALL_UNREADABLE
 
 
 @pytest.mark.parametrize(

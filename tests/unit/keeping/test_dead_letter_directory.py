@@ -28,6 +28,7 @@ def test_a_directory_gets_a_file_for_each_batch(
     batches = [batch(60, noise=900), batch(batch_id="../../x y")]
     for one in batches * 2:
         letters.write(one, ErrorKind.TIMEOUT)
+    letters.wait()
 
     files = sorted(directory.iterdir(), key=lambda file: -file.stat().st_size)
     assert [read_back(file.read_text()) for file in files] == [[contents(one)] for one in batches]
@@ -46,6 +47,7 @@ def test_a_directory_that_cannot_be_written(
     batches = [batch(), batch()]
     for one in batches:
         letters.write(one, ErrorKind.TIMEOUT)
+    letters.wait()
 
     assert read_back(capsys.readouterr().out) == list(map(contents, batches))
     (message,) = caplog.messages
@@ -61,7 +63,9 @@ def test_a_half_written_file_does_not_stay(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    DeadLetters(str(tmp_path)).write(batch(), ErrorKind.TIMEOUT)
+    letters = DeadLetters(str(tmp_path))
+    letters.write(batch(), ErrorKind.TIMEOUT)
+    letters.wait()
 
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out

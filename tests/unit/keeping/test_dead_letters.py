@@ -23,7 +23,7 @@ from tests.batches import batch, contents, read_back
 from tests.network import Metronome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from doow_serverless._sealing import Batch
@@ -65,9 +65,16 @@ def pipe() -> Iterator[Pipe]:
     pipe.close()
 
 
-def timed(write: Callable[[Batch, ErrorKind], None], one: Batch) -> float:
+def put(letters: DeadLetters, one: Batch) -> bool:
+    """Write a batch as a flush does, which waits for it."""
+    is_taken = letters.write(one, WHY)
+    letters.wait()
+    return is_taken
+
+
+def timed(letters: DeadLetters, one: Batch) -> float:
     began = time.perf_counter()
-    write(one, WHY)
+    put(letters, one)
     return time.perf_counter() - began
 
 
@@ -81,47 +88,21 @@ def test_standard_output_gets_it_before_the_call_returns(
     letters = DeadLetters("log")
     for events in (1, 3, 50):
         one = batch(events, noise=900)
-        letters.write(one, WHY)
+        put(letters, one)
         assert read_back(capsys.readouterr().out) == [contents(one)]
-
-
-def test_once_for_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
-    """A batch that fails again, or moves to a tracker that succeeds, is not written again."""
-    letters, later = DeadLetters("log"), DeadLetters("log")
-    first, second = batch(), batch()
-    letters.write(first, WHY)
-    letters.write(first, ErrorKind.NETWORK_ERROR)
-    later.take_over(letters)
-    later.write(first, WHY)
-    later.write(second, WHY)
-
-    assert len(capsys.readouterr().out.splitlines()) == 2
-
-
-def test_what_is_remembered_is_bounded(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The oldest ids are forgotten first."""
-    monkeypatch.setattr(dead_letters, "MAX_REMEMBERED", 2)
-    letters = DeadLetters("log")
-    batches = [batch() for _ in range(3)]
-    for one in [*batches, *batches[1:], batches[0]]:
-        letters.write(one, WHY)
-
-    assert len(capsys.readouterr().out.splitlines()) == 4
 
 
 def test_off_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither a line nor a thread."""
     threads = threading.active_count()
-    DeadLetters("off").write(batch(), WHY)
+    put(DeadLetters("off"), batch())
 
     assert (capsys.readouterr().out, threading.active_count()) == ("", threads)
 
 
 def test_no_line_is_too_long_in_any_wrapper(capsys: pytest.CaptureFixture[str]) -> None:
     """With what Lambda's formats, Vercel and Application Insights add, 30,000 is not reached."""
-    DeadLetters("log").write(batch(500, noise=900), WHY)
+    put(DeadLetters("log"), batch(500, noise=900))
     lines = capsys.readouterr().out.splitlines()
 
     assert len(lines) > 8
@@ -140,9 +121,9 @@ def test_under_powertools_logger(capsys: pytest.CaptureFixture[str]) -> None:
     logger = powertools.Logger(service="orders", stream=sys.stdout)
     first, second = batch(3), batch(40, noise=100)
     logger.info("before")
-    DeadLetters("log").write(first, WHY)
+    put(DeadLetters("log"), first)
     copy = io.StringIO()
-    DeadLetters("log", copy).write(second, WHY)
+    put(DeadLetters("log", copy), second)
     logger.info(copy.getvalue())
     logger.info({"nested": [copy.getvalue()]})
 
@@ -177,7 +158,7 @@ def test_prints_of_other_threads_do_not_break_a_line() -> None:
             other.start()
         letters = DeadLetters("log", stream)
         for one in batches:
-            letters.write(one, WHY)
+            put(letters, one)
         done.set()
         for other in others:
             other.join()
@@ -200,7 +181,7 @@ def test_the_context_is_that_of_the_caller() -> None:
     for name in ("a", "b"):
         context = copy_context()
         context.run(request.set, name)
-        context.run(letters.write, batch(), WHY)
+        context.run(put, letters, batch())
 
     assert seen == ["a", "b"]
 
@@ -214,7 +195,7 @@ def test_a_stuck_pipe_holds_the_handler_once_and_shortly(pipe: Pipe) -> None:
     batches = [batch(60, noise=900) for _ in range(4)]
 
     with Metronome() as noise:
-        waits = [timed(letters.write, one) for one in batches]
+        waits = [timed(letters, one) for one in batches]
 
     assert WAIT_S * 0.9 < waits[0] < WAIT_S + 0.05 + noise.worst_s
     assert sum(waits[1:]) < WAIT_S + noise.worst_s
@@ -225,7 +206,7 @@ def test_a_stuck_pipe_holds_the_handler_once_and_shortly(pipe: Pipe) -> None:
     while letters._waiting:
         time.sleep(0.001)
     last = batch()
-    letters.write(last, WHY)
+    put(letters, last)
     assert letters._waiting == 0
     assert read_back(pipe.read(1)) == [contents(last)]
 
@@ -234,18 +215,18 @@ def test_what_waits_for_a_stuck_pipe_is_bounded(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What has no room is left out, said as soon as that blocks nobody, and may be tried again."""
-    monkeypatch.setattr(dead_letters, "MAX_WAITING", 3_000)
+    monkeypatch.setattr(dead_letters, "MAX_WAITING", 2 * len(batch().body))
     letters = DeadLetters("log", pipe.stream)
     batches = [batch() for _ in range(5)]
-    for one in batches:
-        letters.write(one, WHY)
-    kept = len(batches) - letters._left_out
+    taken = [put(letters, one) for one in batches]
+    kept = sum(taken)
     assert 0 < kept < 5
+    assert taken == [True] * kept + [False] * (5 - kept)
 
     assert read_back(pipe.read(kept)) == list(map(contents, batches[:kept]))
     while letters._waiting:
         time.sleep(0.001)
-    letters.write(batches[-1], WHY)
+    put(letters, batches[-1])
     assert read_back(pipe.read(1)) == [contents(batches[-1])]
     assert caplog.messages == [
         f"{5 - kept} dead letters were not written, since standard output was stuck"
@@ -275,8 +256,8 @@ def test_without_standard_output(
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "__stdout__", stream)
     letters = DeadLetters("log")
-    letters.write(batch(), WHY)
-    letters.write(batch(), WHY)
+    put(letters, batch())
+    put(letters, batch())
 
     (message,) = caplog.messages
     assert message.startswith("dead letters cannot be written to standard output: ")
@@ -288,7 +269,7 @@ def test_the_original_standard_output_stands_in(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "stdout", Closed())
     monkeypatch.setattr(sys, "__stdout__", original)
     one = batch()
-    DeadLetters("log").write(one, WHY)
+    put(DeadLetters("log"), one)
 
     assert read_back(original.getvalue()) == [contents(one)]
 
@@ -303,7 +284,7 @@ def test_without_threads(
 
     monkeypatch.setattr(threading.Thread, "start", start)
     one = batch()
-    DeadLetters("log").write(one, WHY)
+    put(DeadLetters("log"), one)
 
     assert read_back(capsys.readouterr().out) == [contents(one)]
 
@@ -318,7 +299,7 @@ def test_a_fault_of_ours_stays_ours(
         raise ZeroDivisionError
 
     monkeypatch.setattr(dead_letters, "records_of", fail)
-    DeadLetters("log").write(batch(), WHY)
+    put(DeadLetters("log"), batch())
 
     assert len(contained_faults) == 1
 
@@ -346,7 +327,7 @@ def test_import_is_light() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
 def test_a_child_writes_its_own(pipe: Pipe, tmp_path: Path) -> None:
     """A new one in a child is not held by what the parent's thread is stuck with."""
-    DeadLetters("log", pipe.stream).write(batch(), WHY)
+    put(DeadLetters("log", pipe.stream), batch())
     child = os.fork()
     if not child:
         status = 1

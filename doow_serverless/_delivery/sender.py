@@ -1,26 +1,27 @@
-"""One attempt: a batch is POSTed once, and one of three things becomes of it."""
+"""One attempt to deliver a batch: it is POSTed once, and the answer is judged."""
 
 from __future__ import annotations
 
 import time
 
-from doow_serverless._process.log import counted
 from doow_serverless._sealing import split
 from doow_serverless.errors import DoowError, ErrorKind
 
 from .answers import TransportFault, Verdict, describe, judge, kind_of, rejections, wait_asked
 from .breaker import KEY_REFUSED_HOLD_S
+from .results import Failed, Settled, Split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Protocol, TypeAlias
+    from collections.abc import Callable
+    from typing import Protocol
 
     from doow_serverless._process.clock import Clock
     from doow_serverless._sealing import Batch
 
     from .answers import Answer
     from .credentials import Credentials
+    from .results import Result
 
     class Transport(Protocol):
         """What a tracker sends with."""
@@ -31,88 +32,11 @@ if TYPE_CHECKING:
         def has_idle(self) -> bool:
             """Whether the next POST goes out on a kept connection, which may have died."""
 
-        def reap(self) -> None:
-            """Cut off POSTs that have long been given up."""
+        def abort(self, batch_id: str) -> None:
+            """Cut off the POSTs of a batch that have gone on for longer than the timeout."""
 
         def connect(self, api_key: str) -> None:
             """Open a connection."""
-
-
-class Settled:
-    """The server has decided on every event of a batch, so that none is sent again.
-
-    Attributes:
-        accepted: How many events it took.
-        rejected: Pairs of event id and reason.
-        reason: Under which error kind rejections are reported.
-        message: The answer in words.
-    """
-
-    __slots__ = ("accepted", "message", "reason", "rejected")
-
-    def __init__(
-        self, batch: Batch, reason: ErrorKind, message: str, rejected: list[tuple[str, str]]
-    ) -> None:
-        self.accepted = len(batch) - len(rejected)
-        self.rejected = rejected
-        self.reason = reason
-        self.message = message
-
-    def __repr__(self) -> str:
-        return f"Settled({self.accepted} accepted, {len(self.rejected)} rejected)"
-
-    def errors(self) -> Iterator[DoowError]:
-        """One error for each reason of rejection, with the events that it befell."""
-        by_reason: dict[str, list[str]] = {}
-        for event_id, why in self.rejected:
-            by_reason.setdefault(why, []).append(event_id)
-        for why, event_ids in by_reason.items():
-            text = f"Doow rejected {counted(len(event_ids))}: {why}"
-            yield DoowError(text, self.reason, event_ids)
-
-
-class Split:
-    """The server takes no body of this size.
-
-    Attributes:
-        halves: The two batches to send in its stead.
-        reason, message: As of `Failed`.
-    """
-
-    __slots__ = ("halves", "message", "reason")
-
-    def __init__(self, halves: tuple[Batch, Batch], reason: ErrorKind, message: str) -> None:
-        self.halves = halves
-        self.reason = reason
-        self.message = message
-
-    def __repr__(self) -> str:
-        return f"Split({self.halves!r})"
-
-
-class Failed:
-    """The server has not decided, as far as is known: the batch must be sent again.
-
-    Attributes:
-        reason: Why, as an error kind.
-        message: Why, in words.
-        hold_s: None if it may be sent again in a moment; else seconds for which nothing may be
-            sent, 0.0 where the server did not say how many.
-    """
-
-    __slots__ = ("hold_s", "message", "reason")
-
-    def __init__(self, reason: ErrorKind, message: str, hold_s: float | None = None) -> None:
-        self.reason = reason
-        self.message = message
-        self.hold_s = hold_s
-
-    def __repr__(self) -> str:
-        return f"Failed({self.reason}, {self.message!r}, hold_s={self.hold_s})"
-
-
-if TYPE_CHECKING:
-    Result: TypeAlias = Settled | Split | Failed
 
 
 class Sender:
@@ -133,8 +57,6 @@ class Sender:
         self._transport = transport
         self._credentials = credentials
         self._wall_clock = wall_clock
-        self.under_way: dict[str, float] = {}
-        """When an attempt began, in seconds on the flight's clock, by batch id."""
 
     def reuses_connection(self) -> bool:
         """Whether the next attempt goes out on a kept connection, which may have died."""
@@ -148,7 +70,7 @@ class Sender:
         try:
             return self._result(batch, self._answer(batch, fresh))
         except TransportFault as fault:
-            return Failed(fault.kind, str(fault))
+            return Failed(fault.kind, str(fault), is_fault=True, is_stale=fault.is_stale)
         except DoowError as problem:
             return Failed(problem.kind, str(problem), hold_s=0.0)
         except Exception as problem:
@@ -177,4 +99,5 @@ class Sender:
             return Failed(kind, message)
         if verdict is Verdict.KEY_REFUSED:
             return Failed(kind, message, KEY_REFUSED_HOLD_S)
-        return Failed(kind, message, wait_asked(answer, self._wall_clock()))
+        hold_s = wait_asked(answer, self._wall_clock())
+        return Failed(kind, message, hold_s, is_in_flight=answer.status == 503)

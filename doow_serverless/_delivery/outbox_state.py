@@ -1,0 +1,541 @@
+"""What the outbox knows of every batch that is not settled, and what it decides: a state machine.
+
+Facts go in, as calls, each with the time at which it came true; orders come out of
+:meth:`OutboxState.take_orders`, for the outbox to carry out. There are no threads, clocks, locks or
+sockets here, so that every order of facts can be tried.
+
+A batch is in one of these states:
+
+    waiting     a flight accounts for it, and it waits to be sent (or to be sent again)
+    in flight   one POST of it is under way, or two while the first is doubted
+    kept        no flight waits for it any more: the backlog, which is sent in the background
+    settled     the server has decided: it is forgotten here
+
+and these facts move it:
+
+    add         → waiting; kept at once while the breaker is open
+    begin       → in flight
+    answer      → settled; halved (413, or strikes); waiting or kept again
+    close       → kept, and written down, once the last flight that waited for it has left
+
+What goes out next: while the breaker is closed, up to PARALLEL batches of each flight, and one of
+the backlog; while it is open, nothing; once it is due, one probe, which is whatever has failed
+least. What failed goes behind what did not. A batch that fails again while others get through is
+halved, down to the one event that cannot be delivered, which is reported and left alone.
+"""
+
+from __future__ import annotations
+
+from doow_serverless._process.log import counted
+from doow_serverless._sealing import split
+from doow_serverless.errors import DoowError, ErrorKind
+
+from .breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
+from .flight import Attempt, Entry
+from .kept import Kept
+from .orders import Orders
+from .pace import Pace
+from .results import Failed, Settled, Split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doow_serverless._sealing import Batch
+
+    from .flight import Flight
+    from .results import Result
+
+PARALLEL = 4
+"""Batches of one flight that travel at once."""
+FIRST_BACKOFF_S = 0.05
+LONGEST_BACKOFF_S = 1.0
+DOUBT_AFTER = 0.25
+"""Part of the budget after which a silent kept connection is doubted, where no answer ever came."""
+LATEST_DOUBT = 0.4
+"""The same, however long the server has needed before."""
+OUTAGE_S = 0.1
+"""Seconds of silence that say anything about a server."""
+STRIKES = 2
+"""Failures between which others got through, after which a batch is halved."""
+
+
+class OutboxState:
+    """The batches that are not settled. Facts are methods; each may leave orders behind.
+
+    Args:
+        max_events, max_bytes: Bounds of the backlog, in events and in sealed bytes.
+        give_up_after_s: Seconds of silence after which a POST is cut off.
+        uniform: A random number from 0.0 up to 1.0.
+
+    Attributes:
+        breaker: Whether sending is worth a try.
+        kept: The backlog.
+    """
+
+    def __init__(
+        self,
+        max_events: int,
+        max_bytes: int,
+        give_up_after_s: float,
+        uniform: Callable[[], float] = uniform,
+    ) -> None:
+        self._give_up_after_s = give_up_after_s
+        self._uniform = uniform
+        self._entries: dict[str, Entry] = {}
+        self._flights: list[Flight] = []
+        self._under_way: list[Attempt] = []
+        self._probe: Attempt | None = None
+        self._successes = 0
+        self._pace = Pace()
+        self._orders = Orders()
+        self.kept = Kept(max_events, max_bytes)
+        self.breaker = CircuitBreaker(uniform)
+
+    def __repr__(self) -> str:
+        return (
+            f"{len(self._flights)} flights, {len(self._under_way)} POSTs under way, "
+            f"{self.kept!r}, {self.breaker!r}"
+        )
+
+    def take_orders(self) -> Orders:
+        """The orders that the facts so far have led to, each once."""
+        orders, self._orders = self._orders, Orders()
+        return orders
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to send, and nothing under way."""
+        return not self._entries and not self._under_way
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether any flush waits."""
+        return any(flight.is_waited_for for flight in self._flights)
+
+    @property
+    def unsettled_bytes(self) -> int:
+        """Sealed bytes that are neither settled nor written down."""
+        return sum(len(each.batch.body) for each in self._entries.values() if not each.is_written)
+
+    # ── facts: batches ─────────────────────────────────────────────────────────────────────────
+
+    def add(self, batch: Batch, flight: Flight, now: float) -> None:
+        """A batch is sealed, for which ``flight`` accounts."""
+        entry = self._entries.get(batch.id)
+        if entry is None:
+            entry = self._entries[batch.id] = Entry(batch)
+        else:  # Work that was done again while its batch was not settled: one batch, two accounts.
+            self._orders.release.append((flight.release, len(batch)))
+            self.kept.take(entry)
+        self._have_wait(entry, flight)
+        if flight.is_closed or (self.breaker.is_open and not self.breaker.is_due(now)):
+            why = self.breaker.reason or ErrorKind.TIMEOUT
+            text = f"holding off after: {self.breaker.message}"
+            self._give_up(flight, entry, Failed(why, text))
+        else:
+            self._pump(now)
+
+    def keep(self, batch: Batch, _: float, *, is_written: bool) -> None:
+        """A batch is to be delivered for which nobody waits, as one that a crash has left."""
+        if batch.id not in self._entries:
+            entry = self._entries[batch.id] = Entry(batch)
+            entry.is_written = is_written
+            entry.is_released = True
+            entry.is_ambiguous = True
+            self._keep(entry, None)
+
+    def drain(self) -> list[Entry]:
+        """Take out what is kept and not under way: another outbox delivers it."""
+        free = [entry for entry in self.kept if not entry.attempts]
+        for entry in free:
+            del self._entries[entry.batch.id]
+            self.kept.take(entry)
+        return free
+
+    def end(self, _: float) -> None:
+        """The process may end at any moment: what is not settled is written down, whoever waits."""
+        for entry in self._entries.values():
+            self._write_down(entry, entry.last.reason if entry.last else ErrorKind.TIMEOUT)
+
+    # ── facts: flushes ─────────────────────────────────────────────────────────────────────────
+
+    def wait(self, flight: Flight, ends_at: float, now: float) -> None:
+        """A flush begins to wait for a flight."""
+        flight.waiting_since, flight.ends_at = now, ends_at
+        if self.breaker.is_due(now):
+            flight.probe_ends_at = now + self.breaker.probe_wait_s(now, ends_at - now)
+        self.tick(now)
+
+    def wait_for_kept(self, flight: Flight, now: float) -> None:
+        """A flush is about to wait for all that is kept: the last one of the process."""
+        self.breaker.close()
+        for entry in self.kept:
+            self.kept.take(entry)
+            entry.not_before = now
+            self._have_wait(entry, flight)
+
+    def pause_s(self, flight: Flight, now: float) -> float | None:
+        """Seconds until the flush should look again; None when there is nothing to wait for."""
+        ends_at = flight.ends_at
+        if self.breaker.is_open:
+            ends_at = min(ends_at, flight.probe_ends_at) if self.breaker.is_due(now) else now
+        hopes = (each.attempts or each.not_before < ends_at for each in flight.pending.values())
+        if ends_at <= now or not any(hopes):
+            return None
+        if self.breaker.is_open:
+            return ends_at - now
+        looks = [entry.not_before for entry in flight.queue if entry.not_before > now]
+        looks += [self._doubt_at(flight, each) for each in self._doubtful_of(flight)]
+        return max(0.0, min([ends_at, *looks]) - now)
+
+    def close(self, flight: Flight, now: float) -> None:
+        """A flush stops waiting: what is not settled is kept, and written down."""
+        if self.breaker.is_open and flight.probe_ends_at:
+            self.breaker.note_wait(now - flight.waiting_since)
+        silent = Failed(ErrorKind.TIMEOUT, "no answer came within the budget")
+        worst = None
+        for entry in list(flight.pending.values()):
+            failure = entry.last or silent
+            if worst is None and self._is_telling(entry, now):
+                worst = failure
+            self._give_up(flight, entry, failure)
+        flight.is_closed = True
+        self._leave(flight)
+        if flight.probe_ends_at and self._probe is not None and self._is_silent(self._probe, now):
+            worst = worst or silent
+        if worst is not None:
+            self.breaker.failed(now, worst.reason, worst.message)
+        self._pump(now)
+
+    def _is_telling(self, entry: Entry, now: float) -> bool:
+        """Whether a batch that is given up says that the server or the network is in trouble."""
+        if entry.failures:
+            return entry.seen_successes == self._successes
+        return any(
+            one.seen_successes == self._successes and self._is_silent(one, now)
+            for one in entry.attempts
+        )
+
+    def _is_silent(self, attempt: Attempt, now: float) -> bool:
+        """Whether the server should have answered by now, as far as it is known."""
+        patience_s = max(OUTAGE_S, min(1.0, self._pace.patience_s(OUTAGE_S)))
+        return attempt.silent_s(now) >= patience_s
+
+    def _leave(self, flight: Flight) -> None:
+        if flight in self._flights:
+            self._flights.remove(flight)
+
+    # ── facts: attempts and time ───────────────────────────────────────────────────────────────
+
+    def begin(self, attempt: Attempt, now: float, *, is_reused: bool) -> bool:
+        """An attempt is about to be made; False where nobody wants it any more."""
+        entry = attempt.entry
+        if not self._is_known(entry):
+            self._drop(attempt)
+            return False
+        attempt.began_at, attempt.is_reused = now, is_reused
+        attempt.seen_successes = self._successes
+        for flight in entry.flights:
+            flight.begun()
+            self._orders.wake.append(flight)  # It may have to doubt this connection.
+        return True
+
+    def cannot_send(self, attempt: Attempt, now: float) -> None:
+        """No thread can be had for an attempt: our own trouble, not the server's."""
+        self._drop(attempt)
+        entry = attempt.entry
+        entry.not_before = now + FIRST_HOLD_S
+        if not entry.attempts:
+            failure = Failed(ErrorKind.TIMEOUT, "the system starts no more threads")
+            for flight in list(entry.flights):
+                self._give_up(flight, entry, failure)
+                self._orders.wake.append(flight)
+
+    def answer(self, attempt: Attempt, result: Result, now: float) -> None:
+        """An attempt has come back."""
+        self._drop(attempt)
+        entry = attempt.entry
+        if not self._is_known(entry):
+            return  # Another attempt was faster.
+        if not isinstance(result, Failed):
+            self._got_through(attempt, now)
+        if isinstance(result, Settled):
+            self._settle(entry, result)
+        elif isinstance(result, Split):
+            self._halve(entry, result.halves)
+        else:
+            self._failed(attempt, result, now)
+        self._orders.wake += entry.flights
+        self._pump(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed: doubt what is silent, cut off what hangs, send what is due."""
+        for attempt in self._under_way:
+            if attempt.silent_s(now) > self._give_up_after_s:
+                self._orders.abort.append(attempt.entry.batch.id)
+        for flight in self._flights:
+            if flight.is_waited_for and not self.breaker.is_open:
+                for attempt in self._doubtful_of(flight):
+                    if self._doubt_at(flight, attempt) <= now:
+                        attempt.is_doubted = True
+                        self._order(attempt.entry, now, is_fresh=True)
+        self._pump(now)
+
+    def thaw(self, gap_s: float) -> None:
+        """The process was frozen for so long: that was nobody's silence, and no budget.
+
+        Whether the connections live is not known, so what is under way may go out once more.
+        """
+        for attempt in self._under_way:
+            attempt.is_doubted = True
+            if attempt.began_at is not None:
+                attempt.began_at += gap_s
+        self._probe = None
+        for flight in self._flights:
+            flight.waiting_since += gap_s
+            flight.ends_at += gap_s
+            flight.probe_ends_at += gap_s if flight.probe_ends_at else 0.0
+
+    # ── what goes out next ─────────────────────────────────────────────────────────────────────
+
+    def _pump(self, now: float) -> None:
+        if self.breaker.is_open:
+            is_free = self._probe is None or self._is_hopeless(self._probe, now)
+            if is_free and self.breaker.is_due(now):
+                entry = self._next_probe(now)
+                if entry is not None:
+                    self._probe = self._order(entry, now, is_fresh=True)
+            return
+        for flight in self._flights:
+            if flight.ends_at <= now:
+                continue  # Its flush is about to leave: what is not sent is about to be kept.
+            travelling = sum(1 for entry in flight.pending.values() if entry.attempts)
+            for entry in list(flight.queue):
+                if travelling < PARALLEL and entry.not_before <= now:
+                    self._order(entry, now, is_fresh=entry.failures > 0)
+                    travelling += 1
+        if not any(self._is_background(attempt, now) for attempt in self._under_way):
+            kept = self._next_kept(now)
+            if kept is not None:
+                self._order(kept, now, is_fresh=kept.failures > 0)
+
+    def _is_background(self, attempt: Attempt, now: float) -> bool:
+        """Whether an attempt is one that nobody waits for, and is not to be despaired of."""
+        return not attempt.entry.flights and not self._is_hopeless(attempt, now)
+
+    def _is_hopeless(self, attempt: Attempt, now: float) -> bool:
+        if attempt.began_at is None:  # A signal may have come between the order and the thread.
+            return now - attempt.ordered_at >= FIRST_HOLD_S
+        return attempt.is_doubted or attempt.silent_s(now) >= FIRST_HOLD_S
+
+    def _next_probe(self, now: float) -> Entry | None:
+        """What has failed least; of two, the one that somebody waits for."""
+        queued = [entry for flight in self._flights for entry in flight.queue]
+        kept = self._next_kept(now)
+        entries = queued if kept is None else [*queued, kept]
+        return min(entries, key=lambda entry: entry.failures, default=None)
+
+    def _next_kept(self, now: float) -> Entry | None:
+        for entry in self.kept:
+            if (
+                entry.not_before <= now
+                and len(entry.attempts) < 2
+                and all(self._is_hopeless(one, now) for one in entry.attempts)
+            ):
+                return entry
+        return None
+
+    def _order(self, entry: Entry, now: float, *, is_fresh: bool) -> Attempt:
+        self._unqueue(entry)
+        attempt = Attempt(entry, now, is_fresh=is_fresh)
+        entry.attempts.append(attempt)
+        self._under_way.append(attempt)
+        self._orders.send.append(attempt)
+        return attempt
+
+    def _have_wait(self, entry: Entry, flight: Flight) -> None:
+        """Have ``flight`` account for an entry, and send it, unless it travels already."""
+        if flight not in entry.flights:
+            entry.flights.append(flight)
+        flight.pending[entry.batch.id] = entry
+        if not entry.attempts and entry not in flight.queue:
+            flight.queue.append(entry)
+        if flight not in self._flights:
+            self._flights.append(flight)
+
+    def _unqueue(self, entry: Entry) -> None:
+        for flight in entry.flights:
+            if entry in flight.queue:
+                flight.queue.remove(entry)
+
+    def _drop(self, attempt: Attempt) -> None:
+        self._under_way.remove(attempt)
+        attempt.entry.attempts.remove(attempt)
+        if self._probe is attempt:
+            self._probe = None
+
+    def _doubtful_of(self, flight: Flight) -> list[Attempt]:
+        """Attempts of a flight on kept connections, which may be doubted."""
+        return [
+            entry.attempts[0]
+            for entry in flight.pending.values()
+            if len(entry.attempts) == 1
+            and entry.attempts[0].is_reused
+            and not entry.attempts[0].is_doubted
+        ]
+
+    def _doubt_at(self, flight: Flight, attempt: Attempt) -> float:
+        """When a silent attempt is doubted: what was before the wait may be the handler's doing."""
+        budget_s = flight.ends_at - flight.waiting_since
+        patience_s = self._pace.patience_s(budget_s * DOUBT_AFTER)
+        since = max(attempt.began_at or 0.0, flight.waiting_since)
+        return since + max(OUTAGE_S, min(patience_s, budget_s * LATEST_DOUBT))
+
+    # ── what an answer leads to ────────────────────────────────────────────────────────────────
+
+    def _is_known(self, entry: Entry) -> bool:
+        return self._entries.get(entry.batch.id) is entry
+
+    def _got_through(self, attempt: Attempt, now: float) -> None:
+        self._successes += 1
+        self._pace.note(attempt.silent_s(now))
+        if self.breaker.is_open:
+            self.breaker.close()
+            self._orders.wake += self._flights
+
+    def _settle(self, entry: Entry, result: Settled) -> None:
+        self._forget(entry)
+        if not entry.flights:
+            self._orders.report += result.errors()
+        for flight in entry.flights:
+            flight.settled(entry.batch, result)
+            if not flight.pending:
+                self._leave(flight)
+
+    def _halve(self, entry: Entry, halves: tuple[Batch, Batch]) -> None:
+        """Have two batches stand for one, in its place: what was known of it holds for them."""
+        parts = [entry.part(half) for half in halves]
+        del self._entries[entry.batch.id]
+        self._entries.update((part.batch.id, part) for part in parts)
+        self._unqueue(entry)
+        for flight in entry.flights:
+            flight.pending.pop(entry.batch.id, None)
+            flight.pending.update((part.batch.id, part) for part in parts)
+            flight.queue[:0] = parts
+        if self.kept.take(entry):
+            for part in reversed(parts):
+                self.kept.put(part, first=True)
+        self._orders.split.append((entry.batch, halves))
+
+    def _failed(self, attempt: Attempt, failure: Failed, now: float) -> None:
+        """An attempt of a batch that is not settled has failed."""
+        entry = attempt.entry
+        if entry.attempts and failure.is_in_flight:
+            self._again(entry, now + (failure.hold_s or 0.0))  # Should the other bring nothing.
+            return
+        if entry.attempts and not entry.attempts[0].is_doubted:
+            return  # The other attempt, which is under way, has the last word.
+        if attempt.is_reused and failure.is_stale:
+            # The server had closed it while it was idle: that is no failure of the server.
+            entry.is_ambiguous = True
+            self._again(entry, now)
+            return
+        if failure.is_in_flight and entry.is_ambiguous and not entry.was_in_flight:
+            # Another attempt, of which we know nothing any more, is being processed just now.
+            entry.was_in_flight = True
+            entry.last = failure
+            self._again(entry, now + (failure.hold_s or 0.0))
+            return
+        entry.is_ambiguous = entry.is_ambiguous or failure.is_fault
+        if entry.failures and self._successes > entry.seen_successes:
+            entry.strikes += 1
+        entry.failures += 1
+        entry.seen_successes = self._successes
+        entry.last = failure
+        if entry.strikes >= (1 if entry.is_suspect else STRIKES) and not entry.attempts:
+            self._isolate(entry, failure)
+            return
+        alone = attempt.seen_successes == self._successes
+        if failure.hold_s is not None and (failure.hold_s or alone):
+            self.breaker.open(now, failure.reason, failure.message, failure.hold_s)
+            self._orders.wake += self._flights
+        elif alone and (not entry.flights or self.breaker.is_open):
+            self.breaker.failed(now, failure.reason, failure.message)
+            self._orders.wake += self._flights
+        self._again(entry, now + self._backoff_s(entry, now))
+
+    def _again(self, entry: Entry, not_before: float) -> None:
+        """Send a batch once more, behind what has not failed."""
+        entry.not_before = not_before
+        if entry in self.kept:
+            self.kept.put_last(entry)
+        for flight in entry.flights:
+            if entry not in flight.queue:
+                flight.queue.append(entry)
+
+    def _backoff_s(self, entry: Entry, now: float) -> float:
+        if not entry.flights:
+            return min(FIRST_HOLD_S * 2.0 ** min(entry.failures - 1, 16), LONGEST_HOLD_S)
+        longest_s = min(FIRST_BACKOFF_S * 2.0 ** min(entry.failures - 1, 16), LONGEST_BACKOFF_S)
+        left_s = max(flight.ends_at for flight in entry.flights) - now
+        # As long as there is time, there is another attempt.
+        return self._uniform() * min(longest_s, max(left_s, FIRST_BACKOFF_S))
+
+    def _isolate(self, entry: Entry, failure: Failed) -> None:
+        """Find out which event of a batch it is that cannot be delivered, though others can."""
+        if len(entry.batch) > 1:
+            entry.is_suspect = True
+            self._halve(entry, split(entry.batch))
+            return
+        why = f"it cannot be delivered, though others can: {failure.message}"
+        self._write_down(entry, failure.reason)
+        self._forget(entry)
+        for flight in entry.flights:
+            flight.given_up(entry.batch, Failed(failure.reason, why))
+        if not entry.flights:
+            text = f"{counted(1)} given up: {why}"
+            self._orders.report.append(DoowError(text, failure.reason, entry.batch.event_ids))
+
+    # ── what nobody waits for ──────────────────────────────────────────────────────────────────
+
+    def _give_up(self, flight: Flight, entry: Entry, failure: Failed) -> None:
+        flight.given_up(entry.batch, failure)
+        if entry in flight.queue:
+            flight.queue.remove(entry)
+        entry.flights.remove(flight)
+        if not entry.flights:
+            self._release(entry, flight)
+            self._keep(entry, failure.reason)
+
+    def _keep(self, entry: Entry, reason: ErrorKind | None) -> None:
+        if reason is not None:
+            self._write_down(entry, reason)
+        self.kept.put(entry)
+        dropped: list[str] = []
+        for oldest in self.kept.take_excess():
+            # What came from a journal, or of a split, may not stand in the log so far.
+            self._write_down(oldest, ErrorKind.DROPPED_EVENTS)
+            self._forget(oldest)
+            dropped += oldest.batch.event_ids
+        if dropped:
+            text = f"the backlog is full: {counted(len(dropped))} dropped, the oldest"
+            self._orders.report.append(DoowError(text, ErrorKind.DROPPED_EVENTS, dropped))
+
+    def _forget(self, entry: Entry) -> None:
+        self._entries.pop(entry.batch.id, None)
+        self.kept.take(entry)
+        self._unqueue(entry)
+        self._orders.settled.append(entry.batch.id)
+        if entry.flights:
+            self._release(entry, entry.flights[0])
+
+    def _release(self, entry: Entry, flight: Flight) -> None:
+        if not entry.is_released:
+            entry.is_released = True
+            self._orders.release.append((flight.release, len(entry.batch)))
+
+    def _write_down(self, entry: Entry, reason: ErrorKind) -> None:
+        if not entry.is_written:
+            entry.is_written = True
+            self._orders.write_down.append((entry, reason))

@@ -1,0 +1,106 @@
+"""What becomes of a batch at one attempt: one of three things."""
+
+from __future__ import annotations
+
+from doow_serverless._process.log import counted
+from doow_serverless.errors import DoowError, ErrorKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeAlias
+
+    from doow_serverless._sealing import Batch
+
+
+class Settled:
+    """The server has decided on every event of a batch, so that none is sent again.
+
+    Attributes:
+        accepted: How many events it took.
+        rejected: Pairs of event id and reason.
+        reason: Under which error kind rejections are reported.
+        message: The answer in words.
+    """
+
+    __slots__ = ("accepted", "message", "reason", "rejected")
+
+    def __init__(
+        self, batch: Batch, reason: ErrorKind, message: str, rejected: list[tuple[str, str]]
+    ) -> None:
+        self.accepted = len(batch) - len(rejected)
+        self.rejected = rejected
+        self.reason = reason
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"Settled({self.accepted} accepted, {len(self.rejected)} rejected)"
+
+    def errors(self) -> Iterator[DoowError]:
+        """One error for each reason of rejection, with the events that it befell."""
+        by_reason: dict[str, list[str]] = {}
+        for event_id, why in self.rejected:
+            by_reason.setdefault(why, []).append(event_id)
+        for why, event_ids in by_reason.items():
+            text = f"Doow rejected {counted(len(event_ids))}: {why}"
+            yield DoowError(text, self.reason, event_ids)
+
+
+class Split:
+    """The server takes no body of this size.
+
+    Attributes:
+        halves: The two batches to send in its stead.
+        reason, message: As of `Failed`.
+    """
+
+    __slots__ = ("halves", "message", "reason")
+
+    def __init__(self, halves: tuple[Batch, Batch], reason: ErrorKind, message: str) -> None:
+        self.halves = halves
+        self.reason = reason
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"Split({self.halves!r})"
+
+
+class Failed:
+    """The server has not decided, as far as is known: the batch must be sent again.
+
+    Attributes:
+        reason: Why, as an error kind.
+        message: Why, in words.
+        hold_s: None if it may be sent again in a moment; else seconds for which nothing may be
+            sent, 0.0 where the server did not say how many.
+        is_fault: Whether no answer came, so that the server may be at work on it, or done.
+        is_in_flight: Whether the answer is what Doow says of a batch that it is at work on; it says
+            the same when it has too much to do.
+        is_stale: Whether the kept connection on which it went out turned out to be dead.
+    """
+
+    __slots__ = ("hold_s", "is_fault", "is_in_flight", "is_stale", "message", "reason")
+
+    def __init__(
+        self,
+        reason: ErrorKind,
+        message: str,
+        hold_s: float | None = None,
+        *,
+        is_fault: bool = False,
+        is_in_flight: bool = False,
+        is_stale: bool = False,
+    ) -> None:
+        self.reason = reason
+        self.message = message
+        self.hold_s = hold_s
+        self.is_fault = is_fault
+        self.is_in_flight = is_in_flight
+        self.is_stale = is_stale
+
+    def __repr__(self) -> str:
+        return f"Failed({self.reason}, {self.message!r}, hold_s={self.hold_s})"
+
+
+if TYPE_CHECKING:
+    Result: TypeAlias = Settled | Split | Failed
