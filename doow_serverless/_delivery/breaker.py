@@ -19,7 +19,7 @@ KEY_REFUSED_HOLD_S = 900.0
 """Seconds after which a refused key is tried again, should it have been restored."""
 PROBE_WAIT_S = 0.3
 """Seconds for which a flush waits for a probe: a TLS handshake and a POST to another continent."""
-ALLOWANCE_REGAINED_S = 3_600.0
+ALLOWANCE_REGAINED_S = 7_200.0
 """Seconds in which the time that flushes may wait for probes is regained, a budget of it."""
 
 
@@ -34,9 +34,9 @@ class CircuitBreaker:
     While it is open nothing is sent and no flush waits. Once the hold-off is over it is due (half
     open): one probe at a time may try, for which the next flush waits, since a function that is
     frozen between its invocations has no other time. All these waits together take no more than a
-    budget, and another in each hour that an outage lasts. The hold-off is a second at first and
-    doubles with each failed probe, up to a minute, less up to a half at random, so that a fleet of
-    functions does not come back all at once.
+    budget, and another one in every two hours that an outage lasts. The hold-off is a second at
+    first and doubles with each failed probe, up to a minute, less up to a half at random, so that a
+    fleet of functions does not come back all at once.
 
     Args:
         uniform: A random number from 0.0 up to 1.0.

@@ -26,13 +26,12 @@ halved, down to the one event that cannot be delivered, which is reported and le
 
 from __future__ import annotations
 
-from doow_serverless._process.log import counted
 from doow_serverless._sealing import split
-from doow_serverless.errors import DoowError, ErrorKind
+from doow_serverless.errors import ErrorKind
 
 from .breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
 from .flight import Attempt, Entry
-from .kept import Kept
+from .ledger import Ledger
 from .orders import Orders
 from .pace import Pace
 from .results import Failed, Settled, Split
@@ -44,18 +43,14 @@ if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
 
     from .flight import Flight
+    from .kept import Kept
     from .results import Result
 
 PARALLEL = 4
 """Batches of one flight that travel at once."""
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 1.0
-DOUBT_AFTER = 0.25
-"""Part of the budget after which a silent kept connection is doubted, where no answer ever came."""
-LATEST_DOUBT = 0.4
-"""The same, however long the server has needed before."""
-OUTAGE_S = 0.1
-"""Seconds of silence that say anything about a server."""
+SILENT = Failed(ErrorKind.TIMEOUT, "no answer came within the budget")
 STRIKES = 2
 """Failures between which others got through, after which a batch is halved."""
 
@@ -70,7 +65,6 @@ class OutboxState:
 
     Attributes:
         breaker: Whether sending is worth a try.
-        kept: The backlog.
     """
 
     def __init__(
@@ -82,81 +76,78 @@ class OutboxState:
     ) -> None:
         self._give_up_after_s = give_up_after_s
         self._uniform = uniform
-        self._entries: dict[str, Entry] = {}
-        self._flights: list[Flight] = []
         self._under_way: list[Attempt] = []
         self._probe: Attempt | None = None
         self._successes = 0
         self._pace = Pace()
-        self._orders = Orders()
-        self.kept = Kept(max_events, max_bytes)
+        self._ledger = Ledger(max_events, max_bytes)
         self.breaker = CircuitBreaker(uniform)
 
     def __repr__(self) -> str:
         return (
-            f"{len(self._flights)} flights, {len(self._under_way)} POSTs under way, "
+            f"{len(self._ledger.flights)} flights, {len(self._under_way)} POSTs under way, "
             f"{self.kept!r}, {self.breaker!r}"
         )
 
     def take_orders(self) -> Orders:
         """The orders that the facts so far have led to, each once."""
-        orders, self._orders = self._orders, Orders()
+        orders, self._ledger.orders = self._ledger.orders, Orders()
         return orders
+
+    @property
+    def kept(self) -> Kept:
+        """The backlog."""
+        return self._ledger.kept
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to send, and nothing under way."""
-        return not self._entries and not self._under_way
+        return not self._ledger.entries and not self._under_way
 
     @property
     def is_waited_for(self) -> bool:
         """Whether any flush waits."""
-        return any(flight.is_waited_for for flight in self._flights)
+        return any(flight.is_waited_for for flight in self._ledger.flights)
 
     @property
     def unsettled_bytes(self) -> int:
         """Sealed bytes that are neither settled nor written down."""
-        return sum(len(each.batch.body) for each in self._entries.values() if not each.is_written)
+        entries = self._ledger.entries.values()
+        return sum(len(each.batch.body) for each in entries if not each.is_written)
 
     # ── facts: batches ─────────────────────────────────────────────────────────────────────────
 
     def add(self, batch: Batch, flight: Flight, now: float) -> None:
         """A batch is sealed, for which ``flight`` accounts."""
-        entry = self._entries.get(batch.id)
-        if entry is None:
-            entry = self._entries[batch.id] = Entry(batch)
-        else:  # Work that was done again while its batch was not settled: one batch, two accounts.
-            self._orders.release.append((flight.release, len(batch)))
-            self.kept.take(entry)
-        self._have_wait(entry, flight)
+        entry = self._ledger.account(batch, flight)
         if flight.is_closed or (self.breaker.is_open and not self.breaker.is_due(now)):
             why = self.breaker.reason or ErrorKind.TIMEOUT
             text = f"holding off after: {self.breaker.message}"
-            self._give_up(flight, entry, Failed(why, text))
+            self._ledger.give_up(flight, entry, Failed(why, text))
         else:
             self._pump(now)
 
     def keep(self, batch: Batch, _: float, *, is_written: bool) -> None:
         """A batch is to be delivered for which nobody waits, as one that a crash has left."""
-        if batch.id not in self._entries:
-            entry = self._entries[batch.id] = Entry(batch)
+        if batch.id not in self._ledger.entries:
+            entry = self._ledger.entries[batch.id] = Entry(batch)
             entry.is_written = is_written
             entry.is_released = True
             entry.is_ambiguous = True
-            self._keep(entry, None)
+            self._ledger.keep(entry, None)
 
     def drain(self) -> list[Entry]:
         """Take out what is kept and not under way: another outbox delivers it."""
         free = [entry for entry in self.kept if not entry.attempts]
         for entry in free:
-            del self._entries[entry.batch.id]
+            del self._ledger.entries[entry.batch.id]
             self.kept.take(entry)
         return free
 
     def end(self, _: float) -> None:
         """The process may end at any moment: what is not settled is written down, whoever waits."""
-        for entry in self._entries.values():
-            self._write_down(entry, entry.last.reason if entry.last else ErrorKind.TIMEOUT)
+        for entry in self._ledger.entries.values():
+            self._ledger.write_down(entry, entry.last.reason if entry.last else ErrorKind.TIMEOUT)
 
     # ── facts: flushes ─────────────────────────────────────────────────────────────────────────
 
@@ -173,7 +164,7 @@ class OutboxState:
         for entry in self.kept:
             self.kept.take(entry)
             entry.not_before = now
-            self._have_wait(entry, flight)
+            self._ledger.have_wait(entry, flight)
 
     def pause_s(self, flight: Flight, now: float) -> float | None:
         """Seconds until the flush should look again; None when there is nothing to wait for."""
@@ -185,60 +176,55 @@ class OutboxState:
             return None
         if self.breaker.is_open:
             return ends_at - now
-        looks = [entry.not_before for entry in flight.queue if entry.not_before > now]
-        looks += [self._doubt_at(flight, each) for each in self._doubtful_of(flight)]
-        return max(0.0, min([ends_at, *looks]) - now)
+        looks = [entry.not_before for entry in flight.queue]
+        looks += [self._pace.doubt_at(flight, each) for each in self._doubtful_of(flight)]
+        looks += [self._pace.outage_at(each.attempts[0]) for each in self._unwaited()]
+        return min([ends_at, *(look for look in looks if look > now)]) - now
 
     def close(self, flight: Flight, now: float) -> None:
         """A flush stops waiting: what is not settled is kept, and written down."""
         if self.breaker.is_open and flight.probe_ends_at:
             self.breaker.note_wait(now - flight.waiting_since)
-        silent = Failed(ErrorKind.TIMEOUT, "no answer came within the budget")
         worst = None
         for entry in list(flight.pending.values()):
-            failure = entry.last or silent
+            failure = entry.last or SILENT
             if worst is None and self._is_telling(entry, now):
                 worst = failure
-            self._give_up(flight, entry, failure)
+            self._ledger.give_up(flight, entry, failure)
         flight.is_closed = True
-        self._leave(flight)
-        if flight.probe_ends_at and self._probe is not None and self._is_silent(self._probe, now):
-            worst = worst or silent
+        self._ledger.leave(flight)
+        if (
+            flight.probe_ends_at
+            and self._probe is not None
+            and self._pace.outage_at(self._probe) <= now
+        ):
+            worst = worst or SILENT
         if worst is not None:
             self.breaker.failed(now, worst.reason, worst.message)
         self._pump(now)
 
     def _is_telling(self, entry: Entry, now: float) -> bool:
-        """Whether a batch that is given up says that the server or the network is in trouble."""
+        """Whether a batch that nobody waits for says that the server or network is in trouble."""
         if entry.failures:
             return entry.seen_successes == self._successes
         return any(
-            one.seen_successes == self._successes and self._is_silent(one, now)
+            one.seen_successes == self._successes and self._pace.outage_at(one) <= now
             for one in entry.attempts
         )
-
-    def _is_silent(self, attempt: Attempt, now: float) -> bool:
-        """Whether the server should have answered by now, as far as it is known."""
-        patience_s = max(OUTAGE_S, min(1.0, self._pace.patience_s(OUTAGE_S)))
-        return attempt.silent_s(now) >= patience_s
-
-    def _leave(self, flight: Flight) -> None:
-        if flight in self._flights:
-            self._flights.remove(flight)
 
     # ── facts: attempts and time ───────────────────────────────────────────────────────────────
 
     def begin(self, attempt: Attempt, now: float, *, is_reused: bool) -> bool:
         """An attempt is about to be made; False where nobody wants it any more."""
         entry = attempt.entry
-        if not self._is_known(entry):
+        if not self._ledger.knows(entry):
             self._drop(attempt)
             return False
         attempt.began_at, attempt.is_reused = now, is_reused
         attempt.seen_successes = self._successes
         for flight in entry.flights:
             flight.begun()
-            self._orders.wake.append(flight)  # It may have to doubt this connection.
+            self._ledger.orders.wake.append(flight)  # It may have to doubt this connection.
         return True
 
     def cannot_send(self, attempt: Attempt, now: float) -> None:
@@ -246,41 +232,52 @@ class OutboxState:
         self._drop(attempt)
         entry = attempt.entry
         entry.not_before = now + FIRST_HOLD_S
-        if not entry.attempts:
+        if self._ledger.knows(entry) and not entry.attempts:
             failure = Failed(ErrorKind.TIMEOUT, "the system starts no more threads")
             for flight in list(entry.flights):
-                self._give_up(flight, entry, failure)
-                self._orders.wake.append(flight)
+                self._ledger.give_up(flight, entry, failure)
+                self._ledger.orders.wake.append(flight)
 
     def answer(self, attempt: Attempt, result: Result, now: float) -> None:
         """An attempt has come back."""
         self._drop(attempt)
         entry = attempt.entry
-        if not self._is_known(entry):
+        if not self._ledger.knows(entry):
             return  # Another attempt was faster.
         if not isinstance(result, Failed):
             self._got_through(attempt, now)
         if isinstance(result, Settled):
-            self._settle(entry, result)
+            self._ledger.settle(entry, result)
         elif isinstance(result, Split):
-            self._halve(entry, result.halves)
+            self._ledger.halve(entry, result.halves)
         else:
             self._failed(attempt, result, now)
-        self._orders.wake += entry.flights
+        self._ledger.orders.wake += entry.flights
         self._pump(now)
 
     def tick(self, now: float) -> None:
         """Time has passed: doubt what is silent, cut off what hangs, send what is due."""
         for attempt in self._under_way:
             if attempt.silent_s(now) > self._give_up_after_s:
-                self._orders.abort.append(attempt.entry.batch.id)
-        for flight in self._flights:
+                self._ledger.orders.abort.append(attempt.entry.batch.id)
+        if not self.breaker.is_open and any(self._is_telling(one, now) for one in self._unwaited()):
+            self.breaker.failed(now, SILENT.reason, SILENT.message)
+            self._ledger.orders.wake += self._ledger.flights
+        for flight in self._ledger.flights:
             if flight.is_waited_for and not self.breaker.is_open:
                 for attempt in self._doubtful_of(flight):
-                    if self._doubt_at(flight, attempt) <= now:
+                    if self._pace.doubt_at(flight, attempt) <= now:
                         attempt.is_doubted = True
                         self._order(attempt.entry, now, is_fresh=True)
         self._pump(now)
+
+    def _unwaited(self) -> list[Entry]:
+        """What is under way though no flush waits for it any more."""
+        return [
+            one.entry
+            for one in self._under_way
+            if not one.entry.flights and not one.is_doubted and not one.entry.failures
+        ]
 
     def thaw(self, gap_s: float) -> None:
         """The process was frozen for so long: that was nobody's silence, and no budget.
@@ -292,7 +289,7 @@ class OutboxState:
             if attempt.began_at is not None:
                 attempt.began_at += gap_s
         self._probe = None
-        for flight in self._flights:
+        for flight in self._ledger.flights:
             flight.waiting_since += gap_s
             flight.ends_at += gap_s
             flight.probe_ends_at += gap_s if flight.probe_ends_at else 0.0
@@ -307,7 +304,7 @@ class OutboxState:
                 if entry is not None:
                     self._probe = self._order(entry, now, is_fresh=True)
             return
-        for flight in self._flights:
+        for flight in self._ledger.flights:
             if flight.ends_at <= now:
                 continue  # Its flush is about to leave: what is not sent is about to be kept.
             travelling = sum(1 for entry in flight.pending.values() if entry.attempts)
@@ -331,43 +328,28 @@ class OutboxState:
 
     def _next_probe(self, now: float) -> Entry | None:
         """What has failed least; of two, the one that somebody waits for."""
-        queued = [entry for flight in self._flights for entry in flight.queue]
+        queued = [entry for flight in self._ledger.flights for entry in flight.queue]
         kept = self._next_kept(now)
         entries = queued if kept is None else [*queued, kept]
         return min(entries, key=lambda entry: entry.failures, default=None)
 
     def _next_kept(self, now: float) -> Entry | None:
-        for entry in self.kept:
-            if (
-                entry.not_before <= now
-                and len(entry.attempts) < 2
-                and all(self._is_hopeless(one, now) for one in entry.attempts)
-            ):
-                return entry
-        return None
+        due = (
+            entry
+            for entry in self.kept
+            if entry.not_before <= now
+            and len(entry.attempts) < 2
+            and all(self._is_hopeless(one, now) for one in entry.attempts)
+        )
+        return min(due, key=lambda entry: entry.failures, default=None)
 
     def _order(self, entry: Entry, now: float, *, is_fresh: bool) -> Attempt:
-        self._unqueue(entry)
+        self._ledger.unqueue(entry)
         attempt = Attempt(entry, now, is_fresh=is_fresh)
         entry.attempts.append(attempt)
         self._under_way.append(attempt)
-        self._orders.send.append(attempt)
+        self._ledger.orders.send.append(attempt)
         return attempt
-
-    def _have_wait(self, entry: Entry, flight: Flight) -> None:
-        """Have ``flight`` account for an entry, and send it, unless it travels already."""
-        if flight not in entry.flights:
-            entry.flights.append(flight)
-        flight.pending[entry.batch.id] = entry
-        if not entry.attempts and entry not in flight.queue:
-            flight.queue.append(entry)
-        if flight not in self._flights:
-            self._flights.append(flight)
-
-    def _unqueue(self, entry: Entry) -> None:
-        for flight in entry.flights:
-            if entry in flight.queue:
-                flight.queue.remove(entry)
 
     def _drop(self, attempt: Attempt) -> None:
         self._under_way.remove(attempt)
@@ -385,67 +367,34 @@ class OutboxState:
             and not entry.attempts[0].is_doubted
         ]
 
-    def _doubt_at(self, flight: Flight, attempt: Attempt) -> float:
-        """When a silent attempt is doubted: what was before the wait may be the handler's doing."""
-        budget_s = flight.ends_at - flight.waiting_since
-        patience_s = self._pace.patience_s(budget_s * DOUBT_AFTER)
-        since = max(attempt.began_at or 0.0, flight.waiting_since)
-        return since + max(OUTAGE_S, min(patience_s, budget_s * LATEST_DOUBT))
-
     # ── what an answer leads to ────────────────────────────────────────────────────────────────
-
-    def _is_known(self, entry: Entry) -> bool:
-        return self._entries.get(entry.batch.id) is entry
 
     def _got_through(self, attempt: Attempt, now: float) -> None:
         self._successes += 1
         self._pace.note(attempt.silent_s(now))
         if self.breaker.is_open:
             self.breaker.close()
-            self._orders.wake += self._flights
-
-    def _settle(self, entry: Entry, result: Settled) -> None:
-        self._forget(entry)
-        if not entry.flights:
-            self._orders.report += result.errors()
-        for flight in entry.flights:
-            flight.settled(entry.batch, result)
-            if not flight.pending:
-                self._leave(flight)
-
-    def _halve(self, entry: Entry, halves: tuple[Batch, Batch]) -> None:
-        """Have two batches stand for one, in its place: what was known of it holds for them."""
-        parts = [entry.part(half) for half in halves]
-        del self._entries[entry.batch.id]
-        self._entries.update((part.batch.id, part) for part in parts)
-        self._unqueue(entry)
-        for flight in entry.flights:
-            flight.pending.pop(entry.batch.id, None)
-            flight.pending.update((part.batch.id, part) for part in parts)
-            flight.queue[:0] = parts
-        if self.kept.take(entry):
-            for part in reversed(parts):
-                self.kept.put(part, first=True)
-        self._orders.split.append((entry.batch, halves))
+            self._ledger.orders.wake += self._ledger.flights
 
     def _failed(self, attempt: Attempt, failure: Failed, now: float) -> None:
         """An attempt of a batch that is not settled has failed."""
         entry = attempt.entry
         if entry.attempts and failure.is_in_flight:
-            self._again(entry, now + (failure.hold_s or 0.0))  # Should the other bring nothing.
+            # Should the other bring nothing.
+            self._ledger.put_again(entry, now + (failure.hold_s or 0.0))
             return
         if entry.attempts and not entry.attempts[0].is_doubted:
             return  # The other attempt, which is under way, has the last word.
         if attempt.is_reused and failure.is_stale:
             # The server had closed it while it was idle: that is no failure of the server.
             entry.is_ambiguous = True
-            self._again(entry, now)
+            self._ledger.put_again(entry, now)
             return
         if failure.is_in_flight and entry.is_ambiguous and not entry.was_in_flight:
             # Another attempt, of which we know nothing any more, is being processed just now.
             entry.was_in_flight = True
             entry.last = failure
-            self._again(entry, now + (failure.hold_s or 0.0))
+            self._ledger.put_again(entry, now + (failure.hold_s or 0.0))
             return
         entry.is_ambiguous = entry.is_ambiguous or failure.is_fault
         if entry.failures and self._successes > entry.seen_successes:
@@ -456,23 +405,13 @@ class OutboxState:
         if entry.strikes >= (1 if entry.is_suspect else STRIKES) and not entry.attempts:
             self._isolate(entry, failure)
             return
+        # One batch that fails in the background may be at fault itself: a flush will find out.
         alone = attempt.seen_successes == self._successes
-        if failure.hold_s is not None and (failure.hold_s or alone):
+        is_telling = alone and (self.breaker.is_open or (failure.hold_s == 0.0 and entry.flights))
+        if failure.hold_s or is_telling:
             self.breaker.open(now, failure.reason, failure.message, failure.hold_s)
-            self._orders.wake += self._flights
-        elif alone and (not entry.flights or self.breaker.is_open):
-            self.breaker.failed(now, failure.reason, failure.message)
-            self._orders.wake += self._flights
-        self._again(entry, now + self._backoff_s(entry, now))
-
-    def _again(self, entry: Entry, not_before: float) -> None:
-        """Send a batch once more, behind what has not failed."""
-        entry.not_before = not_before
-        if entry in self.kept:
-            self.kept.put_last(entry)
-        for flight in entry.flights:
-            if entry not in flight.queue:
-                flight.queue.append(entry)
+            self._ledger.orders.wake += self._ledger.flights
+        self._ledger.put_again(entry, now + self._backoff_s(entry, now))
 
     def _backoff_s(self, entry: Entry, now: float) -> float:
         if not entry.flights:
@@ -486,56 +425,6 @@ class OutboxState:
         """Find out which event of a batch it is that cannot be delivered, though others can."""
         if len(entry.batch) > 1:
             entry.is_suspect = True
-            self._halve(entry, split(entry.batch))
+            self._ledger.halve(entry, split(entry.batch))
             return
-        why = f"it cannot be delivered, though others can: {failure.message}"
-        self._write_down(entry, failure.reason)
-        self._forget(entry)
-        for flight in entry.flights:
-            flight.given_up(entry.batch, Failed(failure.reason, why))
-        if not entry.flights:
-            text = f"{counted(1)} given up: {why}"
-            self._orders.report.append(DoowError(text, failure.reason, entry.batch.event_ids))
-
-    # ── what nobody waits for ──────────────────────────────────────────────────────────────────
-
-    def _give_up(self, flight: Flight, entry: Entry, failure: Failed) -> None:
-        flight.given_up(entry.batch, failure)
-        if entry in flight.queue:
-            flight.queue.remove(entry)
-        entry.flights.remove(flight)
-        if not entry.flights:
-            self._release(entry, flight)
-            self._keep(entry, failure.reason)
-
-    def _keep(self, entry: Entry, reason: ErrorKind | None) -> None:
-        if reason is not None:
-            self._write_down(entry, reason)
-        self.kept.put(entry)
-        dropped: list[str] = []
-        for oldest in self.kept.take_excess():
-            # What came from a journal, or of a split, may not stand in the log so far.
-            self._write_down(oldest, ErrorKind.DROPPED_EVENTS)
-            self._forget(oldest)
-            dropped += oldest.batch.event_ids
-        if dropped:
-            text = f"the backlog is full: {counted(len(dropped))} dropped, the oldest"
-            self._orders.report.append(DoowError(text, ErrorKind.DROPPED_EVENTS, dropped))
-
-    def _forget(self, entry: Entry) -> None:
-        self._entries.pop(entry.batch.id, None)
-        self.kept.take(entry)
-        self._unqueue(entry)
-        self._orders.settled.append(entry.batch.id)
-        if entry.flights:
-            self._release(entry, entry.flights[0])
-
-    def _release(self, entry: Entry, flight: Flight) -> None:
-        if not entry.is_released:
-            entry.is_released = True
-            self._orders.release.append((flight.release, len(entry.batch)))
-
-    def _write_down(self, entry: Entry, reason: ErrorKind) -> None:
-        if not entry.is_written:
-            entry.is_written = True
-            self._orders.write_down.append((entry, reason))
+        self._ledger.abandon(entry, failure)

@@ -1,9 +1,25 @@
-"""How quick a server is, as far as its answers have shown."""
+"""How quick a server is, as far as its answers have shown, and when its silence means something."""
 
 from __future__ import annotations
 
-LEAST_S = 0.5
-"""Seconds beyond the mean that mean nothing: a busy process is late by as much, on either side."""
+from .flight import NEVER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .flight import Attempt, Flight
+
+DOUBT_AFTER = 0.25
+"""Part of the budget after which a silent kept connection is doubted, where no answer ever came."""
+LATEST_DOUBT = 0.4
+"""The same, however long the server has needed before."""
+DOUBT_S = 0.5
+"""Seconds beyond what the server has needed so far that are no cause for doubt."""
+EARLIEST_DOUBT_S = 0.1
+"""Seconds of silence that are no cause for doubt, however small the budget."""
+OUTAGE_S = 0.25
+"""Seconds of silence that say anything about a server."""
+LONGEST_OUTAGE_S = 1.0
+"""The same, however long the server has needed before."""
 
 
 class Pace:
@@ -24,8 +40,22 @@ class Pace:
             self._deviation_s += (abs(seconds - self._mean_s) - self._deviation_s) / 4
             self._mean_s += (seconds - self._mean_s) / 8
 
-    def patience_s(self, otherwise: float) -> float:
+    def doubt_at(self, flight: Flight, attempt: Attempt) -> float:
+        """When a silent attempt is doubted: what was before the wait may be the handler's doing."""
+        budget_s = flight.ends_at - flight.waiting_since
+        needed_s = self._needed_s(DOUBT_S, otherwise=budget_s * DOUBT_AFTER)
+        since = max(attempt.began_at or 0.0, flight.waiting_since)
+        return since + max(EARLIEST_DOUBT_S, min(needed_s, budget_s * LATEST_DOUBT))
+
+    def outage_at(self, attempt: Attempt) -> float:
+        """When the silence of an attempt says that the server, or the network, is in trouble."""
+        if attempt.began_at is None:
+            return NEVER
+        needed_s = self._needed_s(OUTAGE_S, otherwise=OUTAGE_S)
+        return attempt.began_at + min(needed_s, LONGEST_OUTAGE_S)
+
+    def _needed_s(self, slack_s: float, otherwise: float) -> float:
         """Seconds within which an answer should have come; ``otherwise`` where none ever has."""
         if self._mean_s is None:
             return otherwise
-        return self._mean_s + max(4 * self._deviation_s, LEAST_S)
+        return self._mean_s + max(4 * self._deviation_s, slack_s)

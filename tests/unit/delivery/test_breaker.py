@@ -140,14 +140,14 @@ def test_flushes_wait_for_probes_a_budget_in_all(clock: Clock) -> None:
     assert opened.probe_wait_s(clock.now, 2.0) == 0.3
 
 
-def test_the_time_for_probes_comes_back_within_an_hour(clock: Clock) -> None:
-    """Each hour of an outage allows for another budget of waits, and no more than one at once."""
+def test_the_time_for_probes_comes_back_within_two_hours(clock: Clock) -> None:
+    """They allow for another budget of waits, and never for more than one at once."""
     opened = breaker()
     opened.failed(clock.now, TIMEOUT, "silent")
     opened.note_wait(2.0)
     assert opened.probe_wait_s(clock.now, 2.0) == 0.0
-    assert opened.probe_wait_s(clock.now + 360, 2.0) == pytest.approx(0.2)
-    assert opened.probe_wait_s(clock.now + 3_600 * 10, 0.2) == 0.2
+    assert opened.probe_wait_s(clock.now + 720, 2.0) == pytest.approx(0.2)
+    assert opened.probe_wait_s(clock.now + 3_600 * 21, 0.2) == 0.2
 
 
 def test_its_repr_says_what_opened_it(clock: Clock) -> None:

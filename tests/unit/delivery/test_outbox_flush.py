@@ -1,0 +1,551 @@
+"""The state of the outbox while a flush waits: what goes out, when, and what becomes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from doow_serverless._delivery.outbox_state import PARALLEL
+from doow_serverless._delivery.results import Failed, Settled, Split
+from doow_serverless._sealing import split
+from doow_serverless.errors import ErrorKind
+from tests.unit.delivery.facts import (
+    ERROR_500,
+    IN_FLIGHT,
+    LIMITED,
+    RESET,
+    STALE,
+    TIMEOUT_S,
+    Facts,
+)
+
+TIMEOUT, LIMITED_KIND = ErrorKind.TIMEOUT, ErrorKind.RATE_LIMITED
+
+
+@pytest.fixture
+def facts() -> Facts:
+    return Facts()
+
+
+# ── all is well ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_batch_is_sent_at_once_and_settled_once(facts: Facts) -> None:
+    """Its events are released, the journal may forget it, the flush has nothing to wait for."""
+    flight = facts.flight("a", events=3)
+    assert (facts.ordered(), facts.waits_s(flight)) == (["a"], 2.0)
+    assert facts.send() == "a"
+    assert (facts.waits_s(flight), facts.settled, facts.released) == (None, ["a"], 3)
+    assert facts.woken[-1] is flight
+    outcome = facts.close(flight)
+    assert (outcome.accepted, outcome.requests, outcome.unsent) == (3, 1, {})
+    assert (facts.written, facts.kept(), facts.state.is_idle) == ([], [], True)
+
+
+def test_a_few_batches_travel_at_once(facts: Facts) -> None:
+    """The others wait for their turn, in order, and are not doubted for it."""
+    names = [f"b{number}" for number in range(PARALLEL + 2)]
+    flight = facts.flight(*names)
+    assert facts.ordered() == names[:PARALLEL]
+    first = facts.begin()
+    facts.answer(first)
+    assert facts.ordered() == names[1 : PARALLEL + 1]
+    facts.pass_s(1.9)
+    assert facts.ordered() == names[1 : PARALLEL + 1]
+    while facts.sends:
+        facts.send()
+    assert facts.close(flight).accepted == PARALLEL + 2
+
+
+def test_flushes_do_not_hold_each_other_up(facts: Facts) -> None:
+    """Each has its own places to travel in."""
+    facts.flight(*(f"a{number}" for number in range(PARALLEL)))
+    facts.flight("b")
+    assert facts.ordered()[-1] == "b"
+
+
+def test_rejections_are_reported_by_the_flush(facts: Facts) -> None:
+    """Or, where no flush waits for them any more, at once."""
+    flight = facts.flight("a")
+    attempt = facts.begin()
+    refusal = Settled(attempt.entry.batch, ErrorKind.PARTIAL_ACCEPT, "207", [("a-0", "why")])
+    facts.answer(attempt, refusal)
+    assert facts.reported == []
+    assert facts.close(flight).rejected == [("a-0", "why")]
+    assert [error.event_ids for error in facts.reported] == [("a-0",)]
+
+    flight = facts.flight("b")
+    attempt = facts.begin()
+    facts.close(flight)
+    facts.reported.clear()
+    refusal = Settled(attempt.entry.batch, ErrorKind.PARTIAL_ACCEPT, "207", [("b-0", "why")])
+    facts.answer(attempt, refusal)
+    assert [error.event_ids for error in facts.reported] == [("b-0",)]
+
+
+def test_the_same_batch_twice_is_sent_once(facts: Facts) -> None:
+    """Work that is done again while its batch travels: one POST, and both flushes count it."""
+    first = facts.flight("a")
+    attempt = facts.begin()
+    second = facts.flight("a")
+    assert facts.sends == []
+    facts.answer(attempt)
+    assert facts.close(first).accepted == facts.close(second).accepted == 1
+    assert (facts.released, facts.settled) == (2, ["a"])
+
+
+def test_the_same_batch_twice_in_one_flush(facts: Facts) -> None:
+    """It is one batch still."""
+    flight = facts.flight("a", "a")
+    assert facts.ordered() == ["a"]
+    facts.send()
+    assert facts.close(flight).accepted == 1
+    assert facts.released == 2
+
+
+def test_a_batch_that_is_kept_and_sealed_again_is_waited_for(facts: Facts) -> None:
+    """It leaves the backlog; when that flush gives up too, it is there once, and written once."""
+    facts.close(facts.flight("a"))
+    assert facts.kept() == ["a"]
+    facts.begin()
+    flight = facts.flight("a")
+    assert facts.kept() == []
+    facts.close(flight)
+    assert (facts.kept(), facts.written, facts.state.kept.events) == (["a"], ["a"], 1)
+
+
+# ── failures within the budget ──────────────────────────────────────────────────────────────────
+
+
+def test_what_failed_goes_out_again_after_a_pause(facts: Facts) -> None:
+    """Behind what did not fail, on a new connection, after a pause that doubles."""
+    flight = facts.flight("a")
+    pauses = []
+    for _ in range(8):
+        attempt = facts.begin()
+        facts.answer(attempt, ERROR_500)
+        pause_s = facts.waits_s(flight)
+        assert facts.sends == []
+        assert pause_s is not None
+        pauses.append(round(pause_s, 6))
+        facts.pass_s(pause_s)
+        assert [each.is_fresh for each in facts.sends] == [True]
+        flight.ends_at += pause_s
+    assert pauses == [0.025, 0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5]
+    facts.send()
+    assert facts.close(flight).accepted == 1
+    assert not facts.state.breaker.is_open
+
+
+def test_no_attempt_begins_after_the_deadline(facts: Facts) -> None:
+    """And a flush does not wait for a time at which it is over."""
+    flight = facts.flight("a", budget_s=0.01)
+    facts.answer(facts.begin(), ERROR_500)
+    assert facts.waits_s(flight) is None
+    facts.pass_s(0.5)
+    assert facts.sends == []
+    assert facts.close(flight).unsent == {ErrorKind.TRANSPORT_ERROR: 1}
+
+
+def test_others_are_sent_while_one_waits_to_be_sent_again(facts: Facts) -> None:
+    """One failure does not hold up the rest of its flush."""
+    names = [f"b{number}" for number in range(PARALLEL + 1)]
+    facts.flight(*names)
+    facts.answer(facts.begin(), ERROR_500)
+    assert facts.ordered() == names[1:]
+
+
+def test_a_dead_kept_connection_is_no_failure(facts: Facts) -> None:
+    """The server had closed it while it was idle: the batch goes out again at once."""
+    flight = facts.flight("a")
+    facts.answer(facts.begin(is_reused=True), STALE)
+    assert facts.ordered() == ["a"]
+    facts.answer(facts.begin(), ERROR_500)
+    pause_s = facts.waits_s(flight)
+    assert pause_s == pytest.approx(0.025)
+    facts.close(flight)
+
+
+def test_a_fresh_connection_that_breaks_is_a_failure(facts: Facts) -> None:
+    """Whatever the transport says of it: only what was really kept may be stale."""
+    facts.flight("a")
+    facts.answer(facts.begin(), STALE)
+    assert facts.sends == []
+
+
+def test_the_servers_wait_ends_the_flush(facts: Facts) -> None:
+    """429: nothing goes out before that time, and nobody waits for it."""
+    flight = facts.flight("a", "b")
+    facts.answer(facts.begin(), LIMITED)
+    facts.answer(facts.begin(), LIMITED)
+    assert facts.waits_s(flight) is None
+    assert facts.close(flight).unsent == {LIMITED_KIND: 2}
+    assert facts.state.breaker.until == facts.now + 10.0
+    flight = facts.flight("c")
+    assert (facts.sends, facts.waits_s(flight), facts.kept()) == ([], None, ["a", "b", "c"])
+    facts.pass_s(9.9)
+    assert facts.sends == []
+
+
+def test_a_wait_is_believed_though_others_get_through(facts: Facts) -> None:
+    """The server knows best what it wants held."""
+    facts.flight("a", "b")
+    limited = facts.begin()
+    facts.send()
+    facts.answer(limited, LIMITED)
+    assert facts.state.breaker.is_open
+
+
+def test_halves_stand_for_what_is_too_large(facts: Facts) -> None:
+    """413: both halves go out in its place, within the same flush, before all else."""
+    names = ["a", *(f"b{number}" for number in range(PARALLEL))]
+    flight = facts.flight(*names, events=2)
+    attempt = facts.begin()
+    halves = split(attempt.entry.batch)
+    facts.answer(attempt, Split(halves, ErrorKind.TRANSPORT_ERROR, "HTTP 413"))
+    assert facts.splits == ["a"]
+    assert facts.ordered() == [*names[1:PARALLEL], halves[0].id]
+    while facts.sends:
+        facts.send()
+    assert facts.close(flight).accepted == 10
+    assert facts.released == 10
+    assert not facts.state.breaker.is_open
+
+
+def test_halves_of_what_is_kept_are_kept(facts: Facts) -> None:
+    """In its place, which is the first; what stands in the log is not written once more."""
+    first = facts.flight("a", "b", events=2)
+    attempt = facts.begin()
+    facts.close(first)
+    assert (facts.kept(), facts.written) == (["a", "b"], ["a", "b"])
+    halves = split(attempt.entry.batch)
+    facts.answer(attempt, Split(halves, ErrorKind.TRANSPORT_ERROR, "HTTP 413"))
+    assert facts.kept() == [halves[0].id, halves[1].id, "b"]
+    assert (facts.written, facts.splits, facts.state.kept.events) == (["a", "b"], ["a"], 4)
+
+
+# ── doubts ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_silent_kept_connection_is_doubted(facts: Facts) -> None:
+    """A second attempt goes out beside it, on a new connection, and the first answer counts."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    assert facts.waits_s(flight) == pytest.approx(0.5)
+    facts.pass_s(0.5)
+    second = facts.begin()
+    assert second.is_fresh
+    facts.pass_s(1.0)
+    assert facts.sends == []  # Neither of them is doubted again.
+    facts.answer(second)
+    assert facts.waits_s(flight) is None
+    facts.answer(first, ERROR_500)
+    outcome = facts.close(flight)
+    assert (outcome.accepted, outcome.requests, facts.settled) == (1, 2, ["a"])
+    assert facts.state.is_idle
+
+
+def test_a_new_connection_is_not_doubted(facts: Facts) -> None:
+    """It has only just proved that it lives."""
+    flight = facts.flight("a")
+    facts.begin()
+    assert facts.waits_s(flight) == 2.0
+    facts.pass_s(1.9)
+    assert facts.sends == []
+
+
+def test_patience_follows_what_the_server_has_needed(facts: Facts) -> None:
+    """A server that needs 0.4 s for each answer is not doubted after a quarter of the budget."""
+    for number in range(20):
+        flight = facts.flight(f"warm{number}")
+        attempt = facts.begin()
+        facts.now += 0.4
+        facts.answer(attempt)
+        facts.close(flight)
+    flight = facts.flight("a", budget_s=10.0)
+    facts.begin(is_reused=True)
+    assert facts.waits_s(flight) == pytest.approx(0.9, abs=0.02)
+
+
+def test_no_server_is_trusted_with_half_of_the_budget(facts: Facts) -> None:
+    """A silently dead connection costs less than that, however slow the server was before."""
+    flight = facts.flight("warm", budget_s=10.0)
+    attempt = facts.begin()
+    facts.now += 5.0
+    facts.answer(attempt)
+    facts.close(flight)
+    flight = facts.flight("a", budget_s=1.0)
+    facts.begin(is_reused=True)
+    assert facts.waits_s(flight) == pytest.approx(0.4)
+
+
+def test_silence_before_the_wait_does_not_count(facts: Facts) -> None:
+    """What left early was sent while the handler still worked, which may have held all threads."""
+    flight = facts.flight("a", budget_s=None)
+    facts.begin(is_reused=True)
+    facts.pass_s(60.0 - 51.0)
+    facts.state.wait(flight, facts.now + 2.0, facts.now)
+    facts.collect()
+    assert facts.waits_s(flight) == pytest.approx(0.5)
+
+
+def test_in_flight_is_said_of_the_other_attempt(facts: Facts) -> None:
+    """503 to the second attempt is no failure: the answer of the first counts."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    assert not facts.state.breaker.is_open
+    assert facts.waits_s(flight) == pytest.approx(1.0)  # Then it is sent again.
+    facts.answer(first)
+    assert facts.close(flight).accepted == 1
+
+
+def test_in_flight_and_then_silence(facts: Facts) -> None:
+    """Where the first attempt brings nothing, the batch goes out again when the server said."""
+    flight = facts.flight("a")
+    facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    facts.pass_s(0.99)
+    assert facts.sends == []
+    facts.pass_s(0.01)
+    assert facts.send() == "a"
+    assert facts.close(flight).accepted == 1
+
+
+def test_a_reset_and_then_in_flight(facts: Facts) -> None:
+    """The server is at work on what broke off: the flush goes on, and asks again in time."""
+    flight = facts.flight("a")
+    facts.answer(facts.begin(), RESET)
+    facts.pass_s(0.05)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    assert not facts.state.breaker.is_open
+    assert facts.waits_s(flight) == pytest.approx(1.0)
+    facts.pass_s(1.0)
+    facts.send()
+    assert facts.close(flight).accepted == 1
+
+
+def test_in_flight_twice_is_a_wait(facts: Facts) -> None:
+    """A server that goes on saying so has too much to do."""
+    flight = facts.flight("a")
+    facts.answer(facts.begin(), RESET)
+    facts.pass_s(0.05)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    facts.pass_s(1.0)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    assert facts.state.breaker.is_open
+    assert facts.waits_s(flight) is None
+
+
+def test_in_flight_without_another_attempt_is_a_wait(facts: Facts) -> None:
+    """Nothing else of it can be under way: the server has too much to do."""
+    facts.flight("a")
+    facts.answer(facts.begin(), IN_FLIGHT)
+    assert (facts.state.breaker.reason, facts.state.breaker.until) == (
+        LIMITED_KIND,
+        facts.now + 1.0,
+    )
+
+
+def test_the_first_fails_while_the_second_is_under_way(facts: Facts) -> None:
+    """The second has the last word."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    second = facts.begin()
+    facts.answer(first, STALE)
+    assert facts.sends == []
+    facts.answer(second)
+    assert facts.close(flight).accepted == 1
+
+
+def test_the_second_fails_beside_a_silent_first(facts: Facts) -> None:
+    """A third goes out, since nothing is to be hoped of the first."""
+    flight = facts.flight("a")
+    facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    facts.answer(facts.begin(), RESET)
+    facts.pass_s(0.05)
+    assert facts.send() == "a"
+    assert facts.close(flight).accepted == 1
+
+
+# ── the end of a flush ──────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_not_settled_in_time_is_kept_and_written_down(facts: Facts) -> None:
+    """Once, with its reason; its events are off the hands of the buffer."""
+    flight = facts.flight("a", "b", events=2)
+    first = facts.begin()
+    facts.begin()
+    facts.pass_s(2.0)
+    assert facts.waits_s(flight) is None
+    facts.answer(first, ERROR_500)
+    outcome = facts.close(flight)
+    assert outcome.unsent == {ErrorKind.TRANSPORT_ERROR: 2, TIMEOUT: 2}
+    assert (facts.kept(), facts.written, facts.released) == (["a", "b"], ["a", "b"], 4)
+    assert [(str(error), error.event_ids) for error in facts.reported] == [
+        ("2 events not delivered: HTTP 500", ("a-0", "a-1")),
+        ("2 events not delivered: no answer came within the budget", ("b-0", "b-1")),
+    ]
+    assert flight.is_closed
+    assert not flight.is_waited_for
+
+
+def test_a_late_answer_settles_what_is_kept(facts: Facts) -> None:
+    """It leaves the backlog, and closes the breaker."""
+    flight = facts.flight("a")
+    attempt = facts.begin()
+    facts.pass_s(2.0)
+    facts.close(flight)
+    assert facts.state.breaker.is_open
+    facts.answer(attempt)
+    assert (facts.kept(), facts.settled, facts.state.breaker.is_open) == ([], ["a"], False)
+    assert facts.state.kept.events == 0
+
+
+def test_a_flush_without_time_says_nothing_of_the_server(facts: Facts) -> None:
+    """Nor does one of 10 ms: only silence that lasts is silence, whoever still waits for it."""
+    flight = facts.flight("a", budget_s=0.01)
+    facts.begin()
+    facts.pass_s(0.01)
+    assert facts.close(flight).unsent == {TIMEOUT: 1}
+    assert not facts.state.breaker.is_open
+    facts.pass_s(0.2)
+    assert not facts.state.breaker.is_open
+    flight = facts.flight("b")
+    assert facts.waits_s(flight) == pytest.approx(0.04)
+    facts.pass_s(0.041)
+    assert facts.state.breaker.is_open
+    assert (facts.waits_s(flight), facts.woken[-1]) == (None, flight)
+
+
+def test_a_budget_of_a_quarter_second_says_something(facts: Facts) -> None:
+    """An outage costs one budget, not one for each invocation."""
+    flight = facts.flight("b", budget_s=0.3)
+    facts.begin()
+    facts.pass_s(0.3)
+    facts.close(flight)
+    assert (facts.state.breaker.reason, facts.state.breaker.until) == (TIMEOUT, facts.now + 0.75)
+
+
+def test_silence_is_judged_by_what_the_server_has_needed(facts: Facts) -> None:
+    """0.3 s without an answer are nothing where each takes half a second; a second always is."""
+    flight = facts.flight("warm")
+    attempt = facts.begin()
+    facts.now += 0.5
+    facts.answer(attempt)
+    facts.close(flight)
+    flight = facts.flight("a", budget_s=0.3)
+    facts.begin()
+    facts.pass_s(0.3)
+    facts.close(flight)
+    assert not facts.state.breaker.is_open
+    facts.pass_s(0.69)
+    assert not facts.state.breaker.is_open
+    facts.pass_s(0.02)
+    assert facts.state.breaker.is_open
+
+
+def test_a_batch_that_never_began_says_nothing_of_the_server(facts: Facts) -> None:
+    """Our own threads were late."""
+    flight = facts.flight("a")
+    facts.pass_s(2.0)
+    facts.close(flight)
+    assert not facts.state.breaker.is_open
+
+
+def test_one_that_fails_while_others_get_through_is_no_outage(facts: Facts) -> None:
+    """The breaker stays closed, and what failed is kept."""
+    flight = facts.flight("a", "b", budget_s=0.2)
+    bad, good = facts.begin(), facts.begin()
+    facts.answer(bad, ERROR_500)
+    facts.answer(good)
+    facts.pass_s(0.2)
+    facts.close(flight)
+    assert (facts.state.breaker.is_open, facts.kept()) == (False, ["a"])
+
+
+def test_silence_while_others_get_through_is_no_outage(facts: Facts) -> None:
+    """One of two attempts hangs."""
+    flight = facts.flight("a", "b")
+    facts.begin()
+    facts.send()
+    facts.pass_s(2.0)
+    facts.close(flight)
+    assert (facts.state.breaker.is_open, facts.kept()) == (False, ["a"])
+
+
+def test_an_attempt_that_hangs_is_cut_off_after_the_timeout(facts: Facts) -> None:
+    """An answer that drips keeps a socket's own timeout from ever coming."""
+    flight = facts.flight("a")
+    facts.begin()
+    facts.close(flight)
+    facts.pass_s(TIMEOUT_S)
+    assert facts.aborted == []
+    facts.pass_s(0.001)
+    assert facts.aborted == ["a"]
+
+
+def test_no_thread_is_our_own_trouble(facts: Facts) -> None:
+    """The batch is kept and written down at once, and the breaker stays closed."""
+    flight = facts.flight("a")
+    attempt = facts.sends.pop()
+    facts.state.cannot_send(attempt, facts.now)
+    facts.collect()
+    assert facts.waits_s(flight) is None
+    assert (facts.kept(), facts.written) == (["a"], ["a"])
+    assert not facts.state.breaker.is_open
+    assert facts.close(flight).unsent == {TIMEOUT: 1}
+    assert facts.reported[0].args[0].endswith("the system starts no more threads")
+    facts.pass_s(0.99)
+    assert facts.sends == []
+    facts.pass_s(0.01)
+    assert facts.send() == "a"
+
+
+def test_no_thread_for_a_second_attempt(facts: Facts) -> None:
+    """The first goes on."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    facts.state.cannot_send(facts.sends.pop(), facts.now)
+    facts.collect()
+    facts.answer(first)
+    assert facts.close(flight).accepted == 1
+
+
+def test_what_nobody_wants_is_not_sent(facts: Facts) -> None:
+    """An attempt that begins after its batch was settled by another is not made."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    second = facts.sends.pop()
+    facts.answer(first)
+    assert not facts.state.begin(second, facts.now, is_reused=False)
+    assert facts.state.is_idle
+    assert facts.close(flight).requests == 1
+
+
+def test_what_comes_to_a_flush_that_is_over_is_kept(facts: Facts) -> None:
+    """Written down as well, since nobody waits."""
+    flight = facts.flight("a")
+    facts.send()
+    facts.close(flight)
+    from tests.batches import batch
+
+    facts.state.add(batch(batch_id="late"), flight, facts.now)
+    facts.collect()
+    assert (facts.kept(), facts.written) == (["late"], ["late"])
+
+
+def test_it_says_what_it_knows(facts: Facts) -> None:
+    """Whoever debugs reads it in one line."""
+    facts.flight("a")
+    attempt = facts.begin()
+    assert repr(facts.state).startswith("1 flights, 1 POSTs under way, Kept(0 batches")
+    assert repr(attempt) == "Attempt(a, any, began_at=100.0)"
+    assert repr(attempt.entry) == "Entry(a, in flight, 0 failures, 0 strikes)"
+    assert repr(attempt.entry.flights[0]) == "Flight(open, 1 pending, 0 to send)"
+    assert repr(Failed(TIMEOUT, "why")) == "Failed(TIMEOUT, 'why', hold_s=None)"
