@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 PARALLEL = 4
 """Batches of one flight that travel at once."""
+MOST_ATTEMPTS = 4
+"""POSTs of one batch that may hang at once."""
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 1.0
 SILENT = Failed(ErrorKind.TIMEOUT, "no answer came within the budget")
@@ -338,7 +340,7 @@ class OutboxState:
             entry
             for entry in self.kept
             if entry.not_before <= now
-            and len(entry.attempts) < 2
+            and len(entry.attempts) < MOST_ATTEMPTS
             and all(self._is_hopeless(one, now) for one in entry.attempts)
         )
         return min(due, key=lambda entry: entry.failures, default=None)

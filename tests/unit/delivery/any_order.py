@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from doow_serverless import Outcome
 from doow_serverless._delivery.flight import Flight
-from doow_serverless._delivery.outbox_state import OutboxState
+from doow_serverless._delivery.outbox_state import MOST_ATTEMPTS, OutboxState
 from doow_serverless._delivery.results import Failed, Settled, Split
 from doow_serverless._sealing import Batch, split
 from doow_serverless.errors import ErrorKind
@@ -80,13 +80,11 @@ class Story:
         if known:
             batch = known[which % len(known)]
             flight = self.some_flight(which // 7)
-            if not batch.id.startswith("b"):
-                self.overlaps.add(flight)
             if self.places[batch.id] == "halved":
                 flight = self.new_flight()
-                self.overlaps.add(flight)
                 self.places[batch.id] = "here"
                 del self.written[batch.id]
+            self.overlaps.add(flight)
             self.add(batch, flight)
 
     def keep(self, which: int) -> None:
@@ -170,7 +168,7 @@ class Story:
     def wait_for_kept(self, which: int) -> None:
         if which % 8 == 0:
             flight = self.new_flight()
-            self.events_of[flight] += self.state.kept.events
+            self.overlaps.add(flight)
             self.state.wait_for_kept(flight, self.now)
 
     # ── what follows ───────────────────────────────────────────────────────────────────────────
@@ -247,7 +245,7 @@ class Story:
         assert here == self.state._ledger.entries.keys(), "lost, or kept for ever"
         for entry in self.state._ledger.entries.values():
             assert bool(entry.flights) != (entry in self.state.kept), "in two places, or in none"
-            assert len(entry.attempts) <= 3, "sent again and again"
+            assert len(entry.attempts) <= MOST_ATTEMPTS + 1, "sent again and again"
         assert all(times == 1 for times in self.written.values()), "written twice"
         kept = list(self.state.kept)
         assert self.state.kept.events == sum(len(entry.batch) for entry in kept) <= MAX_EVENTS

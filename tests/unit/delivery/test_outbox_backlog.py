@@ -149,6 +149,19 @@ def test_a_hanging_post_does_not_hold_up_the_backlog(facts: Facts) -> None:
     assert facts.ordered() == ["b"]
 
 
+def test_posts_that_hang_are_few(facts: Facts) -> None:
+    """A batch goes out again beside those that hang, up to four times."""
+    flight = facts.flight("a")
+    hanging = facts.begin()
+    facts.close(flight)
+    for attempts in (2, 3, 4, 4):
+        facts.deliver(f"b{attempts}")
+        facts.pass_s(1.0)
+        while facts.sends:
+            facts.begin()
+        assert len(hanging.entry.attempts) == attempts
+
+
 def test_an_order_that_nobody_carries_out_is_given_again(facts: Facts) -> None:
     """A signal may come between an order and its thread."""
     keep(facts, "a")
