@@ -305,7 +305,7 @@ class Flusher:
         """Deliver everything, or write it down: the process is about to end."""
         budget = Budget(limit_s, self._clock)
         flights = [flight for each in self.buffers() for flight in self._depart(each, last=False)]
-        self._outbox.deliver_last(flights, budget)
+        self._outbox.deliver_last(budget)
         self._outcome_of(flights, budget)
 
     def take_over(self, other: Flusher) -> None:

@@ -204,21 +204,21 @@ class Outbox:
             if other._journal is not None and other._journal is not self._journal:
                 other._journal.note_settled(entry.batch.id)
 
-    def deliver_last(self, flights: list[Flight], budget: Budget) -> None:
-        """Deliver all that there is, and write down the rest: the process is about to end.
+    def deliver_last(self, budget: Budget) -> None:
+        """Deliver all that there is, whoever waits for it, and write down the rest.
 
-        Args:
-            flights: What is waited for already, and what has just been sealed.
-            budget: A part of it is left for writing.
+        The process is about to end: a part of the budget is left for writing.
         """
+        flight = Flight(lambda _: None)
         if self._config.has_key:
-            kept = Flight(lambda _: None)
-            self._note(self.state.wait_for_kept, kept)
-            flights = [*flights, kept]
-        budget.extend(-min(self.state.unsettled_bytes / WRITTEN_PER_S, budget.remaining() / 2))
-        for flight in flights:
-            self.wait(flight, budget)
+            self._note(self.state.wait_for_all, flight)
+        writing_s = min(self.state.unsettled_bytes / WRITTEN_PER_S, budget.remaining() / 2)
+        budget.extend(-writing_s)
+        self.wait(flight, budget)
+        budget.extend(writing_s)
+        self._note(self.state.close, flight)
         self._note(self.state.end)
+        self._dead_letters.wait(budget.remaining())
 
     # ── facts and orders ───────────────────────────────────────────────────────────────────────
 

@@ -160,10 +160,10 @@ class OutboxState:
             flight.probe_ends_at = now + self.breaker.probe_wait_s(now, ends_at - now)
         self.tick(now)
 
-    def wait_for_kept(self, flight: Flight, now: float) -> None:
-        """A flush is about to wait for all that is kept: the last one of the process."""
+    def wait_for_all(self, flight: Flight, now: float) -> None:
+        """A flush is about to wait for whatever is not settled: the last one of the process."""
         self.breaker.close()
-        for entry in self.kept:
+        for entry in list(self._ledger.entries.values()):
             self.kept.take(entry)
             entry.not_before = now
             self._ledger.have_wait(entry, flight)

@@ -6,14 +6,16 @@ sends it, and does not let the interpreter exit in an orderly way, so that only 
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 
 from .clock import Budget
-from .forks import members
+from .forks import members, reset_in_child
 from .log import report_fault
 
 TYPE_CHECKING = False
@@ -25,10 +27,15 @@ SIGTERM_LIMIT_S = 0.25
 """Seconds for the last flush at SIGTERM: Lambda grants 300 ms, Vercel 500 ms."""
 EXIT_LIMIT_S = 2.0
 """Seconds for the last flush when the interpreter exits."""
+_SLACK_S = 0.05
 
 _is_installed = False
 _earlier: Any = None
 _is_listening = False
+_is_flushing = False
+"""Whether a signal has come, and the flush that it calls for is under way."""
+_is_flushed = False
+"""Whether that flush is over, so that the next signal is the application's."""
 
 
 def install() -> None:
@@ -52,19 +59,33 @@ def install() -> None:
 
 
 def _flush_at_exit() -> None:
+    ends_at = time.monotonic() + SIGTERM_LIMIT_S + _SLACK_S
+    while _is_flushing and time.monotonic() < ends_at:
+        time.sleep(0.001)  # The signal comes again, and may end the process otherwise.
     if not _flush_within(EXIT_LIMIT_S):
         # CPython 3.12.0 and 3.12.1 start no threads at this stage. No lock can be held here.
         _flush(EXIT_LIMIT_S)
 
 
 def _flush_within(limit_s: float) -> bool:
-    # On a thread of its own: the signal may have come while this one holds a lock that is needed.
-    flushing = threading.Thread(target=_flush, args=(limit_s,), name="doow-last", daemon=True)
+    """Flush on another thread, and wait for it so long; False where none can be started.
+
+    Not by `threading`, whose own locks may be held by the code that a signal has interrupted.
+    """
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def flush() -> None:
+        try:
+            _flush(limit_s)
+        finally:
+            done.release()
+
     try:
-        flushing.start()
+        _thread.start_new_thread(flush, ())
     except RuntimeError:
         return False
-    flushing.join(limit_s + 0.05)
+    done.acquire(timeout=limit_s + _SLACK_S)
     return True
 
 
@@ -79,10 +100,43 @@ def _flush(limit_s: float) -> None:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    _flush_within(SIGTERM_LIMIT_S)
+    """Flush on another thread, which sends the signal once more; that one is the application's.
+
+    The code that is interrupted goes on meanwhile: it may hold any lock that a flush needs, so that
+    nothing is waited for here, and no lock taken.
+    """
+    global _is_flushing, _is_flushed
+    if _is_flushing:
+        return  # Another signal meanwhile: the application gets one soon.
+    if not _is_flushed:
+        _is_flushing = True
+        try:
+            _thread.start_new_thread(_flush_and_signal, (number,))
+        except RuntimeError:  # No more threads: then nothing can be delivered either.
+            _is_flushing = False
+        else:
+            return
+    _is_flushed = False
     if callable(_earlier):
         _earlier(number, frame)
     else:
         # The default ends the process, and tells its parent that it was this signal.
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+def _flush_and_signal(number: int) -> None:
+    global _is_flushing, _is_flushed
+    _flush_within(SIGTERM_LIMIT_S)
+    _is_flushed, _is_flushing = True, False
+    if hasattr(signal, "pthread_kill"):
+        # To the main thread, which may sleep in a system call that others do not end.
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        os.kill(os.getpid(), number)
+
+
+@reset_in_child
+def _after_fork_in_child() -> None:
+    global _is_flushing, _is_flushed
+    _is_flushing = _is_flushed = False

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMON = """
 import os, signal, sys, threading, time
 import doow_serverless as doow
+from doow_serverless._process import shutdown
 
 def terminate():
     # On a busy machine the imports alone would take longer than is granted after the signal.
@@ -30,6 +31,9 @@ def terminate():
         if thread.name == "doow-warm-up":
             thread.join()
     os.kill(os.getpid(), signal.SIGTERM)
+    # What is interrupted goes on, until the events have left and the signal comes again.
+    while shutdown._is_flushing or shutdown._is_flushed:
+        time.sleep(0.001)
 
 def record(*events):
     for event in events:

@@ -178,6 +178,7 @@ def test_a_signal_while_a_lock_is_held(tmp_path: Path, ingest: Ingest, lock: str
         with {lock}:
             print("now")
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
     """
     ended = run(script, ingest.url, tmp_path)
     assert (ended.status, ended.stderr) == (-signal.SIGTERM, "")

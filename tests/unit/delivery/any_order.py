@@ -58,7 +58,7 @@ class Story:
             self.seal, self.seal, self.seal_again, self.keep, self.wait, self.wait, self.leave,
             self.begin, self.begin, self.begin, self.cannot_send, self.accept, self.accept,
             self.fail, self.fail, self.halve, self.pass_time, self.pass_time, self.thaw,
-            self.drain, self.end, self.wait_for_kept,
+            self.drain, self.end, self.wait_for_all,
         )  # fmt: skip
 
     def tell(self, story: bytes) -> None:
@@ -165,11 +165,11 @@ class Story:
             here = {one for one, place in self.places.items() if place == "here"}
             assert here <= self.written.keys() | self.is_written_first, "not written at the end"
 
-    def wait_for_kept(self, which: int) -> None:
+    def wait_for_all(self, which: int) -> None:
         if which % 8 == 0:
             flight = self.new_flight()
             self.overlaps.add(flight)
-            self.state.wait_for_kept(flight, self.now)
+            self.state.wait_for_all(flight, self.now)
 
     # ── what follows ───────────────────────────────────────────────────────────────────────────
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doow_serverless._delivery.flight import Flight
 from doow_serverless._delivery.results import Failed, Settled, Split
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
@@ -500,15 +501,28 @@ def test_at_the_end_all_that_is_not_settled_is_written_down(facts: Facts) -> Non
     assert len(facts.written) == 4
 
 
+def test_the_last_flush_waits_for_what_others_wait_for(facts: Facts) -> None:
+    """What is under way goes on, and both account for it."""
+    flight = facts.flight("a")
+    attempt = facts.begin()
+    last = Flight(facts.release)
+    facts.state.wait_for_all(last, facts.now)
+    facts.state.wait(last, facts.now + 0.25, facts.now)
+    facts.collect()
+    assert (facts.sends, facts.waits_s(last)) == ([], 0.25)
+    facts.answer(attempt)
+    assert facts.waits_s(last) is None
+    assert facts.close(flight).accepted == facts.close(last).accepted == 1
+    assert facts.released == 1
+
+
 def test_the_last_flush_waits_for_the_backlog_as_well(facts: Facts) -> None:
     """Whatever holds it off, and all of it at once."""
     fail(facts, "a")
     keep(facts, "b", "c", "d", "e")
     facts.sends.clear()
-    from doow_serverless._delivery.flight import Flight
-
     last = Flight(facts.release)
-    facts.state.wait_for_kept(last, facts.now)
+    facts.state.wait_for_all(last, facts.now)
     facts.state.wait(last, facts.now + 1.0, facts.now)
     facts.collect()
     assert facts.ordered() == ["a", "b", "c", "d"]
@@ -521,10 +535,8 @@ def test_the_last_flush_waits_for_the_backlog_as_well(facts: Facts) -> None:
 def test_a_wait_that_the_server_asked_for_ends_the_last_flush(facts: Facts) -> None:
     """There is no use in waiting for the rest."""
     keep(facts, "a", "b")
-    from doow_serverless._delivery.flight import Flight
-
     last = Flight(facts.release)
-    facts.state.wait_for_kept(last, facts.now)
+    facts.state.wait_for_all(last, facts.now)
     facts.state.wait(last, facts.now + 1.0, facts.now)
     facts.collect()
     facts.answer(facts.begin(), LIMITED)
