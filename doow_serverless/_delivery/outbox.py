@@ -43,6 +43,8 @@ FROZEN_S = 1.0
 """Seconds without a sign of life, beyond what was to be waited, that count as frozen."""
 LONGEST_PAUSE_S = 3_600.0
 """A budget may have more seconds than a lock can wait for."""
+LAST_WORDS_S = 0.03
+"""Seconds of the last flush that are left for writing down what it could not deliver, at least."""
 WRITTEN_PER_S = 4e6
 """Sealed bytes that are written down in a second where the machine is slow."""
 
@@ -212,7 +214,8 @@ class Outbox:
         flight = Flight(lambda _: None)
         if self._config.has_key:
             self._note(self.state.wait_for_all, flight)
-        writing_s = min(self.state.unsettled_bytes / WRITTEN_PER_S, budget.remaining() / 2)
+        writing_s = LAST_WORDS_S + self.state.unsettled_bytes / WRITTEN_PER_S
+        writing_s = min(writing_s, budget.remaining() / 2)
         budget.extend(-writing_s)
         self.wait(flight, budget)
         budget.extend(writing_s)

@@ -10,6 +10,7 @@ import _thread
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -27,15 +28,40 @@ SIGTERM_LIMIT_S = 0.25
 """Seconds for the last flush at SIGTERM: Lambda grants 300 ms, Vercel 500 ms."""
 EXIT_LIMIT_S = 2.0
 """Seconds for the last flush when the interpreter exits."""
-_SLACK_S = 0.05
+_PATIENCE_S = 1.0
+"""Seconds that writing down may take beyond that, where a platform grants them."""
+_PAUSE_S = 0.001
+_MAX_TRIES = 100
+_WITH_LOCKS = tuple(
+    f"doow_serverless.{room}" for room in ("_recording.buffer", "_delivery", "_keeping", "_process")
+)
+"""Modules whose code holds locks; those that call handlers are others."""
 
 _is_installed = False
 _earlier: Any = None
 _is_listening = False
-_is_flushing = False
-"""Whether a signal has come, and the flush that it calls for is under way."""
-_is_flushed = False
-"""Whether that flush is over, so that the next signal is the application's."""
+_ending: _Ending | None = None
+"""What a signal has begun."""
+
+
+class _Ending:
+    """What goes on between a signal and its passing on to the application.
+
+    Attributes:
+        is_delivered: Whether the last flush is over, but for what was recorded meanwhile.
+        tries: How often the signal has found the main thread at work in this library.
+    """
+
+    def __init__(self) -> None:
+        self.is_delivered = False
+        self.tries = 0
+        # Threads take turns where this library holds a lock, if they may not do so elsewhere.
+        self._interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(_PAUSE_S / 100)
+
+    def end(self) -> None:
+        """The signal is passed on."""
+        sys.setswitchinterval(self._interval_s)
 
 
 def install() -> None:
@@ -59,16 +85,16 @@ def install() -> None:
 
 
 def _flush_at_exit() -> None:
-    ends_at = time.monotonic() + SIGTERM_LIMIT_S + _SLACK_S
-    while _is_flushing and time.monotonic() < ends_at:
+    ends_at = time.monotonic() + SIGTERM_LIMIT_S + _PATIENCE_S
+    while _ending is not None and time.monotonic() < ends_at:
         time.sleep(0.001)  # The signal comes again, and may end the process otherwise.
-    if not _flush_within(EXIT_LIMIT_S):
+    if not _flush_within(EXIT_LIMIT_S, _PATIENCE_S):
         # CPython 3.12.0 and 3.12.1 start no threads at this stage. No lock can be held here.
         _flush(EXIT_LIMIT_S)
 
 
-def _flush_within(limit_s: float) -> bool:
-    """Flush on another thread, and wait for it so long; False where none can be started.
+def _flush_within(limit_s: float, patience_s: float) -> bool:
+    """Flush on another thread, and wait for it; False where none can be started.
 
     Not by `threading`, whose own locks may be held by the code that a signal has interrupted.
     """
@@ -85,7 +111,7 @@ def _flush_within(limit_s: float) -> bool:
         _thread.start_new_thread(flush, ())
     except RuntimeError:
         return False
-    done.acquire(timeout=limit_s + _SLACK_S)
+    done.acquire(timeout=limit_s + patience_s)
     return True
 
 
@@ -100,23 +126,30 @@ def _flush(limit_s: float) -> None:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    """Flush on another thread, which sends the signal once more; that one is the application's.
+    """Flush on another thread, which sends the signal once more; that one is passed on.
 
     The code that is interrupted goes on meanwhile: it may hold any lock that a flush needs, so that
-    nothing is waited for here, and no lock taken.
+    nothing is waited for, and no lock taken. Only once it is interrupted outside of this library,
+    what it has recorded meanwhile is delivered before it ends.
     """
-    global _is_flushing, _is_flushed
-    if _is_flushing:
-        return  # Another signal meanwhile: the application gets one soon.
-    if not _is_flushed:
-        _is_flushing = True
-        try:
-            _thread.start_new_thread(_flush_and_signal, (number,))
-        except RuntimeError:  # No more threads: then nothing can be delivered either.
-            _is_flushing = False
-        else:
+    global _ending
+    ending = _ending or _Ending()
+    try:
+        if _ending is None:
+            _ending = ending
+            _thread.start_new_thread(_deliver_and_signal, (number, ending))
             return
-    _is_flushed = False
+        if not ending.is_delivered:
+            return  # Another signal meanwhile: the application gets one soon.
+        if ending.tries < _MAX_TRIES and _is_ours(frame):
+            ending.tries += 1
+            _thread.start_new_thread(_signal, (number, _PAUSE_S))
+            return
+        _flush_within(SIGTERM_LIMIT_S / 2, 0.0)
+    except RuntimeError:
+        pass  # No more threads: then nothing can be delivered either.
+    ending.end()
+    _ending = None
     if callable(_earlier):
         _earlier(number, frame)
     else:
@@ -125,10 +158,23 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), number)
 
 
-def _flush_and_signal(number: int) -> None:
-    global _is_flushing, _is_flushed
-    _flush_within(SIGTERM_LIMIT_S)
-    _is_flushed, _is_flushing = True, False
+def _is_ours(frame: FrameType | None) -> bool:
+    """Whether the code that runs in ``frame`` may hold a lock of this library."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_WITH_LOCKS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _deliver_and_signal(number: int, ending: _Ending) -> None:
+    _flush_within(SIGTERM_LIMIT_S, _PATIENCE_S)
+    ending.is_delivered = True
+    _signal(number)
+
+
+def _signal(number: int, after_s: float = 0.0) -> None:
+    time.sleep(after_s)
     if hasattr(signal, "pthread_kill"):
         # To the main thread, which may sleep in a system call that others do not end.
         signal.pthread_kill(threading.main_thread().ident or 0, number)
@@ -138,5 +184,5 @@ def _flush_and_signal(number: int) -> None:
 
 @reset_in_child
 def _after_fork_in_child() -> None:
-    global _is_flushing, _is_flushed
-    _is_flushing = _is_flushed = False
+    global _ending
+    _ending = None

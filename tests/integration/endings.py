@@ -32,7 +32,7 @@ def terminate():
             thread.join()
     os.kill(os.getpid(), signal.SIGTERM)
     # What is interrupted goes on, until the events have left and the signal comes again.
-    while shutdown._is_flushing or shutdown._is_flushed:
+    while shutdown._ending is not None:
         time.sleep(0.001)
 
 def record(*events):

@@ -158,6 +158,70 @@ def test_a_tracker_made_on_another_thread(ingest: Ingest, tmp_path: Path) -> Non
     assert delivered(ingest) == ["from-a-thread", "stray"]
 
 
+def test_a_signal_while_the_main_thread_records(tmp_path: Path, ingest: Ingest) -> None:
+    """Whatever it was doing, all that it has recorded before it ends arrives, or is in the log."""
+    script = """
+        numbers = iter(range(10_000_000))
+
+        @doow.tracked
+        def handler():
+            for number in numbers:
+                doow.track("tokens", event_id=str(number))
+
+        def end(*_):
+            print("until", next(numbers))
+            os._exit(3)
+
+        signal.signal(signal.SIGTERM, end)
+        doow.configure(max_queue_size=1_000_000, on_error=lambda error: None).engine.warm_up.join()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        handler()
+    """
+    for _ in range(5):
+        ingest.reset()
+        ended = run(script, ingest.url, tmp_path)
+        assert (ended.status, ended.stderr) == (3, "")
+        recorded = {str(number) for number in range(int(ended.words[1]))}
+        # The very last one may have been interrupted before it was recorded.
+        missing = recorded - {*ended.logged, *delivered(ingest)}
+        assert missing <= {str(len(recorded) - 1)}
+        assert len(recorded) > 1_000
+
+
+def test_large_events_are_written_down(tmp_path: Path) -> None:
+    """4 MB that nobody takes stand in the log, though writing them takes longer than the limit."""
+    script = """
+        doow.configure(on_error=lambda error: None).engine.warm_up.join()
+
+        @doow.tracked
+        def handler():
+            for number in range(200):
+                noise = os.urandom(10_000).hex()
+                doow.track("tokens", event_id=str(number), metadata={"noise": noise})
+            terminate()
+
+        handler()
+    """
+    with Server(silent) as server:
+        ended = run(script, server.url, tmp_path)
+    assert (ended.status, ended.stderr) == (-signal.SIGTERM, "")
+    assert sorted(ended.logged, key=int) == [str(number) for number in range(200)]
+
+
+def test_a_signal_while_another_thread_waits_in_its_flush(tmp_path: Path) -> None:
+    """The batch on its way is in the log, whoever waits for its answer."""
+    script = """
+        doow.configure(budget=5.0, on_error=lambda error: None)
+        threading.Thread(target=doow.tracked(record), args=("under-way",), daemon=True).start()
+        time.sleep(0.5)
+        terminate()
+    """
+    with Server(silent) as server:
+        ended = run(script, server.url, tmp_path)
+        assert [request.event_ids for request in server.requests] == [["under-way"]]
+    assert (ended.status, ended.logged) == (-signal.SIGTERM, ["under-way"])
+
+
 @pytest.mark.parametrize(
     "lock",
     [
@@ -182,7 +246,7 @@ def test_a_signal_while_a_lock_is_held(tmp_path: Path, ingest: Ingest, lock: str
     """
     ended = run(script, ingest.url, tmp_path)
     assert (ended.status, ended.stderr) == (-signal.SIGTERM, "")
-    assert ended.took_s <= SIGTERM_LIMIT_S + TOLERANCE_S
+    assert ended.took_s <= SIGTERM_LIMIT_S * 1.5 + 1.0 + TOLERANCE_S
 
 
 def test_an_outage_at_the_signal(tmp_path: Path) -> None:
@@ -197,7 +261,7 @@ def test_an_outage_at_the_signal(tmp_path: Path) -> None:
     with Server(silent) as server:
         ended = run(script, server.url, tmp_path)
     assert (ended.status, ended.stderr, ended.logged) == (-signal.SIGTERM, "", ["stray"])
-    assert ended.took_s <= SIGTERM_LIMIT_S + TOLERANCE_S
+    assert ended.took_s <= SIGTERM_LIMIT_S * 1.5 + 1.0 + TOLERANCE_S
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
