@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 from doow_serverless._callables import call_within, is_generator_function, name_of
 from doow_serverless._process.log import report_fault
 from doow_serverless.errors import ConfigurationError
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     F = TypeVar("F", bound=Callable[..., Any])
+
+
+_entered: ContextVar[tuple[tuple[Transaction, Block], ...]] = ContextVar(
+    "doow_serverless.entered", default=()
+)
+"""The blocks that the running code is in, the innermost last."""
 
 
 class Transaction:
@@ -37,9 +45,20 @@ class Transaction:
         block = Block(self._where(), self._identity)
         block.__enter__()
         self._open.append(block)
+        _entered.set((*_entered.get(), (self, block)))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._open.pop().__exit__(kind)
+        block = self._last_here()
+        self._open.remove(block)
+        _entered.set(tuple(each for each in _entered.get() if each[1] is not block))
+        block.__exit__(kind)
+
+    def _last_here(self) -> Block:
+        """The block to leave: one object may be entered by many invocations at once."""
+        here = [block for owner, block in _entered.get() if owner is self and block in self._open]
+        # In another context than it was entered in, as where the two halves of a generator run on
+        # two threads, the last one is as good a guess as any.
+        return here[-1] if here else self._open[-1]
 
     def __call__(self, function: F) -> F:
         """Decorate a def, an async def or another callable: each call is its own transaction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from contextlib import suppress
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
@@ -147,3 +148,55 @@ def test_generator_functions_are_refused(tracker: doow.Tracker) -> None:
 
     with pytest.raises(ConfigurationError, match=r"use `with transaction\(\):` in it"):
         tracker.transaction()(items)
+
+
+def test_one_object_for_all_invocations(tracker: doow.Tracker, transport: MemoryTransport) -> None:
+    """Made once at the top of a module, and entered by tasks that overlap: each has its own."""
+    shared = tracker.transaction()
+
+    async def serve(name: str, enter_after: int, leave_after: int, *, fails: bool) -> None:
+        for _ in range(enter_after):
+            await asyncio.sleep(0)
+        with suppress(ValueError), shared:
+            tracker.track(name)
+            for _ in range(leave_after):
+                await asyncio.sleep(0)
+            if fails:
+                raise ValueError
+
+    async def serve_all() -> None:
+        await asyncio.gather(
+            serve("fails", 0, 4, fails=True),
+            serve("counts", 1, 1, fails=False),
+            serve("counts-too", 2, 9, fails=False),
+        )
+
+    asyncio.run(serve_all())
+    tracker.flush()
+    assert sorted(metrics(transport.events)) == ["counts", "counts-too"]
+
+
+def test_one_object_within_itself(tracker: doow.Tracker, transport: MemoryTransport) -> None:
+    """The inner block ends first."""
+    shared = tracker.transaction()
+    with shared:
+        tracker.track("outer")
+        with suppress(ValueError), shared:
+            tracker.track("inner")
+            raise ValueError
+        tracker.track("outer-again")
+    tracker.flush()
+    assert metrics(transport.events) == ["outer", "outer-again"]
+
+
+def test_a_block_that_is_left_in_another_context(
+    tracker: doow.Tracker, transport: MemoryTransport
+) -> None:
+    """As where a framework runs the two halves of a generator on two threads."""
+    shared = tracker.transaction()
+    first, second = contextvars.copy_context(), contextvars.copy_context()
+    first.run(shared.__enter__)
+    first.run(tracker.track, "tokens")
+    second.run(shared.__exit__, None, None, None)
+    tracker.flush()
+    assert metrics(transport.events) == ["tokens"]
