@@ -115,7 +115,7 @@ class Ledger:
                 self._put_part(entry.part(half), is_kept=was_kept)
             else:
                 self._join(entry, known)
-        self.orders.split.append((entry.batch, halves))
+        self.orders.split.append((entry.batch, halves, entry.is_written))
 
     def _put_part(self, part: Entry, *, is_kept: bool) -> None:
         self.entries[part.batch.id] = part

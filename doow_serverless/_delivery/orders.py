@@ -16,7 +16,7 @@ class Orders:
     """Orders, to be carried out in the order of the attributes.
 
     Attributes:
-        split: Batches that the journal and the log shall know by their halves.
+        split: Batches that journal and log shall know by their halves, and if they are in the log.
         write_down: What was not delivered, and why: into the log.
         settled: Ids of batches that the journal need not keep.
         release: What to call with how many events that are off its hands.
@@ -29,7 +29,7 @@ class Orders:
     __slots__ = ("abort", "release", "report", "send", "settled", "split", "wake", "write_down")
 
     def __init__(self) -> None:
-        self.split: list[tuple[Batch, tuple[Batch, Batch]]] = []
+        self.split: list[tuple[Batch, tuple[Batch, Batch], bool]] = []
         self.write_down: list[tuple[Entry, ErrorKind]] = []
         self.settled: list[str] = []
         self.release: list[tuple[Callable[[int], None], int]] = []

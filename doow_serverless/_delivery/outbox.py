@@ -10,6 +10,7 @@ import threading
 from functools import partial
 
 from doow_serverless._config import NO_KEY
+from doow_serverless._keeping.dead_letter_format import SPLIT
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.log import call_hook, report_fault, warn
 from doow_serverless._process.workers import Workers
@@ -242,13 +243,7 @@ class Outbox:
 
     def _carry_out(self, orders: Orders) -> None:
         """Do as ordered, but for the sending; without locks, since hooks may record."""
-        for entry, reason in orders.write_down:
-            entry.is_written = self._dead_letters.write(entry.batch, reason)
-        if self._journal is not None:
-            for batch, halves in orders.split:
-                self._journal.note_split(batch, halves)
-            for batch_id in orders.settled:
-                self._journal.note_settled(batch_id)
+        self._write_down(orders)
         for release, events in orders.release:
             release(events)
         for error in orders.report:
@@ -257,6 +252,19 @@ class Outbox:
             self.loaded_transport().abort(batch_id)
         for wake in [flight.wake for flight in orders.wake if flight.wake is not None]:
             wake()
+
+    def _write_down(self, orders: Orders) -> None:
+        """Have journal and log know what has become of batches, before anything is sent."""
+        for entry, reason in orders.write_down:
+            entry.is_written = self._dead_letters.write(entry.batch, reason)
+        for batch, halves, is_written in orders.split:
+            if is_written:
+                self._dead_letters.write(batch, SPLIT)
+            if self._journal is not None:
+                self._journal.note_split(batch, halves)
+        if self._journal is not None:
+            for batch_id in orders.settled:
+                self._journal.note_settled(batch_id)
 
     # ── sending; runs on a worker ──────────────────────────────────────────────────────────────
 

@@ -23,17 +23,19 @@ LIMIT = 28_000
 that are left below 30,000 are for what a platform adds: under Lambda's JSON format a backslash for
 each of about 60 quotes, and some 200 characters for the time, the level and the request id."""
 FORMAT = "1"
+SPLIT = "SPLIT"
+"""The reason of a record that says of its batch: from here on its two halves stand for it."""
 GZIP = 16 + zlib.MAX_WBITS
 
 
 def records_of(
-    batch: Batch, reason: ErrorKind, at_unix_s: float, *, limit: int = LIMIT
+    batch: Batch, reason: ErrorKind | str, at_unix_s: float, *, limit: int = LIMIT
 ) -> list[str]:
     """The records of ``batch``, none longer than ``limit`` characters.
 
     Args:
         batch: What was not delivered.
-        reason: Why.
+        reason: Why, or :data:`SPLIT`.
         at_unix_s: When it was given up.
         limit: At least 2,000.
     """

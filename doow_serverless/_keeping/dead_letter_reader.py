@@ -23,6 +23,8 @@ _LONGEST_SPAN = 64 * 1024
 _MAX_BODY = 16 * 1024 * 1024
 # What a body may unpack to: far above what the server takes, and far below what hurts.
 _MOST_PARTS = 10_000
+_MOST_LEVELS = 16
+# No log escapes an escape more often, and undoing them without end keeps a hostile one busy.
 _ESCAPE = re.compile(r"\\+u00([0-7][0-9A-Fa-f])")
 _NOT_OURS = re.compile(r"\\+[nrt]|&quot;|&#34;|[\\\"'\s]+")
 _MARK = re.compile(rf"{MARKER}:(\d+)(?:,|$)")
@@ -153,10 +155,11 @@ def _read(span: str) -> Part | Damage | None:
 
 def _plain(span: str) -> str:
     """``span`` without escapes, quotes and white space, at however many levels."""
-    before = ""
-    while before != span and "\\" in span:
+    for _ in range(_MOST_LEVELS):
         before = span
         span = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), span)
+        if span == before:
+            break
     return _NOT_OURS.sub("", span)
 
 

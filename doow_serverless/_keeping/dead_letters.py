@@ -66,8 +66,11 @@ class DeadLetters:
     def __repr__(self) -> str:
         return f"DeadLetters({self._target!r}, {self._waiting} bytes waiting)"
 
-    def write(self, batch: Batch, reason: ErrorKind) -> bool:
-        """Have ``batch`` written, and do not wait for it; False where too much waits already."""
+    def write(self, batch: Batch, reason: ErrorKind | str) -> bool:
+        """Have ``batch`` written, and do not wait for it; False where too much waits already.
+
+        A batch that stands in the log and is halved is written once more, for the reason ``SPLIT``.
+        """
         if self._target == "off":
             return True
         with self._lock:
@@ -93,7 +96,7 @@ class DeadLetters:
     def _write(
         self,
         batch: Batch,
-        reason: ErrorKind,
+        reason: ErrorKind | str,
         at_unix_s: float,
         streams: list[TextIO],
         written: threading.Event,

@@ -42,6 +42,7 @@ MAX_EVENT_BYTES = 256 * 1024
 _quoted = json.JSONEncoder().encode
 _HINT_FIELDS = ("app_name", "license_name", "metric_name")
 _MAX_CACHED = 1_024
+_MAX_CHARACTERS = 1_000_000
 
 
 class EventTemplate:
@@ -58,14 +59,16 @@ class EventTemplate:
 
 
 class Cache(dict):  # type: ignore[type-arg]  # of whatever its two users keep in it
-    """A dict that is emptied when it would hold more than 1,024 entries."""
+    """A dict that is emptied when it would hold too many entries, or too much text in them."""
 
-    __slots__ = ()
+    __slots__ = ("_characters",)
 
-    def put(self, key: Hashable, value: object) -> None:
-        """Keep ``value`` under ``key``."""
-        if len(self) >= _MAX_CACHED:
+    def put(self, key: Hashable, value: object, characters: int) -> None:
+        """Keep ``value``, which holds so many characters, under ``key``."""
+        self._characters: int = getattr(self, "_characters", 0) + characters
+        if len(self) >= _MAX_CACHED or self._characters > _MAX_CHARACTERS:
             self.clear()
+            self._characters = characters
         self[key] = value
 
 
@@ -99,7 +102,7 @@ class Defaults:
         if defaults is None:
             merged = {**self.attribution, **(attribution or {})}
             defaults = Defaults(license_id or self.license_id, merged, self.removed)
-            self._overlaid.put(key, defaults)
+            self._overlaid.put(key, defaults, sum(map(_length, merged.values())))
         return defaults
 
     def template(self, metric: str, labels: Labels) -> EventTemplate:
@@ -120,7 +123,7 @@ class Defaults:
             return self._written(labels, text_json("metric", metric))
         if known is None:
             known = self._written(labels, text_json("metric", metric))
-            self._templates.put(key, known)
+            self._templates.put(key, known, len(known.before) + len(known.after))
         return known
 
     def template_of_many(self, labels: Labels) -> EventTemplate:
@@ -169,6 +172,10 @@ def check_size(template: EventTemplate, quantity: object, metadata: str | None) 
             f"the event is {size:,} bytes of JSON, {MAX_EVENT_BYTES:,} are allowed: "
             "shorten metadata or attribution"
         )
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, str) else 0
 
 
 def _frozen(labels: Mapping[str, Any] | None) -> Hashable:

@@ -208,6 +208,7 @@ def number_json(name: str, value: Any) -> int | float | str:
         wanted = "an int, float or Decimal" if name == "quantity" else "a string, number or bool"
         raise InvalidEvent(f"{name} must be {wanted}, not {show(value)}")
     if isinstance(value, Decimal):
+        value = Decimal(value)  # Of a subclass, the text could be anything.
         finite = value.is_finite() and (not value or abs(value.adjusted()) <= 307)
         number: int | float | str = str(value)
     elif isinstance(value, float):

@@ -6,7 +6,6 @@ import sys
 import threading
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -20,13 +19,22 @@ from doow_serverless._delivery.transport import HttpTransport
 from doow_serverless._redaction import clean, show
 from doow_serverless.errors import ConfigurationError
 
-from .replay_input import Unreadable, blocks_of, files_of, moment
+from .replay_input import (
+    STANDARD_INPUT,
+    Unreadable,
+    blocks_of,
+    files_of,
+    halved_in,
+    moment,
+    twice_readable,
+)
 from .replay_sender import PatientSender, Undeliverable
 from .replaying import Ledger, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from io import BufferedReader
+    from pathlib import Path
 
 ALL_DELIVERED = 0
 INCOMPLETE = 1
@@ -37,7 +45,6 @@ NOT_DELIVERED = 3
 """The server did not decide on everything in the time given."""
 INTERRUPTED = 130
 
-_STANDARD_INPUT = Path("-")
 _MOST_REJECTIONS = 50
 
 
@@ -54,17 +61,20 @@ def run(
     earliest = "" if since is None else _moment(since)
     ledger = Ledger(resume, config.endpoint)
     screen = _Screen()
-    inputs = list(files_of(paths or [_STANDARD_INPUT]))
+    inputs = list(files_of(paths or [STANDARD_INPUT]))
     if dry_run:
         return _run(Replay(None, ledger, earliest), inputs, screen)
     transport = HttpTransport(
         config.endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle
     )
     sender = Sender(lambda: transport, Credentials(config.api_key, config.key_place))
-    patient = PatientSender(sender, screen.say, patience_s=patience_s)
     screen.say(f"replaying to {config.endpoint}")
-    with _reaping(transport):
-        return _run(Replay(patient, ledger, earliest), inputs, screen)
+    if STANDARD_INPUT in inputs and sys.stdin.isatty():
+        screen.say("reading standard input")
+    with twice_readable(inputs) as files, _reaping(transport):
+        halved = halved_in(files)
+        patient = PatientSender(sender, screen.say, patience_s=patience_s, halved=halved)
+        return _run(Replay(patient, ledger, earliest), files, screen)
 
 
 def _checked_config(dry_run: bool) -> Config:
@@ -130,7 +140,7 @@ def _run(replay: Replay, inputs: list[Path], screen: _Screen) -> int:
 
 def _read(replay: Replay, path: Path, screen: _Screen, unreadable: list[tuple[str, str]]) -> None:
     """Take in one input; what is wrong with it is noted, so that the next can be read."""
-    is_standard = path == _STANDARD_INPUT
+    is_standard = path == STANDARD_INPUT
     if is_standard and sys.stdin.isatty():
         screen.say("reading standard input")
     try:
@@ -172,7 +182,7 @@ class _Screen:
     def progress(self, replay: Replay, inputs: Iterable[Path]) -> Iterator[None]:
         """Show how far the reading is, where somebody watches."""
         self._replay = replay
-        files = [path for path in inputs if path != _STANDARD_INPUT]
+        files = [path for path in inputs if path != STANDARD_INPUT]
         total = None if files != inputs else sum(path.stat().st_size for path in files)
         self._bar.update(self._task, total=total)
         with self._bar:

@@ -6,16 +6,25 @@ import codecs
 import gzip
 import io
 import re
+import shutil
+import sys
 import zlib
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+from doow_serverless._keeping.dead_letter_format import SPLIT
+from doow_serverless._keeping.dead_letter_reader import Finder, Part
 from doow_serverless._process.clock import iso_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
+    from doow_serverless._keeping.dead_letter_reader import Damage
+
+STANDARD_INPUT = Path("-")
 _BLOCK = 64 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
@@ -32,6 +41,34 @@ def files_of(paths: Iterable[Path]) -> Iterator[Path]:
             )
         else:
             yield path
+
+
+@contextmanager
+def twice_readable(paths: list[Path]) -> Iterator[list[Path]]:
+    """The same files, with a copy of standard input in the place of ``-``."""
+    if STANDARD_INPUT not in paths:
+        yield paths
+        return
+    with NamedTemporaryFile(prefix="doow-replay-") as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.flush()
+        yield [Path(copy.name) if path == STANDARD_INPUT else path for path in paths]
+
+
+def halved_in(paths: Iterable[Path]) -> set[str]:
+    """The ids of batches of which the logs say that they were halved, be it at their end."""
+    halved: set[str] = set()
+    for path in paths:
+        finder = Finder()
+        with suppress(OSError, Unreadable), path.open("rb") as stream:
+            for block in blocks_of(stream):
+                halved.update(_halved(finder.feed(block)))
+            halved.update(_halved(finder.close()))
+    return halved
+
+
+def _halved(records: Iterable[Part | Damage]) -> Iterator[str]:
+    return (one.batch_id for one in records if isinstance(one, Part) and one.reason == SPLIT)
 
 
 class Unreadable(Exception):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 
 from doow_serverless._delivery.results import Failed, Settled
+from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from doow_serverless._delivery.results import Split
     from doow_serverless._delivery.sender import Sender
@@ -62,6 +63,7 @@ class PatientSender:
         say: Told about every wait, in a line.
         patience_s: Seconds of failures after which a batch is given up. The next one is then tried
             once; if that fails too, the server is taken to be down.
+        halved: Ids of batches that are known to have been sent by halves.
         sleep: Waits.
         clock: Monotonic seconds.
     """
@@ -72,12 +74,14 @@ class PatientSender:
         say: Callable[[str], object],
         *,
         patience_s: float = PATIENCE_S,
+        halved: Container[str] = (),
         sleep: Callable[[float], object] = time.sleep,
         clock: Clock = time.monotonic,
     ) -> None:
         self._sender = sender
         self._say = say
         self._patience_s = patience_s
+        self._halved = halved
         self._sleep = sleep
         self._clock = clock
         self._gave_up = False
@@ -88,10 +92,11 @@ class PatientSender:
         Raises:
             Undeliverable: The key is refused, or the server did not decide.
         """
-        result = self._decided(batch)
+        # One half may be there already, under its own id: the whole would count it once more.
+        result = None if batch.id in self._halved else self._decided(batch)
         if isinstance(result, Settled):
             return Delivery(result.accepted, result.rejected)
-        first, second = map(self.deliver, result.halves)
+        first, second = map(self.deliver, split(batch) if result is None else result.halves)
         return Delivery(first.accepted + second.accepted, first.rejected + second.rejected)
 
     def _decided(self, batch: Batch) -> Settled | Split:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doow_serverless._keeping.dead_letter_format import SPLIT, records_of
 from doow_serverless._keeping.dead_letters import DeadLetters
+from doow_serverless._sealing import split
 from doow_serverless.cli.replay_input import moment
 from doow_serverless.local import Fault, Ingest
 from tests.batches import batch
-from tests.integration.replaying import WHY, lines_of, replay, summary, text_of
+from tests.integration.replaying import AT, WHY, lines_of, replay, summary, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,3 +208,26 @@ def test_wrong_usage(
 
     assert (status, ingest.events()) == (2, [])
     assert complaint in stderr
+
+
+@pytest.mark.parametrize("by", ["standard input", "a file"])
+def test_what_was_sent_by_halves_is_replayed_by_halves(
+    by: str, ingest: Ingest, tmp_path: Path
+) -> None:
+    """Though the server would take the whole by now: the halves are there, under ids of their own.
+
+    That it was halved may stand at the end of the log, after the batch itself.
+    """
+    whole = batch(4)
+    for half in split(whole):
+        assert replay(ingest.url, stdin=text_of(half))[0] == 0
+    text = text_of(whole, batch(1)) + "\n".join(records_of(whole, SPLIT, AT))
+    log = tmp_path / "log"
+    log.write_text(text)
+    arguments, stdin = ([log], "") if by == "a file" else ([], text)
+
+    code, stdout, _ = replay(ingest.url, *arguments, stdin=stdin)
+
+    assert (code, summary(stdout)["delivered"]) == (0, ("2", "5"))
+    assert len(ingest.events()) == 5
+    assert [post.duplicate for post in ingest.posts()] == [False, False, True, True, False]

@@ -220,7 +220,7 @@ class Story:
     def collect(self) -> list[Attempt]:
         """Carry out the orders; what was sent."""
         orders = self.state.take_orders()
-        for whole, halves in orders.split:
+        for whole, halves, _ in orders.split:
             self.move(whole.id, "halved")
             for half in halves:
                 if self.places.get(half.id) != "here":

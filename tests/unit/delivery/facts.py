@@ -58,7 +58,7 @@ class Facts:
         self.reported += orders.report
         self.aborted += orders.abort
         self.woken += orders.wake
-        self.splits += [whole.id for whole, _ in orders.split]
+        self.splits += [whole.id for whole, _, _ in orders.split]
         for release, events in orders.release:
             release(events)
 
