@@ -70,6 +70,7 @@ class Engine:
         self._flusher = Flusher(config, self.outbox, self._journal, clock)
         self.outside = Scope(self, self.unattended, self.defaults, None)
         self.remaining_s: Callable[[], float] | None = None
+        self._is_replaced = False
         self._warned: set[str] = set()
         self.warm_up: threading.Thread | None = None
         register(self)
@@ -169,6 +170,8 @@ class Engine:
         self._flusher.take_over(other._flusher)
         other.outside.buffer = other.unattended
         self.outbox.take_over(other.outbox)
+        other.outbox = self.outbox
+        other._is_replaced = True
 
     def _warm(self) -> None:
         """What the first flush would wait for; runs on a thread of its own."""
@@ -191,11 +194,13 @@ class Engine:
 
     def before_fork(self) -> None:
         """Let other threads finish what they import."""
-        self.outbox.before_fork()
+        if not self._is_replaced:  # Else the outbox is that of another engine.
+            self.outbox.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Release what :meth:`before_fork` took."""
-        self.outbox.after_fork_in_parent()
+        if not self._is_replaced:
+            self.outbox.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """In a child: what was recorded before is the parent's to deliver."""
@@ -203,7 +208,8 @@ class Engine:
             self._journal.after_fork()
         self._flusher.reset_after_fork()
         self.warm_up = None
-        self.outbox.reset_after_fork()
+        if not self._is_replaced:
+            self.outbox.reset_after_fork()
 
 
 def _journal_of(config: Config, credentials: Credentials) -> Journal | None:

@@ -39,13 +39,15 @@ class Credentials:
     ) -> None:
         self._key = api_key
         self._key_place = key_place
-        self._fetch_from = fetch or _fetch_on_platform
+        self._given_fetch = fetch
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
         """Forget who holds the lock: a forked child has none of those threads."""
         self.lock = threading.Lock()
         """Held while the key is fetched."""
+        self.importing = threading.Lock()
+        """Held while that is imported which fetches it; a fork must not come in between."""
 
     def __repr__(self) -> str:
         return f"Credentials({'dk_…' if self._key else None}, {self._key_place!r})"
@@ -78,12 +80,20 @@ class Credentials:
                 self._key = self._fetch(anew=True)
             return self._key != refused
 
+    def _fetcher(self) -> Fetch:
+        """What fetches keys here: given, or else what the platform offers."""
+        if self._given_fetch is not None:
+            return self._given_fetch
+        with self.importing:
+            load: Callable[[], Fetch] = import_module(_PARAMETERS).load_key_fetch
+            return load()
+
     def _fetch(self, anew: bool) -> str:
         if self._key_place is None:
             raise DoowError(f"{NO_KEY}: {KEY_REMEDY}", ErrorKind.AUTH_FAILURE)
         variable, place = self._key_place
         try:
-            found = API_KEY.search(self._fetch_from(variable, place, anew))
+            found = API_KEY.search(self._fetcher()(variable, place, anew))
         except Exception as problem:
             # botocore's messages tell what is forbidden or missing, and hold no secret.
             said = clean(f"{type(problem).__name__}: {problem}")
@@ -97,8 +107,3 @@ class Credentials:
                 ErrorKind.AUTH_FAILURE,
             )
         return found.group()
-
-
-def _fetch_on_platform(variable: str, place: str, anew: bool) -> str:
-    text: str = import_module(_PARAMETERS).fetch_key(variable, place, anew)
-    return text

@@ -69,10 +69,12 @@ class Flusher:
         self._config = config
         self._outbox = outbox
         self._journal = journal
+        self._event_log = journal
         self._clock = clock
         self._making = threading.Lock()
         self._departures: WeakKeyDictionary[Buffer, Departure] = WeakKeyDictionary()
         self._live: WeakSet[Buffer] = WeakSet()
+        self._replaced: WeakSet[Flusher] = WeakSet()
         self.unattended = Buffer(config.max_queue_size, log=journal)
         self.dropped: deque[list[Event]] = deque()
 
@@ -82,7 +84,10 @@ class Flusher:
     def new_buffer(self, identity: Identity | None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
         buffer = Buffer(
-            self._config.max_queue_size, identity=identity, log=self._journal, dropped=self.dropped
+            self._config.max_queue_size,
+            identity=identity,
+            log=self._event_log,
+            dropped=self.dropped,
         )
         self._live.add(buffer)
         return buffer
@@ -266,6 +271,8 @@ class Flusher:
         ):
             if self._journal is not None:
                 self._journal.note_sealed(batch)
+            if self._event_log is not None and self._event_log is not self._journal:
+                self._event_log.forget(batch.event_ids)
             yield batch
 
     def _departure(self, buffer: Buffer) -> Departure:
@@ -309,13 +316,30 @@ class Flusher:
         self._outcome_of(flights, budget)
 
     def take_over(self, other: Flusher) -> None:
-        """Take over what ``other`` has recorded and not sealed; it records here from now on."""
+        """Take over what ``other`` has recorded and not sealed; it records here from now on.
+
+        What its open invocations hold is sealed when they end, and sent by our outbox: with the new
+        key, to the new endpoint.
+        """
+        self._take_back_early(other)
         theirs, other.unattended = other.unattended, self.unattended
         events = theirs.take_last()
         self.unattended.adopt(events)
         self.dropped.append(other.take_dropped())
-        if other._journal is not None:
-            other._journal.forget([event[0] for event in events])
+        if other._event_log is not None:
+            other._event_log.forget([event[0] for event in events])
+        for each in (other, *listed(other._replaced)):
+            each._outbox, each._journal = self._outbox, self._journal
+            self._replaced.add(each)
+
+    def _take_back_early(self, other: Flusher) -> None:
+        """Have what ``other`` has sent early be nobody's to wait for."""
+        for departure in list(other._departures.values()):
+            with departure.lock:
+                flight, departure.flight = departure.flight, None
+            if flight is not None:
+                for error in other._outbox.close([flight], Outcome()):
+                    other._outbox.report(error)
 
     def reset_after_fork(self) -> None:
         """In a child: what was recorded before is the parent's to deliver."""

@@ -7,6 +7,7 @@ orders. Every POST is made by a worker; a flush only waits.
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
 
 from doow_serverless._config import NO_KEY
@@ -85,6 +86,7 @@ class Outbox:
         self._given_transport = transport
         self._clock = clock
         self._successor: Outbox | None = None
+        self._predecessors: list[Outbox] = []
         self.reset_after_fork()
 
     def __repr__(self) -> str:
@@ -200,12 +202,19 @@ class Outbox:
         other._successor = self
         with other._lock:
             kept = other.state.drain()
+            is_over = other.state.is_idle
         for entry in kept:
             if self._journal is not None:
                 self._journal.note_sealed(entry.batch)
             self._note(partial(self.state.keep, is_written=entry.is_written), entry.batch)
-            if other._journal is not None and other._journal is not self._journal:
+            if other._journal is not None:
                 other._journal.note_settled(entry.batch.id)
+        if is_over and other in self._predecessors:
+            self._predecessors.remove(other)
+        elif not is_over and other not in self._predecessors:
+            self._predecessors.append(other)
+        if self._successor is not None:
+            self._successor.take_over(self)
 
     def deliver_last(self, budget: Budget) -> None:
         """Deliver all that there is, whoever waits for it, and write down the rest.
@@ -221,8 +230,9 @@ class Outbox:
         self.wait(flight, budget)
         budget.extend(writing_s)
         self._note(self.state.close, flight)
-        self._note(self.state.end)
-        self._dead_letters.wait(budget.remaining())
+        for outbox in (self, *self._predecessors):
+            outbox._note(outbox.state.end)
+            outbox._dead_letters.wait(budget.remaining())
 
     # ── facts and orders ───────────────────────────────────────────────────────────────────────
 
@@ -313,8 +323,10 @@ class Outbox:
 
     def before_fork(self) -> None:
         """Let other threads finish what they import, and keep them from it during the fork."""
-        if self._loading.acquire(timeout=FORK_WAIT_S):
-            self._held.append(self._loading)
+        ends_at = time.monotonic() + FORK_WAIT_S
+        for lock in (self._loading, self._credentials.importing):
+            if lock.acquire(timeout=max(0.0, ends_at - time.monotonic())):
+                self._held.append(lock)
 
     def after_fork_in_parent(self) -> None:
         """Release what :meth:`before_fork` took."""

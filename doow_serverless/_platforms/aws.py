@@ -99,6 +99,13 @@ def prepare(handler: Any, _options: TrackedOptions) -> Any:
     return handler
 
 
+def load_key_fetch() -> Callable[[str, str, bool], str]:
+    """What :func:`fetch_key` is, with all that it imports imported."""
+    from aws_lambda_powertools.utilities import parameters  # noqa: F401
+
+    return fetch_key
+
+
 def fetch_key(variable: str, place: str, anew: bool) -> str:
     """The text of a secret: of Secrets Manager, or a SecureString of Parameter Store.
 

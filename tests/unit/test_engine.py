@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+import gc
+import threading
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doow_serverless._config import Config
 from doow_serverless._engine import DEADLINE_LEAD_S, Engine
 from doow_serverless._process.timers import timers
+from doow_serverless._recording.scope import Scope
 from doow_serverless.errors import DoowError, InvalidEvent
 from doow_serverless.testing import MemoryTransport
 from tests.clock import Clock
 from tests.metering import metrics
 from tests.network import KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from doow_serverless._sealing import Batch
 
 
 def new_engine(transport: MemoryTransport, **options: Any) -> Engine:
@@ -94,6 +103,55 @@ def test_what_an_engine_has_recorded_is_its_successors_to_deliver(
     later.flush(later.unattended, 1.0)
     earlier.flush(earlier.unattended, 1.0)
     assert sorted(metrics(transport.events)) == ["afterwards", "before"]
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_an_open_invocation_outlives_its_engine(
+    transport: MemoryTransport, tmp_path: Path, has_journal: bool
+) -> None:
+    """What it has recorded by then leaves once, by way of the successor; so do those after it."""
+    wrong = MemoryTransport()
+    journal: Any = tmp_path if has_journal else False
+    first, second, third = (new_engine(each, journal=journal) for each in (wrong, wrong, transport))
+    buffer = first.new_buffer()
+    scope = Scope(first, buffer, first.defaults, None)
+    scope.record("before")
+    second.take_over(first)
+    third.take_over(second)
+    scope.record("after")
+    outcome = first.flush(buffer, 1.0, last=True)
+    assert (outcome.accepted, wrong.events) == (2, [])
+    assert metrics(transport.events) == ["before", "after"]
+    for engine in (first, second, third):
+        assert engine._journal is None or engine._journal.recover() == []
+    del first, second, scope, buffer
+    gc.collect()
+    fourth = new_engine(transport, journal=journal)
+    fourth.outbox.recover()
+    fourth.last_flush(1.0)
+    assert len(transport.batches) == 1
+
+
+def test_what_has_left_early_stays_with_its_engine(transport: MemoryTransport) -> None:
+    """Until it has come back: what failed is then the successor's to deliver."""
+    answered = threading.Event()
+
+    def answer(_: Batch) -> int:
+        answered.wait(10)
+        return 500
+
+    first = new_engine(MemoryTransport(answer), on_error=lambda _: None)
+    second = new_engine(transport)
+    buffer = first.new_buffer()
+    Scope(first, buffer, first.defaults, None).record("early")
+    first._flusher._add(buffer, buffer.take(), buffer)
+    second.take_over(first)
+    assert second.outbox.kept_events == 0
+    answered.set()
+    while not second.outbox.kept_events and not transport.events:
+        time.sleep(0.001)
+    second.last_flush(1.0)
+    assert metrics(transport.events) == ["early"]
 
 
 def test_the_last_flush_delivers_every_invocation_that_still_runs(
