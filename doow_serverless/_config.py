@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         flush_interval: float
         flush_mode: Literal["before_response", "after_response"]
         max_queue_size: int
+        max_queue_bytes: int
         max_backlog_bytes: int
         max_payload_bytes: int
         disable_compression: bool
@@ -201,6 +202,7 @@ class Config:
         at_most = _count("flush_at", take("flush_at", MAX_EVENTS))
         self.flush_at = min(MAX_EVENTS, self._first("DOOW_TRACK_FLUSH_AT", _count, at_most))
         self.max_queue_size = _count("max_queue_size", take("max_queue_size", 10_000))
+        self.max_queue_bytes = _count("max_queue_bytes", take("max_queue_bytes", 16 * 1024 * 1024))
         self.max_backlog_bytes = _count(
             "max_backlog_bytes", take("max_backlog_bytes", 16 * 1024 * 1024)
         )

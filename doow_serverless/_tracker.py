@@ -151,6 +151,7 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         flush_mode: ``"before_response"``, or ``"after_response"`` to have the platform wait for the
             flush once the response has gone back, where it can: on Vercel, through ``wait_until``.
         max_queue_size: Events that one invocation, and the backlog, may hold in memory.
+        max_queue_bytes: Bytes of JSON that one invocation may hold in memory, to a few percent.
         max_backlog_bytes: Compressed bytes that the backlog may hold.
         max_payload_bytes: Bytes of JSON in one POST, before compression.
         disable_compression: True sends plain JSON.

@@ -78,9 +78,15 @@ class Flight:
         """Account for events that were never recorded, for want of room."""
         if events:
             self._outcome.add_unsent(ErrorKind.DROPPED_EVENTS, events)
-            why = "max_queue_size events were waiting already"
+            why = "max_queue_size events or max_queue_bytes were waiting already"
             text = f"{counted(events)} dropped: {why}"
             self._errors.append(DoowError(text, ErrorKind.DROPPED_EVENTS))
+
+    def late(self, events: int) -> None:
+        """Account for events that could not be sealed in time: they are kept by others."""
+        self._outcome.add_unsent(ErrorKind.TIMEOUT, events)
+        text = f"{counted(events)} not delivered: the budget was used up before they were sealed"
+        self._errors.append(DoowError(text, ErrorKind.TIMEOUT))
 
     def begun(self) -> None:
         """A POST of one of its batches has begun."""

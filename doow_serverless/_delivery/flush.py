@@ -9,25 +9,25 @@ from functools import partial
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from doow_serverless._outcome import Outcome
+from doow_serverless._process.at_work import at_work, is_at_work
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.forks import listed
 from doow_serverless._process.log import call_hook, debug, report_fault
 from doow_serverless._recording.buffer import Buffer
-from doow_serverless._recording.ids import derived_id, new_id
-from doow_serverless._sealing import seal
+from doow_serverless._recording.ids import new_id
 
 from .flight import Flight
+from .sealer import Sealer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
     from doow_serverless._config import Config
     from doow_serverless._keeping.journal import Journal
     from doow_serverless._process.clock import Clock
     from doow_serverless._recording.event import Event
     from doow_serverless._recording.ids import Identity
-    from doow_serverless._sealing import Batch
 
     from .outbox import Outbox
 
@@ -68,14 +68,13 @@ class Flusher:
     ) -> None:
         self._config = config
         self._outbox = outbox
-        self._journal = journal
-        self._event_log = journal
+        self._sealer = Sealer(config, outbox, journal)
         self._clock = clock
         self._making = threading.Lock()
         self._departures: WeakKeyDictionary[Buffer, Departure] = WeakKeyDictionary()
         self._live: WeakSet[Buffer] = WeakSet()
         self._replaced: WeakSet[Flusher] = WeakSet()
-        self.unattended = Buffer(config.max_queue_size, log=journal)
+        self.unattended = self._buffer()
         self.dropped: deque[list[Event]] = deque()
 
     def __repr__(self) -> str:
@@ -83,14 +82,21 @@ class Flusher:
 
     def new_buffer(self, identity: Identity | None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
-        buffer = Buffer(
-            self._config.max_queue_size,
-            identity=identity,
-            log=self._event_log,
-            dropped=self.dropped,
-        )
+        buffer = self._buffer(identity, dropped=self.dropped)
         self._live.add(buffer)
         return buffer
+
+    def _buffer(
+        self, identity: Identity | None = None, dropped: deque[list[Event]] | None = None
+    ) -> Buffer:
+        return Buffer(
+            self._config.max_queue_size,
+            identity=identity,
+            log=self._sealer.event_log,
+            dropped=dropped,
+            max_bytes=self._config.max_queue_bytes,
+            batch_bytes=self._config.max_payload_bytes,
+        )
 
     def buffers(self) -> list[Buffer]:
         """Those of all invocations that run, and the unattended one."""
@@ -100,19 +106,21 @@ class Flusher:
 
     def send_early(self, buffer: Buffer) -> None:
         """Have full batches of ``buffer`` leave in the background."""
-        events = buffer.take(at_least=self._config.flush_at)
-        if events:
-            self._add(buffer, events, buffer)
+        with at_work() as is_first:  # Else they wait for the next event, or the flush.
+            events = buffer.take(at_least=self._config.flush_at) if is_first else []
+            if events:
+                self._add(buffer, events, buffer)
 
     def end_transaction(self, transaction: Buffer, *, discard: bool) -> None:
         """Forget the events of a transaction, or pass them to the buffer around it."""
         events = transaction.take_last()
         root = transaction.root
         own = transaction.is_own_work and transaction.parent is root and not root.is_closed
-        if events and not discard and own:
+        if events and not discard and own and not is_at_work():
             # Doow knows a batch again, not an event: so what may be done again apart from the rest
             # travels apart from it, as soon as it is done.
-            self._add(root, events, root)
+            with at_work():
+                self._add(root, events, root)
             return
         transaction.count(-len(events))
         if events and not discard:
@@ -139,25 +147,32 @@ class Flusher:
             last: Whether the invocation is over, so that the buffer takes no more.
         """
         budget = Budget(limit_s, self._clock)
-        try:
-            flights = self._depart(buffer, last)
+        with at_work() as is_first:
+            if not is_first:  # A finalizer, or a signal's handler: the next flush takes it along.
+                return Outcome()
             try:
-                for flight in flights:
-                    self._outbox.wait(flight, budget)
-            finally:
-                # Also where a signal ends the wait: what is not delivered must be kept.
-                outcome = self._outcome_of(flights, budget)
-            return outcome
-        except Exception as fault:
-            report_fault("flushing", fault)
-            return Outcome()
+                return self._flush(buffer, budget, last)
+            except Exception as fault:
+                report_fault("flushing", fault)
+                return Outcome()
+
+    def _flush(self, buffer: Buffer, budget: Budget, last: bool) -> Outcome:
+        flights = self._depart(buffer, last, budget)
+        try:
+            for flight in flights:
+                self._outbox.wait(flight, budget)
+        finally:
+            # Also where a signal ends the wait: what is not delivered must be kept.
+            outcome = self._outcome_of(flights, budget)
+        return outcome
 
     async def aflush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As :meth:`flush`, without blocking the event loop."""
         budget = Budget(limit_s, self._clock)
         cancelled = None
         try:
-            flights = self._depart(buffer, last)
+            with at_work():
+                flights = self._depart(buffer, last, budget)
             try:
                 for flight in flights:
                     from .async_wait import (
@@ -166,7 +181,8 @@ class Flusher:
 
                     cancelled = await wait_for_flight(self._outbox, flight, budget) or cancelled
             finally:
-                outcome = self._outcome_of(flights, budget)
+                with at_work():
+                    outcome = self._outcome_of(flights, budget)
         except Exception as fault:
             report_fault("flushing", fault)
             return Outcome()
@@ -189,7 +205,7 @@ class Flusher:
         try:
             budget = Budget(limit_s(), self._clock)
             # Unattended events as well, since the process may be about to be killed.
-            self._load(buffer, last=False)
+            self._load(buffer, last=False, budget=budget)
             flight = self._flight_of(buffer)
             for one in (flight, self._flight_of(self.unattended)):
                 if one is not None:
@@ -200,12 +216,12 @@ class Flusher:
         except Exception as fault:
             report_fault("flushing meanwhile", fault)
 
-    def _depart(self, buffer: Buffer, last: bool) -> list[Flight]:
+    def _depart(self, buffer: Buffer, last: bool, budget: Budget | None) -> list[Flight]:
         """Put everything on its way that this flush has to account for; the flights of it."""
-        self._load(buffer, last)
+        self._load(buffer, last, budget)
         return self._taken_flights(buffer)
 
-    def _load(self, buffer: Buffer, last: bool) -> None:
+    def _load(self, buffer: Buffer, last: bool, budget: Budget | None) -> None:
         """Put what ``buffer`` and the unattended one hold on the flight of ``buffer``."""
         events = buffer.take_last() if last else buffer.take()
         refused = buffer.take_refused()
@@ -226,10 +242,10 @@ class Flusher:
             self._flight(departure, buffer).refused(refused)
             if buffer.is_idempotent:
                 # Unattended events would change a batch that a retry is to seal alike.
-                self._add(buffer, unattended, self.unattended)
+                self._add(buffer, unattended, self.unattended, budget)
             else:
                 events += unattended
-            self._add(buffer, events, buffer)
+            self._add(buffer, events, buffer, budget)
 
     def take_dropped(self) -> list[Event]:
         """What buffers held that were garbage-collected before their invocation ended."""
@@ -256,24 +272,14 @@ class Flusher:
 
     # ── the flight of a buffer ─────────────────────────────────────────────────────────────────
 
-    def _add(self, buffer: Buffer, events: list[Event], origin: Buffer) -> None:
+    def _add(
+        self, buffer: Buffer, events: list[Event], origin: Buffer, budget: Budget | None = None
+    ) -> None:
         """Seal ``events`` as those of ``origin``, on the flight that ``buffer`` accounts for."""
         departure = self._departure(buffer)
         with departure.lock:
-            self._outbox.add(self._flight(departure, buffer), self._batches_of(events, origin))
-
-    def _batches_of(self, events: list[Event], origin: Buffer) -> Iterator[Batch]:
-        for batch in seal(
-            events,
-            max_bytes=self._config.max_payload_bytes,
-            compress=self._config.compress,
-            make_id=_derived_batch_id if origin.is_idempotent else None,
-        ):
-            if self._journal is not None:
-                self._journal.note_sealed(batch)
-            if self._event_log is not None and self._event_log is not self._journal:
-                self._event_log.forget(batch.event_ids)
-            yield batch
+            flight = self._flight(departure, buffer)
+            self._sealer.seal(events, flight, is_derived=origin.is_idempotent, budget=budget)
 
     def _departure(self, buffer: Buffer) -> Departure:
         departure = self._departures.get(buffer)
@@ -311,7 +317,12 @@ class Flusher:
     def flush_last(self, limit_s: float) -> None:
         """Deliver everything, or write it down: the process is about to end."""
         budget = Budget(limit_s, self._clock)
-        flights = [flight for each in self.buffers() for flight in self._depart(each, last=False)]
+        self._sealer.seal_late()
+        flights = [
+            flight
+            for each in self.buffers()
+            for flight in self._depart(each, last=False, budget=None)
+        ]
         self._outbox.deliver_last(budget)
         self._outcome_of(flights, budget)
 
@@ -326,10 +337,11 @@ class Flusher:
         events = theirs.take_last()
         self.unattended.adopt(events)
         self.dropped.append(other.take_dropped())
-        if other._event_log is not None:
-            other._event_log.forget([event[0] for event in events])
+        if other._sealer.event_log is not None:
+            other._sealer.event_log.forget([event[0] for event in events])
         for each in (other, *listed(other._replaced)):
-            each._outbox, each._journal = self._outbox, self._journal
+            each._outbox = each._sealer.outbox = self._outbox
+            each._sealer.journal = self._sealer.journal
             self._replaced.add(each)
 
     def _take_back_early(self, other: Flusher) -> None:
@@ -353,8 +365,3 @@ def _release(buffer: ref[Buffer], events: int) -> None:
     alive = buffer()
     if alive is not None:
         alive.count(-events)
-
-
-def _derived_batch_id(event_ids: Sequence[str]) -> str:
-    # Sorted, since threads may record the same events in another order the next time.
-    return derived_id(*sorted(event_ids))

@@ -13,6 +13,7 @@ from functools import partial
 from doow_serverless._config import NO_KEY
 from doow_serverless._keeping.dead_letter_format import SPLIT
 from doow_serverless._keeping.dead_letters import DeadLetters
+from doow_serverless._process.at_work import at_work
 from doow_serverless._process.log import call_hook, report_fault, warn
 from doow_serverless._process.workers import Workers
 from doow_serverless.errors import DoowError, ErrorKind
@@ -23,7 +24,7 @@ from .sender import Sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import TypeVar
 
     from doow_serverless._config import Config
@@ -123,10 +124,19 @@ class Outbox:
 
     # ── what a flush asks for ──────────────────────────────────────────────────────────────────
 
-    def add(self, flight: Flight, batches: Iterable[Batch]) -> None:
-        """Send ``batches`` on the account of ``flight``, or keep them while sending is no use."""
-        for batch in batches:
-            self._note(self.state.add, batch, flight)
+    def add(self, flight: Flight, batch: Batch) -> None:
+        """Send ``batch`` on the account of ``flight``, or keep it while sending is no use."""
+        self._note(self.state.add, batch, flight)
+
+    def note_late(self, flight: Flight, events: int) -> None:
+        """So many events of ``flight`` could not be sealed in time."""
+        with self._lock:
+            flight.late(events)
+        flight.release(events)
+
+    def keep(self, batch: Batch, reason: ErrorKind) -> None:
+        """Keep ``batch``, for which nobody waits, and write it down."""
+        self._note(partial(self.state.keep, is_written=False, reason=reason), batch)
 
     def waits(self, flight: Flight, budget: Budget) -> Iterator[float]:
         """How many seconds to wait for a wake-up of ``flight``, again and again, to the end."""
@@ -173,7 +183,9 @@ class Outbox:
     def redeliver(self) -> None:
         """Have other threads send what is kept, as far as that is worth a try."""
         if not self.state.is_idle:
-            self._note(self._look)
+            with at_work() as is_first:
+                if is_first:
+                    self._note(self._look)
 
     def _look(self, now: float) -> None:
         gap_s = now - self._last_sign_at
@@ -280,6 +292,10 @@ class Outbox:
 
     def _send(self, attempt: Attempt) -> None:
         """Make an attempt, and then those that its answer leads to."""
+        with at_work():
+            self._send_on(attempt)
+
+    def _send_on(self, attempt: Attempt) -> None:
         try:
             following: Attempt | None = attempt
             while following is not None:

@@ -129,14 +129,19 @@ class OutboxState:
         else:
             self._pump(now)
 
-    def keep(self, batch: Batch, _: float, *, is_written: bool) -> None:
-        """A batch is to be delivered for which nobody waits, as one that a crash has left."""
+    def keep(
+        self, batch: Batch, _: float, *, is_written: bool, reason: ErrorKind | None = None
+    ) -> None:
+        """A batch is to be delivered for which nobody waits, as one that a crash has left.
+
+        With a ``reason`` it is written down.
+        """
         if batch.id not in self._ledger.entries:
             entry = self._ledger.entries[batch.id] = Entry(batch)
             entry.is_written = is_written
             entry.is_released = True
             entry.is_ambiguous = True
-            self._ledger.keep(entry, None)
+            self._ledger.keep(entry, reason)
 
     def drain(self) -> list[Entry]:
         """Take out what is kept and not under way: another outbox delivers it."""

@@ -88,7 +88,8 @@ class Journal:
         self._say()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._aside: list[Event] = []
         self._own: JournalFile | None = None
         self._taken: list[JournalFile] = []
 
@@ -102,13 +103,30 @@ class Journal:
         """Note events, all in one write. Call it before they can be sealed."""
         if self._is_off:
             return
+        if self.is_interrupted():
+            self._aside += events
+            return
+        with self._lock:
+            self._take_in()
+            self._record(events)
+
+    def is_interrupted(self) -> bool:
+        """Whether this thread has been interrupted in here, by a finalizer or a signal."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as Condition does
+
+    def _take_in(self) -> None:
+        """Note what was recorded in such a moment, before it can be sealed; with the lock held."""
+        while self._aside:
+            self._record([self._aside.pop(0)])
+
+    def _record(self, events: Iterable[Event]) -> None:
         ids = []
         lines = []
         for event in events:
             ids.append(event[0])
             lines.append(line_of(b"E", event_text(event)))
         data = b"".join(lines)
-        with self._lock:
+        if data:
             file = self._own or self._begin()
             if file is None:
                 return
@@ -122,6 +140,7 @@ class Journal:
         """Note a batch of recorded events. Call it before the first POST of it."""
         line = line_of(b"B", batch_text(batch))
         with self._lock:
+            self._take_in()
             file = self._own or self._begin()
             if file is not None:
                 held = file.subtract(batch.event_ids)
@@ -160,6 +179,7 @@ class Journal:
         """Note that unsealed events will be sealed elsewhere, or never."""
         ids = list(event_ids)
         with self._lock:
+            self._take_in()
             file = self._own
             if (
                 file is not None

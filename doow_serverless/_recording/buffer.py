@@ -1,6 +1,9 @@
 """Where recorded events wait: the buffer of an invocation, and those of its transactions.
 
 A buffer is shared by everything that runs for one invocation, on whatever thread or task.
+Finalizers and handlers of signals may record as well, in the middle of whatever their thread is
+doing: its lock may be taken again by whoever holds it, no step here minds such an interruption, and
+where waiting for it could be for ever, the event is set aside until the next one takes the lock.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import threading
 from weakref import WeakSet
 
+from doow_serverless._process.at_work import is_at_work
 from doow_serverless._process.forks import listed, reset_in_child
 
 from .ids import DerivedIds, new_id
@@ -16,10 +20,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
+    from typing import TypeAlias
 
     from .event import Event, EventLog, EventTemplate
     from .ids import Identity
 
+    Recorded: TypeAlias = tuple[str | None, float | str, EventTemplate, float | str, str | None]
+
+NO_BOUND = float("inf")
+FULL = 1_000_000_000
+"""Told in the place of a number of events that wait, where they fill a batch by their size."""
 _UNNAMED = ""
 """The id of an event that is named once its transaction has succeeded."""
 _COUNT = tuple(f"{number:02x}" for number in range(256))
@@ -33,6 +43,8 @@ class Buffer:
 
     Args:
         bound: How many events may be in hand: recorded, and neither settled nor kept elsewhere.
+        max_bytes: How many bytes of JSON these may have, to a few percent.
+        batch_bytes: Bytes of JSON that fill a batch.
         parent: The buffer that a transaction's events go to once it succeeds. A transaction shares
             the bound of the outermost.
         identity: What identifies the work that records here, should it be done again: then the ids
@@ -50,13 +62,18 @@ class Buffer:
 
     __slots__ = (
         "__weakref__",
+        "_aside",
+        "_batch_bytes",
         "_bound",
+        "_bytes_in_hand",
+        "_bytes_waiting",
         "_derived",
         "_dropped",
         "_events",
         "_ids",
         "_lock",
         "_log",
+        "_max_bytes",
         "in_hand",
         "is_closed",
         "parent",
@@ -71,8 +88,12 @@ class Buffer:
         identity: Identity | None = None,
         log: EventLog | None = None,
         dropped: deque[list[Event]] | None = None,
+        max_bytes: float = NO_BOUND,
+        batch_bytes: float = NO_BOUND,
     ) -> None:
         self._dropped = dropped
+        self._max_bytes = max_bytes
+        self._batch_bytes = batch_bytes
         self._bound = bound
         self.parent = parent
         self.root: Buffer = self if parent is None else parent.root
@@ -98,8 +119,11 @@ class Buffer:
             self._dropped.append(self._events)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._events: list[Event] = []
+        self._aside: list[Recorded] = []
+        self._bytes_in_hand = 0.0
+        self._bytes_waiting = 0
         self._ids: Iterator[str] = iter(())
         self.in_hand = 0
         self.refused = 0
@@ -151,21 +175,53 @@ class Buffer:
     ) -> int | None:
         """Keep an event; the number of events that wait, 0 if it was refused, None if closed."""
         root = self.root
-        with root._lock:
-            if self.is_closed:
-                return None
-            if root.in_hand >= root._bound:
-                root.refused += 1
-                return 0
-            root.in_hand += 1
-            if event_id is None:
-                event_id = self._new_id(template, quantity, metadata)
-            event = (event_id, time, template, quantity, metadata)
-            if self._log is not None:
-                # Before anyone can seal it: a batch in the journal stands for its events.
-                self._log.record_many((event,))
-            self._events.append(event)
-            return len(self._events)
+        if not root._lock.acquire(blocking=False):
+            if self._is_interrupted():
+                self._aside.append((event_id, time, template, quantity, metadata))
+                return 1
+            root._lock.acquire()
+        try:
+            if self._aside:
+                self._take_in()
+            return self._record(event_id, time, template, quantity, metadata)
+        finally:
+            root._lock.release()
+
+    def _is_interrupted(self) -> bool:
+        """Whether this thread may hold what those wait for who hold our lock."""
+        return is_at_work() or (self._log is not None and self._log.is_interrupted())
+
+    def _record(
+        self,
+        event_id: str | None,
+        time: float | str,
+        template: EventTemplate,
+        quantity: float | str,
+        metadata: str | None,
+    ) -> int | None:
+        root = self.root
+        if self.is_closed:
+            return None
+        if root.in_hand >= root._bound or root._bytes_in_hand >= root._max_bytes:
+            root.refused += 1
+            return 0
+        size = template.size if metadata is None else template.size + len(metadata)
+        root.in_hand += 1
+        root._bytes_in_hand += size
+        self._bytes_waiting += size
+        if event_id is None:
+            event_id = self._new_id(template, quantity, metadata)
+        event = (event_id, time, template, quantity, metadata)
+        if self._log is not None:
+            # Before anyone can seal it: a batch in the journal stands for its events.
+            self._log.record_many((event,))
+        self._events.append(event)
+        return len(self._events) if self._bytes_waiting < self._batch_bytes else FULL
+
+    def _take_in(self) -> None:
+        """Record what was set aside; with the lock held."""
+        while self._aside:
+            self._record(*self._aside.pop(0))
 
     def _new_id(self, template: EventTemplate, quantity: float | str, metadata: str | None) -> str:
         if self._derived is None:
@@ -177,19 +233,24 @@ class Buffer:
         return self._derived.next(f"{template.before}{quantity}{template.after}{metadata}")
 
     def take(self, at_least: int = 1) -> list[Event]:
-        """All events that wait, if they are ``at_least`` so many; they stay in hand."""
+        """All events that wait, if they are so many, or fill a batch; they stay in hand."""
         with self.root._lock:
-            if len(self._events) < at_least:
+            self._take_in()
+            if len(self._events) < at_least and self._bytes_waiting < self._batch_bytes:
                 return []
-            events, self._events = self._events, []
-            return events
+            return self._taken()
 
     def take_last(self) -> list[Event]:
         """Take all events, and accept no more."""
         with self.root._lock:
+            self._take_in()
             self.is_closed = True
-            events, self._events = self._events, []
-            return events
+            return self._taken()
+
+    def _taken(self) -> list[Event]:
+        self._bytes_waiting = 0
+        events, self._events = self._events, []
+        return events
 
     def take_refused(self) -> int:
         """How many events the bound has refused since this was last asked."""
@@ -210,12 +271,19 @@ class Buffer:
             if self._log is not None:
                 self._log.record_many(named)
             self._events += named
+            size = sum(event[2].size + len(event[4] or "") for event in named)
+            self.root._bytes_in_hand += size
+            self._bytes_waiting += size
             return True
 
     def count(self, events: int) -> None:
         """Change the number of events in hand."""
-        with self.root._lock:
-            self.root.in_hand += events
+        root = self.root
+        with root._lock:
+            # Their bytes are reckoned by the average, since a batch knows no sizes of its events.
+            average = root._bytes_in_hand / root.in_hand if root.in_hand > 0 else 0.0
+            root.in_hand += events
+            root._bytes_in_hand = max(0.0, root._bytes_in_hand + events * average)
 
 
 @reset_in_child

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
         def record_many(self, events: Iterable[Event]) -> None:
             """Note events before they can be sealed. Called with a buffer's lock held."""
 
+        def is_interrupted(self) -> bool:
+            """Whether this thread has been interrupted while it held the log's own lock."""
+
 
 MAX_EVENT_BYTES = 256 * 1024
 """Bytes of an event as JSON, metadata included."""
@@ -48,11 +51,12 @@ _MAX_CHARACTERS = 1_000_000
 class EventTemplate:
     """The JSON of an event before and after its quantity, without id, time and metadata."""
 
-    __slots__ = ("after", "before")
+    __slots__ = ("after", "before", "size")
 
     def __init__(self, before: str, after: str) -> None:
         self.before = before
         self.after = after
+        self.size = len(before) + len(after)
 
     def __repr__(self) -> str:
         return f"EventTemplate({self.before}…{self.after})"
@@ -123,7 +127,7 @@ class Defaults:
             return self._written(labels, text_json("metric", metric))
         if known is None:
             known = self._written(labels, text_json("metric", metric))
-            self._templates.put(key, known, len(known.before) + len(known.after))
+            self._templates.put(key, known, known.size)
         return known
 
     def template_of_many(self, labels: Labels) -> EventTemplate:
@@ -166,7 +170,7 @@ class Defaults:
 
 def check_size(template: EventTemplate, quantity: object, metadata: str | None) -> None:
     """Refuse an event that is larger than :data:`MAX_EVENT_BYTES` as JSON; raises InvalidEvent."""
-    size = len(template.before) + len(template.after) + len(str(quantity)) + len(metadata or "")
+    size = template.size + len(str(quantity)) + len(metadata or "")
     if size > MAX_EVENT_BYTES:
         raise InvalidEvent(
             f"the event is {size:,} bytes of JSON, {MAX_EVENT_BYTES:,} are allowed: "

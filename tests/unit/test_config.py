@@ -42,6 +42,7 @@ def test_the_defaults() -> None:
         "warm_up": True,
         "flush_at": 500,
         "max_queue_size": 10_000,
+        "max_queue_bytes": 16 * 1024 * 1024,
         "max_backlog_bytes": 16 * 1024 * 1024,
         "max_payload_bytes": 460_800,
         "compress": True,

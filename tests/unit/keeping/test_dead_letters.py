@@ -332,7 +332,7 @@ def test_a_child_writes_its_own(pipe: Pipe, tmp_path: Path) -> None:
     if not child:
         status = 1
         try:
-            DeadLetters(str(tmp_path)).write(batch(), WHY)
+            put(DeadLetters(str(tmp_path)), batch())
             status = 0 if len(list(tmp_path.iterdir())) == 1 else 2
         finally:
             os._exit(status)

@@ -38,6 +38,9 @@ class Log:
     def record_many(self, events: Iterable[Event]) -> None:
         self.events += names(events)
 
+    def is_interrupted(self) -> bool:
+        return False
+
 
 def test_events_wait_in_the_order_of_recording() -> None:
     """Recording says how many wait; taking empties the buffer, and the events stay in hand."""

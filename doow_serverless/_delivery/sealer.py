@@ -1,0 +1,105 @@
+"""Has events sealed and given to the outbox, in the time that there is; the rest a worker does."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+
+from doow_serverless._process.log import report_fault
+from doow_serverless._recording.ids import derived_id
+from doow_serverless._sealing import seal
+from doow_serverless.errors import ErrorKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from doow_serverless._config import Config
+    from doow_serverless._keeping.journal import Journal
+    from doow_serverless._process.clock import Budget
+    from doow_serverless._recording.event import Event
+    from doow_serverless._sealing import Batch
+
+    from .flight import Flight
+    from .outbox import Outbox
+
+
+class Sealer:
+    """Makes batches of events.
+
+    Args:
+        config: Bounds.
+        outbox: Takes the batches.
+        journal: Is told what is sealed, where there is one.
+
+    Attributes:
+        outbox, journal: Those of the successor, once there is one.
+        event_log: The journal in which the events were noted when they were recorded.
+    """
+
+    def __init__(self, config: Config, outbox: Outbox, journal: Journal | None) -> None:
+        self._config = config
+        self.outbox = outbox
+        self.journal = journal
+        self.event_log = journal
+        self._late: deque[tuple[Sequence[Event], bool]] = deque()
+
+    def __repr__(self) -> str:
+        return f"Sealer({len(self._late)} lots are late)"
+
+    def seal(
+        self, events: list[Event], flight: Flight, *, is_derived: bool, budget: Budget | None
+    ) -> None:
+        """Seal ``events``, batch by batch, on the account of ``flight``.
+
+        Args:
+            events: In the order of recording.
+            flight: Accounts for them.
+            is_derived: Whether the ids of the batches derive from those of their events.
+            budget: What is not sealed when it is used up becomes a worker's, and is kept.
+        """
+        done = 0
+        batch: Batch | None = None
+        try:
+            for batch in self._batches_of(events, is_derived):
+                self.outbox.add(flight, batch)
+                done, batch = done + len(batch), None
+                if budget is not None and done < len(events) and not budget.remaining():
+                    break
+        finally:
+            if batch is not None:  # A signal has raised in between, and it is sealed already.
+                self.outbox.add(flight, batch)
+                done += len(batch)
+            if done < len(events):
+                self.outbox.note_late(flight, len(events) - done)
+                self._late.append((events[done:], is_derived))
+                self.outbox.workers.submit(self.seal_late)
+
+    def seal_late(self) -> None:
+        """Seal what was not sealed in time: it is kept, and written down."""
+        with suppress(IndexError):  # There is no more, or another thread has it.
+            while True:
+                events, is_derived = self._late.popleft()
+                try:
+                    for batch in self._batches_of(events, is_derived):
+                        self.outbox.keep(batch, ErrorKind.TIMEOUT)
+                except Exception as fault:
+                    report_fault("sealing", fault)
+
+    def _batches_of(self, events: Sequence[Event], is_derived: bool) -> Iterator[Batch]:
+        for batch in seal(
+            events,
+            max_bytes=self._config.max_payload_bytes,
+            compress=self._config.compress,
+            make_id=_derived_batch_id if is_derived else None,
+        ):
+            if self.journal is not None:
+                self.journal.note_sealed(batch)
+            if self.event_log is not None and self.event_log is not self.journal:
+                self.event_log.forget(batch.event_ids)
+            yield batch
+
+
+def _derived_batch_id(event_ids: Sequence[str]) -> str:
+    # Sorted, since threads may record the same events in another order the next time.
+    return derived_id(*sorted(event_ids))
