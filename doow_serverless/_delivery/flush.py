@@ -9,7 +9,7 @@ from functools import partial
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from doow_serverless._outcome import Outcome
-from doow_serverless._process.at_work import at_work, is_at_work
+from doow_serverless._process.at_work import AtWork, is_at_work
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.forks import listed
 from doow_serverless._process.log import call_hook, debug, report_fault
@@ -106,7 +106,7 @@ class Flusher:
 
     def send_early(self, buffer: Buffer) -> None:
         """Have full batches of ``buffer`` leave in the background."""
-        with at_work() as is_first:  # Else they wait for the next event, or the flush.
+        with AtWork() as is_first:  # Else they wait for the next event, or the flush.
             events = buffer.take(at_least=self._config.flush_at) if is_first else []
             if events:
                 self._add(buffer, events, buffer)
@@ -119,7 +119,7 @@ class Flusher:
         if events and not discard and own and not is_at_work():
             # Doow knows a batch again, not an event: so what may be done again apart from the rest
             # travels apart from it, as soon as it is done.
-            with at_work():
+            with AtWork():
                 self._add(root, events, root)
             return
         transaction.count(-len(events))
@@ -147,7 +147,7 @@ class Flusher:
             last: Whether the invocation is over, so that the buffer takes no more.
         """
         budget = Budget(limit_s, self._clock)
-        with at_work() as is_first:
+        with AtWork() as is_first:
             if not is_first:  # A finalizer, or a signal's handler: the next flush takes it along.
                 return Outcome()
             try:
@@ -171,7 +171,7 @@ class Flusher:
         budget = Budget(limit_s, self._clock)
         cancelled = None
         try:
-            with at_work():
+            with AtWork():
                 flights = self._depart(buffer, last, budget)
             try:
                 for flight in flights:
@@ -181,7 +181,7 @@ class Flusher:
 
                     cancelled = await wait_for_flight(self._outbox, flight, budget) or cancelled
             finally:
-                with at_work():
+                with AtWork():
                     outcome = self._outcome_of(flights, budget)
         except Exception as fault:
             report_fault("flushing", fault)
@@ -223,20 +223,36 @@ class Flusher:
 
     def _load(self, buffer: Buffer, last: bool, budget: Budget | None) -> None:
         """Put what ``buffer`` and the unattended one hold on the flight of ``buffer``."""
-        events = buffer.take_last() if last else buffer.take()
-        refused = buffer.take_refused()
+        events: list[Event] = []
         unattended: list[Event] = []
-        if buffer is not self.unattended:
-            unattended = self.unattended.take()
-            # They travel, and are released, with the events of ``buffer``: the count moves there.
-            self.unattended.count(-len(unattended))
-            refused += self.unattended.take_refused()
-        if self.dropped:
-            unattended += self.take_dropped()
-        if unattended:
-            buffer.count(len(unattended))
-        if not events and not unattended and not refused:
-            return
+        try:
+            events = buffer.take_last() if last else buffer.take()
+            refused = buffer.take_refused()
+            if buffer is not self.unattended:
+                unattended = self.unattended.take()
+                # They travel, and are released, with the events of ``buffer``: so does the count.
+                self.unattended.count(-len(unattended))
+                refused += self.unattended.take_refused()
+            if self.dropped:
+                unattended += self.take_dropped()
+            if unattended:
+                buffer.count(len(unattended))
+            if events or unattended or refused:
+                self._seal(buffer, events, unattended, refused, budget)
+        except BaseException:
+            # Raised by a signal, wherever it was: the next flush takes along what is not sealed.
+            buffer.count(-len(events) - len(unattended))
+            self.dropped.append([*events, *unattended])
+            raise
+
+    def _seal(
+        self,
+        buffer: Buffer,
+        events: list[Event],
+        unattended: list[Event],
+        refused: int,
+        budget: Budget | None,
+    ) -> None:
         departure = self._departure(buffer)
         with departure.lock:
             self._flight(departure, buffer).refused(refused)
@@ -245,6 +261,7 @@ class Flusher:
                 self._add(buffer, unattended, self.unattended, budget)
             else:
                 events += unattended
+                unattended.clear()
             self._add(buffer, events, buffer, budget)
 
     def take_dropped(self) -> list[Event]:

@@ -13,7 +13,7 @@ from functools import partial
 from doow_serverless._config import NO_KEY
 from doow_serverless._keeping.dead_letter_format import SPLIT
 from doow_serverless._keeping.dead_letters import DeadLetters
-from doow_serverless._process.at_work import at_work
+from doow_serverless._process.at_work import AtWork
 from doow_serverless._process.log import call_hook, report_fault, warn
 from doow_serverless._process.workers import Workers
 from doow_serverless.errors import DoowError, ErrorKind
@@ -183,7 +183,7 @@ class Outbox:
     def redeliver(self) -> None:
         """Have other threads send what is kept, as far as that is worth a try."""
         if not self.state.is_idle:
-            with at_work() as is_first:
+            with AtWork() as is_first:
                 if is_first:
                     self._note(self._look)
 
@@ -292,7 +292,7 @@ class Outbox:
 
     def _send(self, attempt: Attempt) -> None:
         """Make an attempt, and then those that its answer leads to."""
-        with at_work():
+        with AtWork():
             self._send_on(attempt)
 
     def _send_on(self, attempt: Attempt) -> None:

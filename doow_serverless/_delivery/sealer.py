@@ -53,27 +53,30 @@ class Sealer:
         """Seal ``events``, batch by batch, on the account of ``flight``.
 
         Args:
-            events: In the order of recording.
+            events: In the order of recording. What is sealed is deleted from it, so that it holds
+                the others where a signal raises in between.
             flight: Accounts for them.
             is_derived: Whether the ids of the batches derive from those of their events.
             budget: What is not sealed when it is used up becomes a worker's, and is kept.
         """
-        done = 0
         batch: Batch | None = None
         try:
-            for batch in self._batches_of(events, is_derived):
+            for batch in self._batches_of(tuple(events), is_derived):
+                del events[: len(batch)]
                 self.outbox.add(flight, batch)
-                done, batch = done + len(batch), None
-                if budget is not None and done < len(events) and not budget.remaining():
+                batch = None
+                if events and budget is not None and not budget.remaining():
                     break
         finally:
-            if batch is not None:  # A signal has raised in between, and it is sealed already.
+            if batch is not None:
+                if events and events[0][0] == batch.event_ids[0]:
+                    del events[: len(batch)]
                 self.outbox.add(flight, batch)
-                done += len(batch)
-            if done < len(events):
-                self.outbox.note_late(flight, len(events) - done)
-                self._late.append((events[done:], is_derived))
-                self.outbox.workers.submit(self.seal_late)
+        if events:
+            self.outbox.note_late(flight, len(events))
+            self._late.append((tuple(events), is_derived))
+            events.clear()
+            self.outbox.workers.submit(self.seal_late)
 
     def seal_late(self) -> None:
         """Seal what was not sealed in time: it is kept, and written down."""

@@ -6,14 +6,9 @@ that holds a lock, waiting for it would be for ever: what is recorded there is s
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from threading import get_ident
 
 from .forks import reset_in_child
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _threads: set[int] = set()
 
@@ -23,18 +18,20 @@ def is_at_work() -> bool:
     return get_ident() in _threads
 
 
-@contextmanager
-def at_work() -> Iterator[bool]:
-    """While this thread is at work; False where it is already, and must leave locks alone."""
-    me = get_ident()
-    if me in _threads:
-        yield False
-        return
-    _threads.add(me)
-    try:
-        yield True
-    finally:
-        _threads.discard(me)
+class AtWork:
+    """While this thread is at work; entered, False where it is already, and must shun locks."""
+
+    __slots__ = ("_is_first",)
+
+    def __enter__(self) -> bool:
+        me = get_ident()
+        self._is_first = me not in _threads
+        _threads.add(me)
+        return self._is_first
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_first:
+            _threads.discard(get_ident())
 
 
 reset_in_child(_threads.clear)

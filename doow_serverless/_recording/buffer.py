@@ -175,53 +175,35 @@ class Buffer:
     ) -> int | None:
         """Keep an event; the number of events that wait, 0 if it was refused, None if closed."""
         root = self.root
-        if not root._lock.acquire(blocking=False):
+        if not root._lock.acquire(False):
             if self._is_interrupted():
                 self._aside.append((event_id, time, template, quantity, metadata))
                 return 1
             root._lock.acquire()
         try:
-            if self._aside:
-                self._take_in()
-            return self._record(event_id, time, template, quantity, metadata)
+            if self.is_closed:
+                return None
+            if root.in_hand >= root._bound or root._bytes_in_hand >= root._max_bytes:
+                root.refused += 1
+                return 0
+            size = template.size if metadata is None else template.size + len(metadata)
+            root.in_hand += 1
+            root._bytes_in_hand += size
+            self._bytes_waiting += size
+            if event_id is None:
+                event_id = self._new_id(template, quantity, metadata)
+            event = (event_id, time, template, quantity, metadata)
+            if self._log is not None:
+                # Before anyone can seal it: a batch in the journal stands for its events.
+                self._log.record_many((event,))
+            self._events.append(event)
+            return len(self._events) if self._bytes_waiting < self._batch_bytes else FULL
         finally:
             root._lock.release()
 
     def _is_interrupted(self) -> bool:
         """Whether this thread may hold what those wait for who hold our lock."""
         return is_at_work() or (self._log is not None and self._log.is_interrupted())
-
-    def _record(
-        self,
-        event_id: str | None,
-        time: float | str,
-        template: EventTemplate,
-        quantity: float | str,
-        metadata: str | None,
-    ) -> int | None:
-        root = self.root
-        if self.is_closed:
-            return None
-        if root.in_hand >= root._bound or root._bytes_in_hand >= root._max_bytes:
-            root.refused += 1
-            return 0
-        size = template.size if metadata is None else template.size + len(metadata)
-        root.in_hand += 1
-        root._bytes_in_hand += size
-        self._bytes_waiting += size
-        if event_id is None:
-            event_id = self._new_id(template, quantity, metadata)
-        event = (event_id, time, template, quantity, metadata)
-        if self._log is not None:
-            # Before anyone can seal it: a batch in the journal stands for its events.
-            self._log.record_many((event,))
-        self._events.append(event)
-        return len(self._events) if self._bytes_waiting < self._batch_bytes else FULL
-
-    def _take_in(self) -> None:
-        """Record what was set aside; with the lock held."""
-        while self._aside:
-            self._record(*self._aside.pop(0))
 
     def _new_id(self, template: EventTemplate, quantity: float | str, metadata: str | None) -> str:
         if self._derived is None:
@@ -234,23 +216,31 @@ class Buffer:
 
     def take(self, at_least: int = 1) -> list[Event]:
         """All events that wait, if they are so many, or fill a batch; they stay in hand."""
-        with self.root._lock:
-            self._take_in()
-            if len(self._events) < at_least and self._bytes_waiting < self._batch_bytes:
-                return []
-            return self._taken()
+        if not self._events and not self._aside:
+            return []
+        events: list[Event] = []
+        try:
+            with self.root._lock:
+                self._take_in()
+                if len(self._events) >= at_least or self._bytes_waiting >= self._batch_bytes:
+                    events, self._events = self._events, []
+                    self._bytes_waiting = 0
+        except BaseException:  # Raised by a signal, just then.
+            self._events[:0] = events
+            raise
+        return events
 
     def take_last(self) -> list[Event]:
         """Take all events, and accept no more."""
         with self.root._lock:
             self._take_in()
             self.is_closed = True
-            return self._taken()
+        return self.take()
 
-    def _taken(self) -> list[Event]:
-        self._bytes_waiting = 0
-        events, self._events = self._events, []
-        return events
+    def _take_in(self) -> None:
+        """Record what was set aside; with the lock held."""
+        while self._aside:
+            self.record(*self._aside.pop(0))
 
     def take_refused(self) -> int:
         """How many events the bound has refused since this was last asked."""
