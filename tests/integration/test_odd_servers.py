@@ -214,7 +214,9 @@ FREEZER = Path("/sys/fs/cgroup/freezer")
 FUNCTION = """
 import sys, time
 import doow_serverless as doow
-doow.configure(endpoint=sys.argv[1], license_id="lic_1", on_error=lambda error: None)
+doow.configure(
+    endpoint=sys.argv[1], license_id="lic_1", timeout=1.0, on_error=lambda error: None
+)
 
 @doow.tracked
 def handler(name):
