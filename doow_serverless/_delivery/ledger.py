@@ -90,6 +90,12 @@ class Ledger:
             if entry not in flight.queue:
                 flight.queue.append(entry)
 
+    def put_back(self, entry: Entry) -> None:
+        """Send a batch once more, in the place where it was."""
+        for flight in entry.flights:
+            if entry not in flight.queue:
+                flight.queue.insert(0, entry)
+
     # ── settled, or taken apart ────────────────────────────────────────────────────────────────
 
     def settle(self, entry: Entry, result: Settled) -> None:

@@ -404,21 +404,30 @@ class OutboxState:
             self._ledger.put_again(entry, now + (failure.hold_s or 0.0))
             return
         entry.is_ambiguous = entry.is_ambiguous or failure.is_fault
+        entry.last = failure
+        if failure.hold_s:  # The server complains of its load, or of the key: not of this batch.
+            self._open(failure, now)
+            self._ledger.put_back(entry)
+        elif self._has_struck(entry):
+            self._isolate(entry, failure)
+        else:
+            # One batch that fails in the background may be at fault itself: a flush will find out.
+            alone = attempt.seen_successes == self._successes
+            if alone and (self.breaker.is_open or (failure.hold_s == 0.0 and entry.flights)):
+                self._open(failure, now)
+            self._ledger.put_again(entry, now + self._backoff_s(entry, now))
+
+    def _has_struck(self, entry: Entry) -> bool:
+        """Count a failure; whether it is time to find out which event of the batch is at fault."""
         if entry.failures and self._successes > entry.seen_successes:
             entry.strikes += 1
         entry.failures += 1
         entry.seen_successes = self._successes
-        entry.last = failure
-        if entry.strikes >= (1 if entry.is_suspect else STRIKES) and not entry.attempts:
-            self._isolate(entry, failure)
-            return
-        # One batch that fails in the background may be at fault itself: a flush will find out.
-        alone = attempt.seen_successes == self._successes
-        is_telling = alone and (self.breaker.is_open or (failure.hold_s == 0.0 and entry.flights))
-        if failure.hold_s or is_telling:
-            self.breaker.open(now, failure.reason, failure.message, failure.hold_s)
-            self._ledger.orders.wake += self._ledger.flights
-        self._ledger.put_again(entry, now + self._backoff_s(entry, now))
+        return entry.strikes >= (1 if entry.is_suspect else STRIKES) and not entry.attempts
+
+    def _open(self, failure: Failed, now: float) -> None:
+        self.breaker.open(now, failure.reason, failure.message, failure.hold_s)
+        self._ledger.orders.wake += self._ledger.flights
 
     def _backoff_s(self, entry: Entry, now: float) -> float:
         if not entry.flights:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.delivery.any_order import Story
@@ -14,6 +14,7 @@ STEPS = 500
     max_examples=220,
     deadline=None,
     derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # What is found here, the short ones show better.
     suppress_health_check=list(HealthCheck),
 )
 @given(st.binary(min_size=2 * STEPS, max_size=2 * STEPS))
