@@ -161,8 +161,10 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         journal: True keeps recorded events in a file until they are settled, under the temporary
             folder, or in the directory given, for the next process to recover after a crash.
         on_error: Receives a :class:`~doow_serverless.errors.DoowError` for events that were
-            refused or not delivered, on the thread that noticed.
-        on_flush: Receives the :class:`Outcome` of every flush that had events.
+            refused or not delivered; of one flush at most ten, the last of which sums up the rest.
+            On whatever thread; that of the event loop for what an async handler has flushed.
+        on_flush: Receives the :class:`Outcome` of every flush that had events, on such a thread. A
+            flush waits for both hooks as long as its budget lasts, and 0.1 s at least.
         environ: The environment; ``os.environ`` unless given.
         transport, clock: As of :class:`Tracker`.
 

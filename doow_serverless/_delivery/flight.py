@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .results import Failed, Settled
 
 NEVER = float("inf")
+MOST_ERRORS = 10
+"""Errors of one flush that are reported apart: a server may give each event a reason of its own."""
 
 
 class Flight:
@@ -114,6 +116,16 @@ class Flight:
             for (reason, why, hold_s), ids in self._given_up.items()
         ]
         return [*self._errors, *unsent]
+
+
+def summed_up(errors: list[DoowError]) -> list[DoowError]:
+    """``errors``, with all beyond :data:`MOST_ERRORS` in one, of the kind of the first of them."""
+    if len(errors) <= MOST_ERRORS:
+        return errors
+    apart, rest = errors[: MOST_ERRORS - 1], errors[MOST_ERRORS - 1 :]
+    ids = [event_id for error in rest for event_id in error.event_ids]
+    text = f"and {len(rest)} more reasons, of {counted(len(ids))}; the first: {rest[0]}"
+    return [*apart, DoowError(text, rest[0].kind, ids)]
 
 
 class Attempt:

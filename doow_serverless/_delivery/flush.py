@@ -16,7 +16,7 @@ from doow_serverless._process.log import call_hook, debug, report_fault
 from doow_serverless._recording.buffer import Buffer
 from doow_serverless._recording.ids import new_id
 
-from .flight import Flight
+from .flight import Flight, summed_up
 from .sealer import Sealer
 
 TYPE_CHECKING = False
@@ -28,8 +28,13 @@ if TYPE_CHECKING:
     from doow_serverless._process.clock import Clock
     from doow_serverless._recording.event import Event
     from doow_serverless._recording.ids import Identity
+    from doow_serverless.errors import DoowError
 
     from .outbox import Outbox
+
+
+HOOKS_WAIT_S = 0.1
+"""Seconds for which a flush waits for the user's hooks, though its budget is used up."""
 
 
 class Departure:
@@ -182,7 +187,8 @@ class Flusher:
                     cancelled = await wait_for_flight(self._outbox, flight, budget) or cancelled
             finally:
                 with AtWork():
-                    outcome = self._outcome_of(flights, budget)
+                    # The hooks of async code expect its event loop.
+                    outcome = self._outcome_of(flights, budget, hooks_are_here=True)
         except Exception as fault:
             report_fault("flushing", fault)
             return Outcome()
@@ -272,20 +278,46 @@ class Flusher:
                 events += self.dropped.popleft()
         return [event if event[0] else (new_id(), *event[1:]) for event in events]
 
-    def _outcome_of(self, flights: list[Flight], budget: Budget) -> Outcome:
+    def _outcome_of(
+        self, flights: list[Flight], budget: Budget, *, hooks_are_here: bool = False
+    ) -> Outcome:
         """Close ``flights``: what is not settled is kept; report, and call the hooks."""
         outcome = Outcome()
         if not flights:
             return outcome
         errors = self._outbox.close(flights, outcome)
         outcome.elapsed_s = budget.spent()
-        for error in errors:
-            self._outbox.report(error)
         if self._config.debug:
             debug(f"flushed {outcome}")
+        errors = summed_up(errors)
+        config = self._config
+        if hooks_are_here or (config.on_flush is None and (config.on_error is None or not errors)):
+            self._call_hooks(errors, outcome)
+        else:
+            self._call_hooks_elsewhere(errors, outcome, max(budget.remaining(), HOOKS_WAIT_S))
+        return outcome
+
+    def _call_hooks(self, errors: list[DoowError], outcome: Outcome) -> None:
+        for error in errors:
+            self._outbox.report(error)
         if self._config.on_flush is not None:
             call_hook("on_flush", self._config.on_flush, outcome)
-        return outcome
+
+    def _call_hooks_elsewhere(
+        self, errors: list[DoowError], outcome: Outcome, limit_s: float
+    ) -> None:
+        """Call the hooks on another thread, and wait no longer than there is time."""
+        done = threading.Event()
+
+        def call() -> None:
+            with AtWork():
+                self._call_hooks(errors, outcome)
+            done.set()
+
+        if self._outbox.workers.submit(call):
+            done.wait(limit_s)
+        else:
+            call()
 
     # ── the flight of a buffer ─────────────────────────────────────────────────────────────────
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from doow_serverless import Outcome, Tracker
+    from doow_serverless.errors import DoowError
 
 TRIALS = 20
 BUDGET_S = 0.1
@@ -203,3 +205,58 @@ def test_healthy_server(new_tracker: Callable[..., Tracker]) -> None:
             return time.perf_counter() - began
 
         _trials(trial, at_least_s=0.0, at_most_s=SLACK_S)
+
+
+@pytest.mark.parametrize("hook", ["on_error", "on_flush"])
+def test_slow_hooks(hook: str, new_tracker: Callable[..., Tracker]) -> None:
+    """A hook that takes a second is waited for 0.1 s beyond the budget, and runs to its end."""
+    called: list[object] = []
+
+    def slow(told: object) -> None:
+        time.sleep(1.0)
+        called.append(told)
+
+    options = {"on_error": id, hook: slow}
+
+    def trial() -> float:
+        tracker = new_tracker(server.url, budget=BUDGET_S, **options)
+
+        @tracker.tracked
+        def handler() -> None:
+            tracker.track("tokens", 3)
+
+        began = time.perf_counter()
+        handler()
+        return time.perf_counter() - began
+
+    with network.Server(network.silent) as server:
+        _trials(trial, at_most_s=BUDGET_S + 0.1 + SLACK_S)
+        ends_at = time.monotonic() + 5
+        while len(called) < TRIALS and time.monotonic() < ends_at:
+            time.sleep(0.01)
+    assert len(called) >= TRIALS
+
+
+def test_a_reason_for_each_event(new_tracker: Callable[..., Tracker]) -> None:
+    """The server may give 500: the hook is called ten times, the last time for all the rest."""
+    errors: list[DoowError] = []
+
+    def behave(peer: network.Peer) -> None:
+        while request := peer.request():
+            listed = [{"event_id": one, "reason": f"not {one}"} for one in request.event_ids]
+            said = {"accepted": 0, "rejected": len(listed), "rejections": listed}
+            body = json.dumps(said).encode()
+            head = f"HTTP/1.1 207 Multi\r\nContent-Length: {len(body)}\r\n\r\n"
+            peer.send(head.encode() + body)
+
+    with network.Server(behave) as server:
+        tracker = new_tracker(server.url, on_error=errors.append)
+        for number in range(200):
+            tracker.track("tokens", 3, event_id=f"evt_{number}")
+        outcome = tracker.flush(5.0)
+    assert len(outcome.rejected) == 200
+    assert [error.event_ids for error in errors[:9]] == [(f"evt_{number}",) for number in range(9)]
+    assert errors[9].event_ids == tuple(f"evt_{number}" for number in range(9, 200))
+    first = "Doow rejected 1 event: not evt_9"
+    assert str(errors[9]) == f"and 191 more reasons, of 191 events; the first: {first}"
+    assert len(errors) == 10
