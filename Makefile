@@ -9,7 +9,7 @@ python_of = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python3) $
 ON_AZURE  := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call python_of,$(v)),.venv-azure-$(v)/.wheel))
 ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.wheel)
 
-.PHONY: test unit runtimes lint demo campaign bench lock clean
+.PHONY: test unit runtimes lint demo campaign mutants bench lock clean
 
 test: $(VENV)/.wheel .venv-sam/.deps $(ON_AZURE) $(ON_VERCEL) lint  ## everything that must hold, against the built wheel
 	$(BIN)/coverage erase
@@ -29,8 +29,13 @@ lint: $(VENV)/.wheel
 demo: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, delivering to the local ingest
 	$(BIN)/python examples/lambda/demo.py
 
-campaign: $(VENV)/.wheel  ## 2,000 invocations with faults at random; SEED=n repeats one
+campaign: $(VENV)/.wheel  ## 2,000 invocations with faults at random, and ten million facts; SEED=n repeats one
 	$(BIN)/python -m tests.campaign --invocations 2000 $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.campaign.stories $(if $(SEED),--seed $(SEED))
+
+mutants: .venv-mutants/.deps  ## that the unit tests notice when the state of the outbox is broken; takes half an hour
+	.venv-mutants/bin/mutmut run
+	.venv-mutants/bin/mutmut results
 
 bench: $(VENV)/.wheel  ## figures, side by side with a bare requests.post
 	$(BIN)/python -m benchmarks
@@ -51,6 +56,12 @@ $(VENV)/.deps: requirements/dev.txt
 .venv-sam/.deps: requirements/sam.txt
 	$(PYTHON) -m venv .venv-sam
 	.venv-sam/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+# Apart, since it is needed for one target alone.
+.venv-mutants/.deps: requirements/mutants.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
 # The platforms' own runtimes, for each Python that is here, in environments of their own: they stand
@@ -77,9 +88,10 @@ UV_COMPILE = $(BIN)/uv pip compile -q --universal --generate-hashes --no-annotat
 lock: $(VENV)/.deps  ## resolve the development environments anew, for every supported Python
 	$(UV_COMPILE) --python-version 3.10 --all-extras --group dev pyproject.toml -o requirements/dev.txt
 	$(UV_COMPILE) --python-version 3.10 --group sam pyproject.toml -o requirements/sam.txt
+	$(UV_COMPILE) --python-version 3.10 --group mutants pyproject.toml -o requirements/mutants.txt
 	$(UV_COMPILE) --python-version 3.10 requirements/azure.in -o requirements/azure.txt
 	$(UV_COMPILE) --python-version 3.13 --no-deps requirements/azure-runtime.in -o requirements/azure-runtime.txt
 	$(UV_COMPILE) --python-version 3.12 requirements/vercel.in -o requirements/vercel.txt
 
 clean:
-	rm -rf $(VENV) .venv-sam .venv-azure-* .venv-vercel dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-sam .venv-azure-* .venv-vercel .venv-mutants mutants dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
