@@ -176,6 +176,40 @@ def test_an_order_that_nobody_carries_out_is_given_again(facts: Facts) -> None:
     assert facts.state.is_idle
 
 
+def test_pauses_in_the_background_double_to_a_minute(facts: Facts) -> None:
+    """For as long as it fails; each further attempt goes out on a new connection."""
+    keep(facts, "a")
+    facts.pass_s(0.0)
+    assert not facts.sends[0].is_fresh
+    pauses = []
+    for _ in range(9):
+        facts.answer(facts.begin(), ERROR_500)
+        pauses.append(next(iter(facts.state.kept)).not_before - facts.now)
+        facts.pass_s(pauses[-1])
+        assert [attempt.is_fresh for attempt in facts.sends] == [True]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_what_is_kept_releases_nothing_when_it_is_settled(facts: Facts) -> None:
+    """Its events were off the hands of a buffer before, or never on them."""
+    flight = facts.flight("a", events=3)
+    attempt = facts.begin()
+    facts.close(flight)
+    keep(facts, "b", events=5)
+    assert facts.released == 3
+    facts.answer(attempt)
+    facts.send()
+    assert (facts.settled, facts.released) == (["a", "b"], 3)
+
+
+def test_what_is_kept_for_a_reason_is_written_down(facts: Facts) -> None:
+    """As what could not be sealed in time; what a crash has left stands in a journal."""
+    for one, reason in (("a", ErrorKind.TIMEOUT), ("b", None)):
+        facts.state.keep(batch(batch_id=one), facts.now, is_written=False, reason=reason)
+    orders = facts.state.take_orders()
+    assert [(entry.batch.id, why) for entry, why in orders.write_down] == [("a", ErrorKind.TIMEOUT)]
+
+
 # ── the breaker ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -370,6 +404,23 @@ def test_one_event_that_cannot_be_delivered_stops_nothing(facts: Facts) -> None:
     assert len(facts.splits) == 3
 
 
+def test_how_often_a_batch_must_fail(facts: Facts) -> None:
+    """Three times, with successes in between, until it is halved; a half twice, as a suspect."""
+    keep(facts, "bad", events=2)
+    attempts: list[str] = []
+    for number in range(60):
+        facts.pass_s(100.0)
+        while facts.sends:
+            attempt = facts.begin()
+            attempts.append(attempt.entry.batch.id)
+            facts.answer(attempt, ERROR_500)
+        facts.deliver(f"good{number}")
+    halves = [half.id for half in split(batch(2, batch_id="bad"))]
+    assert attempts.count("bad") == 3
+    assert [attempts.count(half) for half in halves] == [2, 2]
+    assert facts.state.is_idle
+
+
 def test_poison_is_not_sought_where_nothing_gets_through(facts: Facts) -> None:
     """In an outage every batch fails, and none is taken apart."""
     keep(facts, "a", events=4)
@@ -439,6 +490,29 @@ def test_time_in_the_freezer_is_no_budget(facts: Facts) -> None:
     assert facts.waits_s(flight) == pytest.approx(1.5)
     facts.answer(attempt)
     assert facts.close(flight).accepted == 1
+
+
+def test_a_flush_that_waits_for_a_probe_is_frozen(facts: Facts) -> None:
+    """It has the time left for it that it had before, and the breaker hears of that time alone."""
+    fail(facts, "a")
+    facts.now = facts.state.breaker.until
+    flight = facts.flight("b")
+    facts.pass_s(0.1)
+    facts.now += 600.0
+    facts.state.thaw(600.0)
+    assert facts.waits_s(flight) == pytest.approx(0.2)
+    assert flight.waiting_since == pytest.approx(facts.now - 0.1)
+    facts.close(flight)
+    assert facts.state.breaker._waited_s == pytest.approx(0.1)
+
+
+def test_a_flush_that_waits_for_no_probe_is_frozen(facts: Facts) -> None:
+    """Nor does it do so afterwards."""
+    flight = facts.flight("a")
+    facts.state.thaw(600.0)
+    facts.now += 600.0
+    assert flight.probe_ends_at == 0.0
+    assert facts.waits_s(flight) == pytest.approx(2.0)
 
 
 def test_a_probe_that_was_frozen_is_not_waited_for(facts: Facts) -> None:

@@ -136,6 +136,49 @@ def test_what_failed_goes_out_again_after_a_pause(facts: Facts) -> None:
     assert not facts.state.breaker.is_open
 
 
+def test_pauses_leave_time_for_another_attempt(facts: Facts) -> None:
+    """They are no longer than what is left, as long as that is 50 ms."""
+    flight = facts.flight("a", budget_s=1.0)
+    pauses = []
+    for _ in range(5):
+        facts.answer(facts.begin(), ERROR_500)
+        facts.now = flight.ends_at - 0.3
+        pauses.append(flight.queue[0].not_before - facts.now)
+        facts.state.tick(flight.queue[0].not_before)
+        facts.collect()
+        if not facts.sends:
+            facts.state.tick(facts.now + 0.3 - 1e-9)
+            facts.collect()
+    assert pauses[-1] <= 0.15
+
+
+def test_the_reason_of_an_outage_is_told(facts: Facts) -> None:
+    """By what opened the breaker: an answer, or silence."""
+    flight = facts.flight("a")
+    facts.answer(facts.begin(), LIMITED)
+    assert (facts.state.breaker.reason, facts.state.breaker.message) == (LIMITED_KIND, "HTTP 429")
+    facts.close(flight)
+    facts.state.breaker.close()
+    flight = facts.flight("b", budget_s=0.01)
+    while facts.sends:
+        facts.begin()
+    facts.close(flight)
+    facts.pass_s(1.5)
+    assert facts.state.breaker.message == "no answer came within the budget"
+    assert facts.state.breaker.reason is TIMEOUT
+
+
+def test_everyone_who_waits_is_woken(facts: Facts) -> None:
+    """When an attempt begins, since it may be doubted; when it has come back; when all is held."""
+    first, second = facts.flight("a"), facts.flight("b")
+    facts.begin()
+    assert facts.woken == [first]
+    attempt = facts.begin()
+    facts.woken.clear()
+    facts.answer(attempt, LIMITED)
+    assert set(facts.woken) == {first, second}
+
+
 def test_no_attempt_begins_after_the_deadline(facts: Facts) -> None:
     """And a flush does not wait for a time at which it is over."""
     flight = facts.flight("a", budget_s=0.01)

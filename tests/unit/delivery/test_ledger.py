@@ -1,0 +1,121 @@
+"""Where batches stand: moved from one place to another, with the orders that follow."""
+
+from __future__ import annotations
+
+import pytest
+
+from doow_serverless._delivery.flight import Flight
+from doow_serverless._delivery.ledger import Ledger
+from doow_serverless._delivery.results import Failed
+from doow_serverless._sealing import split
+from doow_serverless.errors import ErrorKind
+from tests.batches import batch
+
+WHY = Failed(ErrorKind.NETWORK_ERROR, "reset")
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger(100, 100_000)
+
+
+def new_flight(released: list[int]) -> Flight:
+    return Flight(released.append)
+
+
+def carry_out(ledger: Ledger) -> None:
+    for release, events in ledger.orders.release:
+        release(events)
+    ledger.orders.release.clear()
+
+
+def test_a_half_that_is_known_from_before_is_one_batch(ledger: Ledger) -> None:
+    """A batch that was halved is sealed again, and halved again: each half is sent once."""
+    earlier: list[int] = []
+    later: list[int] = []
+    whole = batch(4, batch_id="whole")
+    halves = split(whole)
+    first = new_flight(earlier)
+    ledger.halve(ledger.account(whole, first), halves)
+    known = [ledger.entries[half.id] for half in halves]
+    ledger.give_up(first, known[1], WHY)
+    assert known[1] in ledger.kept
+    carry_out(ledger)
+    assert earlier == [2]
+
+    again = new_flight(later)
+    ledger.halve(ledger.account(whole, again), halves)
+    assert [ledger.entries[half.id] for half in halves] == known
+    assert known[1] not in ledger.kept
+    assert known[0].flights == [first, again]
+    assert known[1].flights == [again]
+    assert list(again.pending) == [halves[1].id, halves[0].id]
+    carry_out(ledger)
+    assert (earlier, later) == ([2], [2, 2])
+
+
+def test_halves_of_what_was_released_release_nothing(ledger: Ledger) -> None:
+    """Its events are off the hands of their buffer."""
+    released: list[int] = []
+    whole = batch(4, batch_id="whole")
+    halves = split(whole)
+    ledger.halve(ledger.account(whole, new_flight([])), halves)
+    entry = ledger.account(whole, new_flight(released))
+    entry.is_released = True
+    ledger.halve(entry, halves)
+    carry_out(ledger)
+    assert released == []
+
+
+def test_what_the_server_did_not_complain_of_keeps_its_place(ledger: Ledger) -> None:
+    """First in the queue, once."""
+    flight = new_flight([])
+    first, second = (ledger.account(batch(batch_id=one), flight) for one in "ab")
+    ledger.unqueue(first)
+    ledger.put_back(first)
+    ledger.put_back(first)
+    assert flight.queue == [first, second]
+
+
+def test_who_has_nothing_to_wait_for_is_forgotten(ledger: Ledger) -> None:
+    """And need not be known to leave."""
+    flight, other = new_flight([]), new_flight([])
+    ledger.account(batch(), flight)
+    ledger.leave(other)
+    assert ledger.flights == [flight]
+    ledger.leave(flight)
+    assert ledger.flights == []
+
+
+def test_the_reason_stands_in_the_log(ledger: Ledger) -> None:
+    """That of the failure; of what is dropped, that it was dropped."""
+    small = Ledger(1, 100_000)
+    for one in ("a", "b"):
+        entry = small.account(batch(batch_id=one), new_flight([]))
+        entry.is_written = one == "a"
+        small.give_up(entry.flights[0], entry, WHY)
+    assert [(entry.batch.id, why) for entry, why in small.orders.write_down] == [("b", WHY.reason)]
+
+    ledger.keep(ledger.account(batch(batch_id="c"), new_flight([])), None)
+    assert ledger.orders.write_down == []
+    full = Ledger(0, 100_000)
+    full.keep(full.account(batch(batch_id="d"), new_flight([])), None)
+    assert [why for _, why in full.orders.write_down] == [ErrorKind.DROPPED_EVENTS]
+
+    entry = ledger.account(batch(batch_id="e"), new_flight([]))
+    entry.flights.clear()
+    ledger.abandon(entry, WHY)
+    assert [why for _, why in ledger.orders.write_down] == [WHY.reason]
+    assert repr(ledger) == "Ledger(1 batches, 2 flights, Kept(1 batches, 1 events, 222 bytes))"
+
+
+def test_events_are_released_once(ledger: Ledger) -> None:
+    """When they are given up, and not again when they are settled."""
+    released: list[int] = []
+    flight = new_flight(released)
+    entry = ledger.account(batch(3), flight)
+    ledger.give_up(flight, entry, WHY)
+    ledger.have_wait(entry, flight)
+    ledger.forget(entry)
+    carry_out(ledger)
+    assert released == [3]
