@@ -33,7 +33,7 @@ campaign: $(VENV)/.wheel  ## 2,000 invocations with faults at random, and ten mi
 	$(BIN)/python -m tests.campaign --invocations 2000 $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.campaign.stories $(if $(SEED),--seed $(SEED))
 
-mutants: .venv-mutants/.deps  ## that the unit tests notice when the state of the outbox is broken; takes half an hour
+mutants: .venv-mutants/.deps  ## that the unit tests notice when the state of the outbox is broken; takes some ten minutes
 	.venv-mutants/bin/mutmut run
 	.venv-mutants/bin/mutmut results
 
