@@ -240,7 +240,7 @@ class Flusher:
                 self.unattended.count(-len(unattended))
                 refused += self.unattended.take_refused()
             if self.dropped:
-                unattended += self.take_dropped()
+                self.take_dropped(into=unattended)
             if unattended:
                 buffer.count(len(unattended))
             if events or unattended or refused:
@@ -270,13 +270,17 @@ class Flusher:
                 unattended.clear()
             self._add(buffer, events, buffer, budget)
 
-    def take_dropped(self) -> list[Event]:
-        """What buffers held that were garbage-collected before their invocation ended."""
-        events: list[Event] = []
+    def take_dropped(self, into: list[Event]) -> None:
+        """Move what buffers held that were garbage-collected before their invocation ended."""
         with suppress(IndexError):  # There are no more, or another thread has them.
             while True:
-                events += self.dropped.popleft()
-        return [event if event[0] else (new_id(), *event[1:]) for event in events]
+                lot = self.dropped[0]
+                # Nothing is called between these two, so that no signal can come in between.
+                into += lot
+                del lot[:]
+                with suppress(ValueError):
+                    self.dropped.remove(lot)
+        into[:] = [event if event[0] else (new_id(), *event[1:]) for event in into]
 
     def _outcome_of(
         self, flights: list[Flight], budget: Budget, *, hooks_are_here: bool = False
@@ -385,7 +389,9 @@ class Flusher:
         theirs, other.unattended = other.unattended, self.unattended
         events = theirs.take_last()
         self.unattended.adopt(events)
-        self.dropped.append(other.take_dropped())
+        lot: list[Event] = []
+        other.take_dropped(into=lot)
+        self.dropped.append(lot)
         if other._sealer.event_log is not None:
             other._sealer.event_log.forget([event[0] for event in events])
         for each in (other, *listed(other._replaced)):
