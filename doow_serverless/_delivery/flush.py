@@ -413,6 +413,7 @@ class Flusher:
         self._making = threading.Lock()
         self._departures = WeakKeyDictionary()
         self._live = WeakSet()
+        self._sealer.reset_after_fork()
         self.dropped.clear()
 
 

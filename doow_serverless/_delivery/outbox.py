@@ -46,7 +46,7 @@ FROZEN_S = 1.0
 """Seconds without a sign of life, beyond what was to be waited, that count as frozen."""
 LONGEST_PAUSE_S = 3_600.0
 """A budget may have more seconds than a lock can wait for."""
-LAST_WORDS_S = 0.03
+LEAST_WRITING_S = 0.03
 """Seconds of the last flush that are left for writing down what it could not deliver, at least."""
 WRITTEN_PER_S = 4e6
 """Sealed bytes that are written down in a second where the machine is slow."""
@@ -87,7 +87,6 @@ class Outbox:
         self._given_transport = transport
         self._clock = clock
         self._successor: Outbox | None = None
-        self._predecessors: list[Outbox] = []
         self.reset_after_fork()
 
     def __repr__(self) -> str:
@@ -99,10 +98,12 @@ class Outbox:
         self._lock = threading.RLock()
         self._loading = threading.Lock()
         self._held: list[threading.Lock] = []
+        self._predecessors: list[Outbox] = []
         self._transport = self._given_transport
         self._dead_letters = DeadLetters(config.dead_letter)
         self._is_recovering = False
         self._last_sign_at = self._clock()
+        self._thawed_at = float("-inf")
         self.workers = Workers()
         self.state = OutboxState(config.max_queue_size, config.max_backlog_bytes, config.timeout_s)
         if not config.has_key:
@@ -148,9 +149,15 @@ class Outbox:
             missing_s = self._clock() - began - pause_s
             if missing_s > FROZEN_S:
                 budget.extend(missing_s)
-                with self._lock:
-                    self.state.thaw(missing_s)
+                self._thaw(missing_s, began)
             self._note(self.state.tick)
+
+    def _thaw(self, gap_s: float, since: float) -> None:
+        """All who wait notice that the process was frozen: the first of them says so."""
+        with self._lock:
+            if self._thawed_at < since:
+                self._thawed_at = self._clock()
+                self.state.thaw(gap_s)
 
     def wait(self, flight: Flight, budget: Budget) -> None:
         """Block until everything of ``flight`` is settled or given up, or ``budget`` is used up."""
@@ -236,7 +243,7 @@ class Outbox:
         flight = Flight(lambda _: None)
         if self._config.has_key:
             self._note(self.state.wait_for_all, flight)
-        writing_s = LAST_WORDS_S + self.state.unsettled_bytes / WRITTEN_PER_S
+        writing_s = LEAST_WRITING_S + self.state.unsettled_bytes / WRITTEN_PER_S
         writing_s = min(writing_s, budget.remaining() / 2)
         budget.extend(-writing_s)
         self.wait(flight, budget)
@@ -250,13 +257,14 @@ class Outbox:
 
     def _note(self, fact: Callable[..., T], *args: object) -> T:
         """Bring a fact to the state, and carry out what it orders."""
-        with self._lock:
-            self._last_sign_at = now = self._clock()
-            result = fact(*args, now)
-            orders = self.state.take_orders()
-        self._carry_out(orders)
-        self._submit(orders.send)
-        return result
+        with AtWork():
+            with self._lock:
+                self._last_sign_at = now = self._clock()
+                result = fact(*args, now)
+                orders = self.state.take_orders()
+            self._carry_out(orders)
+            self._submit(orders.send)
+            return result
 
     def _submit(self, attempts: list[Attempt]) -> None:
         for attempt in attempts:

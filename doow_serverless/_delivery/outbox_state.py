@@ -140,7 +140,7 @@ class OutboxState:
             entry = self._ledger.entries[batch.id] = Entry(batch)
             entry.is_written = is_written
             entry.is_released = True
-            entry.is_ambiguous = True
+            entry.is_ambiguous = reason is None  # A process that is gone may have sent it.
             self._ledger.keep(entry, reason)
 
     def drain(self) -> list[Entry]:

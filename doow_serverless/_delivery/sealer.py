@@ -89,6 +89,10 @@ class Sealer:
                 except Exception as fault:
                     report_fault("sealing", fault)
 
+    def reset_after_fork(self) -> None:
+        """In a child: what is late is the parent's to seal, and to send."""
+        self._late.clear()
+
     def _batches_of(self, events: Sequence[Event], is_derived: bool) -> Iterator[Batch]:
         for batch in seal(
             events,

@@ -185,4 +185,6 @@ def _signal(number: int, after_s: float = 0.0) -> None:
 @reset_in_child
 def _after_fork_in_child() -> None:
     global _ending
+    if _ending is not None:
+        _ending.end()
     _ending = None

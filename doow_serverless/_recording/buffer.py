@@ -115,8 +115,9 @@ class Buffer:
 
     def __del__(self) -> None:
         # Without a lock, since the collector may come while this very thread holds it.
-        if self._dropped is not None and self._events:
-            self._dropped.append(self._events)
+        if self._dropped is not None and (self._events or self._aside):
+            aside = [(event[0] or _UNNAMED, *event[1:]) for event in self._aside]
+            self._dropped.append([*self._events, *aside])
 
     def _reset(self) -> None:
         self._lock = threading.RLock()

@@ -175,7 +175,13 @@ def test_a_child_of_a_fork_leaves_to_its_parent_what_that_recorded(
     engine = new_engine(transport)
     engine.outside.record("the parent's")
     engine.unattended._reset()  # As each buffer is, in a child.
+    late, under_way = engine.new_buffer(), new_engine(MemoryTransport())
+    Scope(engine, late, engine.defaults, None).record("late in the parent")
+    engine._flusher._sealer._late.append((late.take(), False))
+    engine.outbox._predecessors.append(under_way.outbox)
     engine.after_fork_in_child()
+    assert engine.outbox._predecessors == []
+    engine.last_flush(1.0)
     engine.outside.record("the child's")
     engine.flush(engine.unattended, 1.0)
     assert metrics(transport.events) == ["the child's"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -180,6 +181,34 @@ def test_an_event_that_interrupts_delivery_is_set_aside(
     tracker.track("tokens", metadata={"n": 8})
     tracker.flush()
     assert numbers(transport) == [7, 8]
+
+
+def test_an_event_that_interrupts_the_outbox_is_set_aside(transport: MemoryTransport) -> None:
+    """Though it fills a batch: what it would lead to must wait until the lock is free again."""
+    tracker = new_tracker(transport, flush_at=1)
+    outbox = tracker.engine.outbox
+    flushes: list[Outcome] = []
+
+    def fact(_: float) -> None:  # As a finalizer, in the middle of one.
+        tracker.track("tokens", metadata={"n": 1})
+        flushes.append(tracker.flush())
+
+    outbox._note(fact)
+    assert (transport.events, flushes[0].requests) == ([], 0)
+    assert tracker.flush().accepted == 1
+
+
+def test_what_was_set_aside_outlives_its_buffer(transport: MemoryTransport) -> None:
+    """As where a WSGI server never calls close(): the next flush sends it."""
+    tracker = new_tracker(transport)
+    root = tracker.engine.new_buffer()
+    tracker.engine.outside.record("template")
+    _, time_, template, quantity, _ = tracker.engine.unattended.take()[0]
+    root._aside.append((None, time_, template, quantity, '{"n":5}'))
+    del root
+    gc.collect()
+    assert tracker.flush().accepted == 1
+    assert numbers(transport) == [5]
 
 
 def test_an_event_that_interrupts_the_journal_is_noted_before_it_is_sealed(tmp_path: Any) -> None:
