@@ -163,6 +163,9 @@ class OutboxState:
         flight.waiting_since, flight.ends_at = now, ends_at
         if self.breaker.is_due(now):
             flight.probe_ends_at = now + self.breaker.probe_wait_s(now, ends_at - now)
+        for entry in flight.queue:
+            if not entry.was_in_flight:  # What failed in the background is due once somebody waits.
+                entry.not_before = now
         self.tick(now)
 
     def wait_for_all(self, flight: Flight, now: float) -> None:
@@ -430,7 +433,7 @@ class OutboxState:
         self._ledger.orders.wake += self._ledger.flights
 
     def _backoff_s(self, entry: Entry, now: float) -> float:
-        if not entry.flights:
+        if not any(flight.is_waited_for for flight in entry.flights):
             return min(FIRST_HOLD_S * 2.0 ** min(entry.failures - 1, 16), LONGEST_HOLD_S)
         longest_s = min(FIRST_BACKOFF_S * 2.0 ** min(entry.failures - 1, 16), LONGEST_BACKOFF_S)
         left_s = max(flight.ends_at for flight in entry.flights) - now

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from doow_serverless import Tracker
-from doow_serverless._delivery import outbox
+from doow_serverless._delivery import flush, outbox
 from doow_serverless._handlers.invocation import Invocation
 from doow_serverless._handlers.options import TrackedOptions
 from doow_serverless._process import forks
@@ -35,21 +35,27 @@ if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
     from doow_serverless.errors import DoowError
 
+TICK_S = FLUSH_S / 50
+"""How far time moves on each look, without which a flush would wait for ever."""
+
 
 class Machine(RuleBasedStateMachine):
     """One process that records, flushes, fails and forks."""
 
     workers: Callable[[], Any] = Jobs
+    hooks_wait_s = 0.0  # Jobs run at once, or when the machine says so.
 
     @initialize(flush_at=st.sampled_from([2, 5, 500]), bound=st.sampled_from([12, 10_000]))
     def start(self, flush_at: int, bound: int) -> None:
         self.lock = threading.Lock()
         self.patches: list[Any] = [
             mock.patch.object(outbox, "Workers", type(self).workers),
+            mock.patch.object(flush, "HOOKS_WAIT_S", type(self).hooks_wait_s),
         ]
         for patch in self.patches:
             patch.start()
         self.clock = Clock()
+        self.clock.tick = TICK_S
         self.server = Server(self.clock)
         self.tracker = Tracker(
             KEY,
@@ -164,7 +170,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def the_network_catches_up(self) -> None:
-        self.clock.tick = 0.0
+        self.clock.tick = TICK_S
         self.tracker.engine.outbox.workers.is_slow = False  # type: ignore[attr-defined]  # a Jobs
         self.tracker.engine.outbox.workers.catch_up()  # type: ignore[attr-defined]  # a Jobs
 
@@ -172,7 +178,7 @@ class Machine(RuleBasedStateMachine):
     def fork(self, really: bool) -> None:
         if not really:  # It ends so much that it must be rare.
             return
-        self.clock.tick = 0.0
+        self.clock.tick = TICK_S
         self.check_each_once()
         forks.before_fork()
         forks.after_fork_in_child()
@@ -280,6 +286,7 @@ class ThreadedMachine(Machine):
     """The same on real threads: what leaves in the background does so meanwhile."""
 
     workers = Threads
+    hooks_wait_s = flush.HOOKS_WAIT_S
 
     def the_network_is_slow(self) -> None:
         """Its slowness is that of the threads."""

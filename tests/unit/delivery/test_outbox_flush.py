@@ -136,6 +136,22 @@ def test_what_failed_goes_out_again_after_a_pause(facts: Facts) -> None:
     assert not facts.state.breaker.is_open
 
 
+def test_what_left_early_is_not_sent_again_and_again(facts: Facts) -> None:
+    """While nobody waits the pauses are those of the background; the flush begins with a try."""
+    flight = facts.flight("a", budget_s=None)
+    pauses = []
+    for _ in range(8):
+        facts.answer(facts.begin(), ERROR_500)
+        pauses.append(flight.queue[0].not_before - facts.now)
+        facts.pass_s(pauses[-1])
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    facts.answer(facts.begin(), ERROR_500)
+    facts.state.wait(flight, facts.now + 2.0, facts.now)
+    facts.collect()
+    assert facts.send() == "a"
+    assert facts.close(flight).accepted == 1
+
+
 def test_pauses_leave_time_for_another_attempt(facts: Facts) -> None:
     """They are no longer than what is left, as long as that is 50 ms."""
     flight = facts.flight("a", budget_s=1.0)
