@@ -320,12 +320,12 @@ class OutboxState:
             travelling = sum(1 for entry in flight.pending.values() if entry.attempts)
             for entry in list(flight.queue):
                 if travelling < PARALLEL and entry.not_before <= now:
-                    self._order(entry, now, is_fresh=entry.failures > 0)
+                    self._order(entry, now, is_fresh=entry.last is not None)
                     travelling += 1
         if not any(self._is_background(attempt, now) for attempt in self._under_way):
             kept = self._next_kept(now)
             if kept is not None:
-                self._order(kept, now, is_fresh=kept.failures > 0)
+                self._order(kept, now, is_fresh=kept.last is not None)
 
     def _is_background(self, attempt: Attempt, now: float) -> bool:
         """Whether an attempt is one that nobody waits for, and is not to be despaired of."""
@@ -338,7 +338,12 @@ class OutboxState:
 
     def _next_probe(self, now: float) -> Entry | None:
         """What has failed least; of two, the one that somebody waits for."""
-        queued = [entry for flight in self._ledger.flights for entry in flight.queue]
+        queued = [
+            entry
+            for flight in self._ledger.flights
+            for entry in flight.queue
+            if entry.not_before <= now
+        ]
         kept = self._next_kept(now)
         entries = queued if kept is None else [*queued, kept]
         return min(entries, key=lambda entry: entry.failures, default=None)
@@ -391,20 +396,21 @@ class OutboxState:
         entry = attempt.entry
         if entry.attempts and failure.is_in_flight:
             # Should the other bring nothing.
-            self._ledger.put_again(entry, now + (failure.hold_s or 0.0))
+            self._ledger.put_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
             return
-        if entry.attempts and not entry.attempts[0].is_doubted:
+        if entry.attempts and not self._is_hopeless(entry.attempts[0], now):
             return  # The other attempt, which is under way, has the last word.
         if attempt.is_reused and failure.is_stale:
             # The server had closed it while it was idle: that is no failure of the server.
             entry.is_ambiguous = True
+            entry.last = failure
             self._ledger.put_again(entry, now)
             return
         if failure.is_in_flight and entry.is_ambiguous and not entry.was_in_flight:
             # Another attempt, of which we know nothing any more, is being processed just now.
             entry.was_in_flight = True
             entry.last = failure
-            self._ledger.put_again(entry, now + (failure.hold_s or 0.0))
+            self._ledger.put_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
             return
         entry.is_ambiguous = entry.is_ambiguous or failure.is_fault
         entry.last = failure

@@ -132,7 +132,11 @@ class Story:
     def fail(self, which: int) -> None:
         attempt = self.some_post(which)
         if attempt is not None:
-            self.state.answer(attempt, FAILURES[which % len(FAILURES)], self.now)
+            failure = FAILURES[which % len(FAILURES)]
+            self.state.answer(attempt, failure, self.now)
+            again = [each for each in self.collect() if each.entry is attempt.entry]
+            # Only on a new connection, in the place of a kept one, is there no pause.
+            assert not again or (failure.is_stale and again[0].is_fresh), "sent without a pause"
 
     def halve(self, which: int) -> None:
         attempt = self.some_post(which)

@@ -150,6 +150,21 @@ def test_a_hanging_post_does_not_hold_up_the_backlog(facts: Facts) -> None:
     assert facts.ordered() == ["b"]
 
 
+def test_a_failure_beside_a_hanging_post_is_followed_by_a_pause(facts: Facts) -> None:
+    """Else a batch would go out again and again, as fast as the server refuses it."""
+    flight = facts.flight("a")
+    facts.begin()
+    facts.close(flight)
+    facts.deliver("b")
+    facts.pass_s(1.0)
+    facts.answer(facts.begin(), ERROR_500)
+    assert facts.sends == []
+    facts.pass_s(0.99)
+    assert facts.sends == []
+    facts.pass_s(0.01)
+    assert facts.ordered() == ["a"]
+
+
 def test_posts_that_hang_are_few(facts: Facts) -> None:
     """A batch goes out again beside those that hang, up to four times."""
     flight = facts.flight("a")
