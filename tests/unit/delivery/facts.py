@@ -123,3 +123,19 @@ class Facts:
 
     def waits_s(self, flight: Flight) -> float | None:
         return self.state.pause_s(flight, self.now)
+
+
+def keep(facts: Facts, *ids: str, events: int = 1, is_written: bool = False) -> None:
+    """These batches are left by a crash, as it were."""
+    for one in ids:
+        facts.state.keep(batch(events, batch_id=one), facts.now, is_written=is_written)
+    facts.collect()
+
+
+def fail(facts: Facts, one: str) -> None:
+    """An outage begins: a flush of one batch waits in vain."""
+    flight = facts.flight(one)
+    facts.answer(facts.begin(), ERROR_500)
+    facts.now += 2.0
+    facts.close(flight)
+    assert facts.state.breaker.is_open

@@ -1,0 +1,169 @@
+"""The state of the outbox: two attempts of one batch, and whose answer counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from doow_serverless.errors import ErrorKind
+from tests.unit.delivery.facts import (
+    ERROR_500,
+    IN_FLIGHT,
+    RESET,
+    STALE,
+    Facts,
+)
+
+TIMEOUT, LIMITED_KIND = ErrorKind.TIMEOUT, ErrorKind.RATE_LIMITED
+
+
+@pytest.fixture
+def facts() -> Facts:
+    return Facts()
+
+
+# ── doubts ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_silent_kept_connection_is_doubted(facts: Facts) -> None:
+    """A second attempt goes out beside it, on a new connection, and the first answer counts."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    assert facts.waits_s(flight) == pytest.approx(0.5)
+    facts.pass_s(0.5)
+    second = facts.begin()
+    assert second.is_fresh
+    facts.pass_s(1.0)
+    assert facts.sends == []  # Neither of them is doubted again.
+    facts.answer(second)
+    assert facts.waits_s(flight) is None
+    facts.answer(first, ERROR_500)
+    outcome = facts.close(flight)
+    assert (outcome.accepted, outcome.requests, facts.settled) == (1, 2, ["a"])
+    assert facts.state.is_idle
+
+
+def test_a_new_connection_is_not_doubted(facts: Facts) -> None:
+    """It has only just proved that it lives."""
+    flight = facts.flight("a")
+    facts.begin()
+    assert facts.waits_s(flight) == 2.0
+    facts.pass_s(1.9)
+    assert facts.sends == []
+
+
+def test_patience_follows_what_the_server_has_needed(facts: Facts) -> None:
+    """A server that needs 0.4 s for each answer is not doubted after a quarter of the budget."""
+    for number in range(20):
+        flight = facts.flight(f"warm{number}")
+        attempt = facts.begin()
+        facts.now += 0.4
+        facts.answer(attempt)
+        facts.close(flight)
+    flight = facts.flight("a", budget_s=10.0)
+    facts.begin(is_reused=True)
+    assert facts.waits_s(flight) == pytest.approx(0.9, abs=0.02)
+
+
+def test_no_server_is_trusted_with_half_of_the_budget(facts: Facts) -> None:
+    """A silently dead connection costs less than that, however slow the server was before."""
+    flight = facts.flight("warm", budget_s=10.0)
+    attempt = facts.begin()
+    facts.now += 5.0
+    facts.answer(attempt)
+    facts.close(flight)
+    flight = facts.flight("a", budget_s=1.0)
+    facts.begin(is_reused=True)
+    assert facts.waits_s(flight) == pytest.approx(0.4)
+
+
+def test_silence_before_the_wait_does_not_count(facts: Facts) -> None:
+    """What left early was sent while the handler still worked, which may have held all threads."""
+    flight = facts.flight("a", budget_s=None)
+    facts.begin(is_reused=True)
+    facts.pass_s(60.0 - 51.0)
+    facts.state.wait(flight, facts.now + 2.0, facts.now)
+    facts.collect()
+    assert facts.waits_s(flight) == pytest.approx(0.5)
+
+
+def test_in_flight_is_said_of_the_other_attempt(facts: Facts) -> None:
+    """503 to the second attempt is no failure: the answer of the first counts."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    assert not facts.state.breaker.is_open
+    assert facts.waits_s(flight) == pytest.approx(1.0)  # Then it is sent again.
+    facts.answer(first)
+    assert facts.close(flight).accepted == 1
+
+
+def test_in_flight_and_then_silence(facts: Facts) -> None:
+    """Where the first attempt brings nothing, the batch goes out again when the server said."""
+    flight = facts.flight("a")
+    facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    facts.pass_s(0.99)
+    assert facts.sends == []
+    facts.pass_s(0.01)
+    assert facts.send() == "a"
+    assert facts.close(flight).accepted == 1
+
+
+def test_a_reset_and_then_in_flight(facts: Facts) -> None:
+    """The server is at work on what broke off: the flush goes on, and asks again in time."""
+    flight = facts.flight("a")
+    facts.answer(facts.begin(), RESET)
+    facts.pass_s(0.05)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    assert not facts.state.breaker.is_open
+    assert facts.waits_s(flight) == pytest.approx(1.0)
+    facts.pass_s(1.0)
+    facts.send()
+    assert facts.close(flight).accepted == 1
+
+
+def test_in_flight_twice_is_a_wait(facts: Facts) -> None:
+    """A server that goes on saying so has too much to do."""
+    flight = facts.flight("a")
+    facts.answer(facts.begin(), RESET)
+    facts.pass_s(0.05)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    facts.pass_s(1.0)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    assert facts.state.breaker.is_open
+    assert facts.waits_s(flight) is None
+
+
+def test_in_flight_without_another_attempt_is_a_wait(facts: Facts) -> None:
+    """Nothing else of it can be under way: the server has too much to do."""
+    facts.flight("a")
+    facts.answer(facts.begin(), IN_FLIGHT)
+    assert (facts.state.breaker.reason, facts.state.breaker.until) == (
+        LIMITED_KIND,
+        facts.now + 1.0,
+    )
+
+
+def test_the_first_fails_while_the_second_is_under_way(facts: Facts) -> None:
+    """The second has the last word."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    second = facts.begin()
+    facts.answer(first, STALE)
+    assert facts.sends == []
+    facts.answer(second)
+    assert facts.close(flight).accepted == 1
+
+
+def test_the_second_fails_beside_a_silent_first(facts: Facts) -> None:
+    """A third goes out, since nothing is to be hoped of the first."""
+    flight = facts.flight("a")
+    facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    facts.answer(facts.begin(), RESET)
+    facts.pass_s(0.05)
+    assert facts.send() == "a"
+    assert facts.close(flight).accepted == 1
