@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         async def __aenter__(self) -> Self: ...
         async def __aexit__(self, kind: type[BaseException] | None, /, *_: object) -> None: ...
 
+        def leave_anyway(self) -> None:
+            """End the call, where the handler of a signal has raised before ``__exit__`` could."""
+
         def suspend(self) -> None:
             """Have the next ``__exit__`` not end the call, which an ``__aenter__`` resumes."""
 
@@ -89,10 +92,15 @@ def call_within(
             instead = divert(args)
             if instead is not None:
                 return await instead()
-            async with begin(args, kwargs) as span:
-                result = await function(*args, **kwargs)
-                await span.asettle(result)
-                return result
+            span = begin(args, kwargs)
+            try:
+                async with span:
+                    result = await function(*args, **kwargs)
+                    await span.asettle(result)
+                    return result
+            except BaseException:
+                span.leave_anyway()
+                raise
 
         return dressed(within_async, function)
 
@@ -100,19 +108,28 @@ def call_within(
         instead = divert(args)
         if instead is not None:
             return instead()
-        with begin(args, kwargs) as span:
-            result = function(*args, **kwargs)
-            if type(result) is not CoroutineType:
-                span.settle(result)
-                return result
-            span.suspend()
+        span = begin(args, kwargs)
+        try:
+            with span:
+                result = function(*args, **kwargs)
+                if type(result) is not CoroutineType:
+                    span.settle(result)
+                    return result
+                span.suspend()
+        except BaseException:
+            span.leave_anyway()
+            raise
         return _await_within(span, result)
 
     return dressed(within, function)
 
 
 async def _await_within(span: Span, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    async with span:
-        result = await coroutine
-        await span.asettle(result)
-        return result
+    try:
+        async with span:
+            result = await coroutine
+            await span.asettle(result)
+            return result
+    except BaseException:
+        span.leave_anyway()
+        raise

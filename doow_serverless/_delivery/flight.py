@@ -184,7 +184,7 @@ class Entry:
         seen_successes: How many batches had got through when it failed last.
         is_ambiguous: Whether the server may be at work on an attempt that broke off.
         was_in_flight: Whether the server has said so.
-        is_written: Whether it stands in the log of dead letters.
+        is_written: Whether it stands in the log of dead letters; None where nobody knows.
         is_released: Whether its events are off the hands of their buffer.
     """
 
@@ -216,7 +216,7 @@ class Entry:
         self.seen_successes = 0
         self.is_ambiguous = False
         self.was_in_flight = False
-        self.is_written = False
+        self.is_written: bool | None = False
         self.is_released = False
 
     def part(self, half: Batch) -> Entry:

@@ -111,25 +111,48 @@ class Flusher:
 
     def send_early(self, buffer: Buffer) -> None:
         """Have full batches of ``buffer`` leave in the background."""
-        with AtWork() as is_first:  # Else they wait for the next event, or the flush.
-            events = buffer.take(at_least=self._config.flush_at) if is_first else []
-            if events:
-                self._add(buffer, events, buffer)
+        events: list[Event] = []
+        with AtWork() as is_first:
+            if not is_first:
+                return  # They wait for the next event, or the flush.
+            try:
+                events = buffer.take(at_least=self._config.flush_at)
+                if events:
+                    self._add(buffer, events, buffer)
+            except BaseException:
+                self._put_off(buffer, events)
+                raise
+
+    def _put_off(self, buffer: Buffer, events: list[Event]) -> None:
+        """Have the next flush take along what a signal has kept from being sealed."""
+        buffer.count(-len(events))
+        self.dropped.append(events)
 
     def end_transaction(self, transaction: Buffer, *, discard: bool) -> None:
         """Forget the events of a transaction, or pass them to the buffer around it."""
-        events = transaction.take_last()
-        root = transaction.root
-        own = transaction.is_own_work and transaction.parent is root and not root.is_closed
-        if events and not discard and own and not is_at_work():
-            # Doow knows a batch again, not an event: so what may be done again apart from the rest
-            # travels apart from it, as soon as it is done.
-            with AtWork():
-                self._add(root, events, root)
-            return
-        transaction.count(-len(events))
-        if events and not discard:
-            self._adopt(transaction.parent, events)
+        events: list[Event] = []
+        is_counted = False
+        try:
+            events = transaction.take_last()
+            is_counted = True
+            root = transaction.root
+            own = transaction.is_own_work and transaction.parent is root and not root.is_closed
+            if events and not discard and own and not is_at_work():
+                # Doow knows a batch again, not an event: so what may be done again apart from the
+                # rest travels apart from it, as soon as it is done.
+                with AtWork():
+                    self._add(root, events, root)
+                return
+            is_counted = False
+            transaction.count(-len(events))
+            if events and not discard:
+                self._adopt(transaction.parent, events)
+        except BaseException:
+            if is_counted:
+                transaction.count(-len(events))
+            if not discard:
+                self.dropped.append(events)
+            raise
 
     def _adopt(self, buffer: Buffer | None, events: list[Event]) -> None:
         """Put ``events`` into ``buffer``, or the nearest around it that still takes some."""
@@ -156,10 +179,18 @@ class Flusher:
             if not is_first:  # A finalizer, or a signal's handler: the next flush takes it along.
                 return Outcome()
             try:
-                return self._flush(buffer, budget, last)
+                return self._flush_anyway(buffer, budget, last)
             except Exception as fault:
                 report_fault("flushing", fault)
                 return Outcome()
+
+    def _flush_anyway(self, buffer: Buffer, budget: Budget, last: bool) -> Outcome:
+        """Flush, and once more where the handler of a signal raises meanwhile."""
+        try:
+            return self._flush(buffer, budget, last)
+        except BaseException:
+            self._flush(buffer, budget, last)
+            raise
 
     def _flush(self, buffer: Buffer, budget: Budget, last: bool) -> Outcome:
         flights = self._depart(buffer, last, budget)
@@ -246,9 +277,7 @@ class Flusher:
             if events or unattended or refused:
                 self._seal(buffer, events, unattended, refused, budget)
         except BaseException:
-            # Raised by a signal, wherever it was: the next flush takes along what is not sealed.
-            buffer.count(-len(events) - len(unattended))
-            self.dropped.append([*events, *unattended])
+            self._put_off(buffer, [*events, *unattended])
             raise
 
     def _seal(
@@ -388,12 +417,13 @@ class Flusher:
         self._take_back_early(other)
         theirs, other.unattended = other.unattended, self.unattended
         events = theirs.take_last()
+        ids = [event[0] for event in events]
         self.unattended.adopt(events)
         lot: list[Event] = []
         other.take_dropped(into=lot)
         self.dropped.append(lot)
         if other._sealer.event_log is not None:
-            other._sealer.event_log.forget([event[0] for event in events])
+            other._sealer.event_log.forget(ids)
         for each in (other, *listed(other._replaced)):
             each._outbox = each._sealer.outbox = self._outbox
             each._sealer.journal = self._sealer.journal

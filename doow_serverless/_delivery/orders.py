@@ -29,7 +29,7 @@ class Orders:
     __slots__ = ("abort", "release", "report", "send", "settled", "split", "wake", "write_down")
 
     def __init__(self) -> None:
-        self.split: list[tuple[Batch, tuple[Batch, Batch], bool]] = []
+        self.split: list[tuple[Batch, tuple[Batch, Batch], bool | None]] = []
         self.write_down: list[tuple[Entry, ErrorKind]] = []
         self.settled: list[str] = []
         self.release: list[tuple[Callable[[int], None], int]] = []

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .sender import Transport
 
     T = TypeVar("T")
+    U = TypeVar("U")
 
 FORK_WAIT_S = 5.0
 """Seconds for which a fork waits for imports by other threads, whose locks stay shut in a child."""
@@ -209,7 +210,7 @@ class Outbox:
         )
         self._is_recovering = bool(found)
         for batch in found:
-            self._note(partial(self.state.keep, is_written=False), batch)
+            self._note(partial(self.state.keep, is_written=None), batch)
         if found:
             self.redeliver()
 
@@ -262,38 +263,41 @@ class Outbox:
                 self._last_sign_at = now = self._clock()
                 result = fact(*args, now)
                 orders = self.state.take_orders()
-            self._carry_out(orders)
-            self._submit(orders.send)
+            try:
+                self._carry_out(orders)
+            except BaseException:
+                # Raised by the handler of a signal: what was not carried out is, before it passes.
+                self._carry_out(orders)
+                raise
             return result
 
-    def _submit(self, attempts: list[Attempt]) -> None:
-        for attempt in attempts:
+    def _carry_out(self, orders: Orders) -> None:
+        """Do as ordered, without locks, since hooks may record; each order is struck when done."""
+        self._write_down(orders)
+        for release, events in _struck(orders.release):
+            release(events)
+        for error in _struck(orders.report):
+            self.report(error)
+        for batch_id in _struck(orders.abort):
+            self.loaded_transport().abort(batch_id)
+        for flight in _struck(orders.wake):
+            if flight.wake is not None:
+                flight.wake()
+        for attempt in _struck(orders.send):
             if not self.workers.submit(partial(self._send, attempt)):
                 self._note(self.state.cannot_send, attempt)
 
-    def _carry_out(self, orders: Orders) -> None:
-        """Do as ordered, but for the sending; without locks, since hooks may record."""
-        self._write_down(orders)
-        for release, events in orders.release:
-            release(events)
-        for error in orders.report:
-            self.report(error)
-        for batch_id in orders.abort:
-            self.loaded_transport().abort(batch_id)
-        for wake in [flight.wake for flight in orders.wake if flight.wake is not None]:
-            wake()
-
     def _write_down(self, orders: Orders) -> None:
         """Have journal and log know what has become of batches, before anything is sent."""
-        for entry, reason in orders.write_down:
+        for entry, reason in _struck(orders.write_down):
             entry.is_written = self._dead_letters.write(entry.batch, reason)
-        for batch, halves, is_written in orders.split:
-            if is_written:
+        for batch, halves, is_written in _struck(orders.split):
+            if is_written is not False:
                 self._dead_letters.write(batch, SPLIT)
             if self._journal is not None:
                 self._journal.note_split(batch, halves)
-        if self._journal is not None:
-            for batch_id in orders.settled:
+        for batch_id in _struck(orders.settled):
+            if self._journal is not None:
                 self._journal.note_settled(batch_id)
 
     # ── sending; runs on a worker ──────────────────────────────────────────────────────────────
@@ -325,9 +329,8 @@ class Outbox:
             self._last_sign_at = now = self._clock()
             self.state.answer(attempt, result, now)
             orders = self.state.take_orders()
-        self._carry_out(orders)
         following = orders.send.pop(0) if orders.send else None
-        self._submit(orders.send)
+        self._carry_out(orders)
         return following
 
     # ── the connection, and forks ──────────────────────────────────────────────────────────────
@@ -356,3 +359,10 @@ class Outbox:
         """Release what :meth:`before_fork` took."""
         while self._held:
             self._held.pop().release()
+
+
+def _struck(orders: list[U]) -> Iterator[U]:
+    """Each order, and then it is struck from the list."""
+    while orders:
+        yield orders[0]
+        del orders[0]

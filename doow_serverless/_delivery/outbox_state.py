@@ -130,11 +130,12 @@ class OutboxState:
             self._pump(now)
 
     def keep(
-        self, batch: Batch, _: float, *, is_written: bool, reason: ErrorKind | None = None
+        self, batch: Batch, _: float, *, is_written: bool | None, reason: ErrorKind | None = None
     ) -> None:
         """A batch is to be delivered for which nobody waits, as one that a crash has left.
 
-        With a ``reason`` it is written down.
+        Whether it ``is_written`` in the log of a process that is gone nobody knows: None. With a
+        ``reason`` it is written down.
         """
         if batch.id not in self._ledger.entries:
             entry = self._ledger.entries[batch.id] = Entry(batch)
@@ -227,6 +228,8 @@ class OutboxState:
     def begin(self, attempt: Attempt, now: float, *, is_reused: bool) -> bool:
         """An attempt is about to be made; False where nobody wants it any more."""
         entry = attempt.entry
+        if attempt.began_at is not None:
+            return False  # A signal came just when it was ordered: so it was ordered twice.
         if not self._ledger.knows(entry):
             self._drop(attempt)
             return False

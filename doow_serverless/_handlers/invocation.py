@@ -7,6 +7,7 @@ from functools import partial
 from time import monotonic
 
 from doow_serverless._process.log import report_fault
+from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.timers import timers
 from doow_serverless._recording.scope import Scope, current, leave
 from doow_serverless.errors import InvalidEvent
@@ -57,6 +58,7 @@ class Invocation:
         "_engine",
         "_identity",
         "_interval_timer",
+        "_is_left",
         "_is_over",
         "_is_suspended",
         "_options",
@@ -84,6 +86,7 @@ class Invocation:
         self._token: Token[Scope | None] | None = None
         self._is_suspended = False
         self._who_flushes = _Flusher.UNDECIDED
+        self._is_left = False
         self._is_over = False
         self._spent_s = 0.0
         self._deadline_timer: int | None = None
@@ -115,17 +118,25 @@ class Invocation:
                 self._begin()
             elif self._scope is not None:
                 self._token = current.set(self._scope)
-        except InvalidEvent:
-            # Strict mode refuses the wrapper's own metric: the handler must not begin.
-            self._end(failed=True)
-            raise
-        except Exception as fault:
+        except BaseException as fault:
+            if isinstance(fault, InvalidEvent) or is_from_signal(fault):
+                # Strict mode refuses the wrapper's own metric, or the application's signal ends the
+                # call: the handler must not begin.
+                self._is_left = self._end(failed=True)
+                raise
             report_fault("beginning an invocation", fault)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._end(failed=kind is not None):
             self._flush(last=True)
+        self._is_left = True
+
+    def leave_anyway(self) -> None:
+        """End the call, and flush, where the handler of a signal has kept it from that."""
+        if not self._is_left:
+            self._is_suspended = False
+            self.__exit__(BaseException)
 
     async def __aenter__(self) -> Self:
         self._is_suspended = False
@@ -137,6 +148,7 @@ class Invocation:
             self.__exit__(kind)
         elif self._end(failed=kind is not None):
             await self._aflush(last=True)
+        self._is_left = True
 
     def flush(self, *, is_undecided: bool = False, last: bool = False) -> None:
         """Deliver what was recorded so far, since the response is about to be complete.
@@ -186,8 +198,8 @@ class Invocation:
         """Leave the scope; whether that was the end of the invocation."""
         try:
             if self._token is not None:
-                token, self._token = self._token, None
-                leave(token)
+                leave(self._token)
+                self._token = None
             if self._is_suspended:
                 return False
             self._is_over = True

@@ -6,16 +6,24 @@ that holds a lock, waiting for it would be for ever: what is recorded there is s
 
 from __future__ import annotations
 
+import sys
 from threading import get_ident
 
 from .forks import reset_in_child
 
-_threads: set[int] = set()
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+_threads: dict[int, CodeType] = {}
+"""By thread, the code that is at work. It may be there no longer: what the handler of a signal
+raises may come before it could be taken out."""
 
 
 def is_at_work() -> bool:
     """Whether this thread has been interrupted in delivery."""
-    return get_ident() in _threads
+    code = _threads.get(get_ident())
+    return code is not None and _runs(code, sys._getframe(1))
 
 
 class AtWork:
@@ -24,14 +32,25 @@ class AtWork:
     __slots__ = ("_is_first",)
 
     def __enter__(self) -> bool:
-        me = get_ident()
-        self._is_first = me not in _threads
-        _threads.add(me)
+        me, holder = get_ident(), sys._getframe(1)
+        code = _threads.get(me)
+        self._is_first = code is None or not _runs(code, holder.f_back)
+        if self._is_first:
+            _threads[me] = holder.f_code
         return self._is_first
 
     def __exit__(self, *_: object) -> None:
         if self._is_first:
-            _threads.discard(get_ident())
+            _threads.pop(get_ident(), None)
+
+
+def _runs(code: CodeType, frame: FrameType | None) -> bool:
+    """Whether ``code`` is what runs in ``frame``, or has called it."""
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False
 
 
 reset_in_child(_threads.clear)

@@ -30,8 +30,16 @@ def debug(message: str) -> None:
     logger.debug("%s", clean(message, 1_000))
 
 
-def report_fault(where: str, fault: Exception) -> None:
-    """Say that this library failed, and that nothing else did."""
+def report_fault(where: str, fault: BaseException) -> None:
+    """Say that this library failed, and that nothing else did.
+
+    Raises:
+        BaseException: ``fault``, where it is none of ours: the handler of a signal has raised it.
+    """
+    from .signals import is_from_signal  # Not needed while all is well.
+
+    if is_from_signal(fault):
+        raise fault
     warn(f"a fault of doow-serverless itself in {where}: {show(fault, 200)}")
 
 

@@ -91,7 +91,6 @@ class Buffer:
         max_bytes: float = NO_BOUND,
         batch_bytes: float = NO_BOUND,
     ) -> None:
-        self._dropped = dropped
         self._max_bytes = max_bytes
         self._batch_bytes = batch_bytes
         self._bound = bound
@@ -107,6 +106,7 @@ class Buffer:
             self._derived = parent._derived
         self._reset()
         _buffers.add(self)
+        self._dropped = dropped
 
     def __repr__(self) -> str:
         kind = "Transaction" if self.parent else "Buffer"
@@ -115,9 +115,10 @@ class Buffer:
 
     def __del__(self) -> None:
         # Without a lock, since the collector may come while this very thread holds it.
-        if self._dropped is not None and (self._events or self._aside):
+        dropped = getattr(self, "_dropped", None)  # It may not have been made in full.
+        if dropped is not None and (self._events or self._aside):
             aside = [(event[0] or _UNNAMED, *event[1:]) for event in self._aside]
-            self._dropped.append([*self._events, *aside])
+            dropped.append([*self._events, *aside])
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
@@ -250,21 +251,23 @@ class Buffer:
             return refused
 
     def adopt(self, events: list[Event]) -> bool:
-        """Take over events of another buffer, and their count; False if closed."""
+        """Move events of another buffer here, and their count; False, and none, if closed."""
         with self.root._lock:
             if self.is_closed:
                 return False
-            self.root.in_hand += len(events)
             named = [
                 event if event[0] != _UNNAMED else (self._new_id(*event[2:]), *event[1:])
                 for event in events
             ]
+            size = sum(event[2].size + len(event[4] or "") for event in named)
             if self._log is not None:
                 self._log.record_many(named)
-            self._events += named
-            size = sum(event[2].size + len(event[4] or "") for event in named)
+            self.root.in_hand += len(named)
             self.root._bytes_in_hand += size
             self._bytes_waiting += size
+            # Nothing is called between these two, so that no signal can come in between.
+            self._events += named
+            del events[:]
             return True
 
     def count(self, events: int) -> None:

@@ -118,6 +118,6 @@ current: ContextVar[Scope | None] = ContextVar("doow_serverless.current", defaul
 def leave(token: Token[Scope | None]) -> None:
     """Make current what was so before ``token``."""
     # In another context than it was entered in, as where a framework runs the two halves of a
-    # generator on two threads, the scope is not current.
-    with suppress(ValueError):
+    # generator on two threads, the scope is not current; nor where it has been left before.
+    with suppress(ValueError, RuntimeError):
         current.reset(token)

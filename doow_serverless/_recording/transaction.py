@@ -78,13 +78,14 @@ class Block:
         identity: As of `Transaction`.
     """
 
-    __slots__ = ("_is_suspended", "_scope", "_token")
+    __slots__ = ("_is_left", "_is_suspended", "_scope", "_token")
 
     def __init__(self, outer: Scope, identity: str | None) -> None:
         enclosing = outer.buffer.open() or outer.sink.unattended
         buffer = enclosing.transaction(identity)
         self._scope = Scope(outer.sink, buffer, outer.defaults, current.get())
         self._token: Token[Scope | None] | None = None
+        self._is_left = False
         self._is_suspended = False
 
     def __enter__(self) -> Self:
@@ -94,12 +95,18 @@ class Block:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._token is not None:
             leave(self._token)
-        if self._is_suspended:
-            return
-        try:
-            self._scope.sink.end_transaction(self._scope.buffer, discard=kind is not None)
-        except Exception as fault:
-            report_fault("ending a transaction", fault)
+        if not self._is_suspended:
+            try:
+                self._scope.sink.end_transaction(self._scope.buffer, discard=kind is not None)
+            except Exception as fault:
+                report_fault("ending a transaction", fault)
+        self._is_left = True
+
+    def leave_anyway(self) -> None:
+        """End it, as one that failed, where the handler of a signal has kept it from that."""
+        if not self._is_left:
+            self._is_suspended = False
+            self.__exit__(BaseException)
 
     async def __aenter__(self) -> Self:
         self._is_suspended = False

@@ -50,6 +50,7 @@ class App:
         self.posts = PostLog()
         self.conflicts: list[str] = []
         self.heartbeats = 0
+        self._in_flight: set[str] = set()
         self._max_json_bytes = max_json_bytes
         self._on_post = on_post
         self.asgi = Starlette(
@@ -85,9 +86,21 @@ class App:
             self.posts.update(number, body=raw, body_bytes=len(raw))
         if not complete:
             return self._response(number, Answer(400), Fault())
-        if fault.delay_s:
-            await asyncio.sleep(fault.delay_s)
-        return self._response(number, self._judge(number, headers, raw, fault), fault)
+        reading = self._read(number, headers, raw)
+        batch = reading.batch
+        with self.changed:
+            fault = (batch and self.faults.take_for(batch.events)) or fault
+            if batch and batch.batch_id in self._in_flight:
+                return self._response(number, self._said(number, _protocol.IN_FLIGHT), Fault())
+            if batch:
+                self._in_flight.add(batch.batch_id)
+        try:
+            if fault.delay_s:
+                await asyncio.sleep(fault.delay_s)
+            return self._response(number, self._judge(number, headers, reading, fault), fault)
+        finally:
+            if batch:
+                self._in_flight.discard(batch.batch_id)
 
     def _response(self, number: int, answer: Answer, fault: Fault) -> Response:
         def done(delivered: bool) -> None:
@@ -99,23 +112,32 @@ class App:
 
         return _Delivery(answer, fault, done)
 
-    def _judge(self, number: int, headers: dict[str, str], raw: bytes, fault: Fault) -> Answer:
+    def _read(self, number: int, headers: dict[str, str], raw: bytes) -> _protocol.Reading:
+        reading = _protocol.read(headers, raw, max_json_bytes=self._max_json_bytes)
         with self.changed:
-            reading = _protocol.read(headers, raw, max_json_bytes=self._max_json_bytes)
             self.posts.update(number, json_bytes=reading.json_bytes)
             if batch := reading.batch:
                 ids = tuple(event["event_id"] for event in batch.events)
                 self.posts.update(number, batch_id=batch.batch_id, event_ids=ids)
                 if batch.sdk_version:
                     self.posts.update(number, sdk_version=batch.sdk_version)
+        return reading
+
+    def _judge(
+        self, number: int, headers: dict[str, str], reading: _protocol.Reading, fault: Fault
+    ) -> Answer:
+        with self.changed:
             handled = None
             if fault.record_first or not fault.takes_answer:
                 handled = self._handle(number, headers, reading, fault)
-            answer = fault.answer(handled)
-            if not fault.never_answers:
-                # Set before the answer leaves: who has it may look here at once.
-                self.posts.update(number, status=answer.status, answer=answer.body)
             self.changed.notify_all()
+            answer = fault.answer(handled)
+            return answer if fault.never_answers else self._said(number, answer)
+
+    def _said(self, number: int, answer: Answer) -> Answer:
+        # Noted before the answer leaves: who has it may look here at once.
+        self.posts.update(number, status=answer.status, answer=answer.body)
+        self.changed.notify_all()
         return answer
 
     def _handle(

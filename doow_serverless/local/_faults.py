@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless.local._protocol import Answer
+from doow_serverless.local._protocol import Answer, fault_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _RESETS = (None, "before_answer", "mid_answer", "mid_body", "close")
 
@@ -28,6 +27,8 @@ class Fault:
 
     Attributes:
         times: How many POSTs it hits; ``None`` for all to come.
+        only: Hit only batches that hold such an event, named as for ``reject``, whatever other
+            faults wait: a batch that this server cannot digest.
         status: Answer this status.
         body: The body of the answer: a dict as JSON, text, or raw bytes.
         headers: Headers of the answer, added to the usual ones.
@@ -47,6 +48,7 @@ class Fault:
     """
 
     times: int | None = 1
+    only: str | Iterable[str] | Callable[[dict[str, Any]], bool | str] | None = None
     status: int | None = None
     body: Mapping[str, Any] | str | bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -70,9 +72,11 @@ class Fault:
             seconds = getattr(self, name)
             if seconds is not None and not 0 <= seconds < math.inf:
                 raise ValueError(f"{name} must be seconds, 0 or more: {seconds!r}")
-        if not (self.reject is None or isinstance(self.reject, str) or callable(self.reject)):
-            # An iterator would be used up by the first of several POSTs.
-            object.__setattr__(self, "reject", frozenset(self.reject))
+        for name in ("only", "reject"):
+            chosen = getattr(self, name)
+            if not (chosen is None or isinstance(chosen, str) or callable(chosen)):
+                # An iterator would be used up by the first of several POSTs.
+                object.__setattr__(self, name, frozenset(chosen))
 
     @property
     def takes_answer(self) -> bool:
@@ -95,17 +99,25 @@ class Fault:
             answer = replace(answer, body=_bytes(self.body))
         return replace(answer, headers={**answer.headers, **self.headers})
 
+    def hits(self, events: Iterable[dict[str, Any]]) -> bool:
+        """Whether a batch of these events meets this fault."""
+        return self.only is None or any(
+            fault_of(event) is None and bool(_names(self.only, event)) for event in events
+        )
+
     def rejects(self, event: dict[str, Any]) -> str | None:
         """The reason for which this fault rejects a valid event, or ``None``."""
-        if self.reject is None:
-            return None
-        if callable(self.reject):
-            verdict = self.reject(event)
-            return verdict if isinstance(verdict, str) else _REASON if verdict else None
-        if isinstance(self.reject, str):
-            names = [measurement["metric_name"] for measurement in event["measurements"]]
-            return _REASON if self.reject in names else None
-        return _REASON if event["event_id"] in self.reject else None
+        verdict = self.reject is not None and _names(self.reject, event)
+        return verdict if isinstance(verdict, str) else _REASON if verdict else None
+
+
+def _names(chosen: Any, event: dict[str, Any]) -> bool | str:
+    """Whether ``chosen`` is an event's metric, has its id, or is a function that says so."""
+    if callable(chosen):
+        return bool(verdict) if not isinstance(verdict := chosen(event), str) else verdict
+    if isinstance(chosen, str):
+        return any(chosen == measurement["metric_name"] for measurement in event["measurements"])
+    return event["event_id"] in chosen
 
 
 #: What a POST meets when nothing was asked for.
@@ -114,10 +126,10 @@ _REASON = "rejected on request"
 
 
 class FaultQueue:
-    """Faults in the order in which the POSTs to come take them."""
+    """Faults in the order in which the POSTs to come take them; those for some batches apart."""
 
     def __init__(self) -> None:
-        self._faults: deque[Fault] = deque()
+        self._faults: list[Fault] = []
 
     def append(self, *faults: Fault) -> None:
         """Add faults behind those that wait."""
@@ -125,18 +137,25 @@ class FaultQueue:
 
     def take(self) -> Fault:
         """The fault of the next POST."""
-        if not self._faults:
-            return NONE
-        fault = self._faults[0]
-        if fault.times == 1:
-            self._faults.popleft()
-        elif fault.times is not None:
-            self._faults[0] = replace(fault, times=fault.times - 1)
-        return fault
+        return self._first(lambda fault: fault.only is None) or NONE
+
+    def take_for(self, events: Sequence[dict[str, Any]]) -> Fault | None:
+        """The fault that a batch of these events meets on account of one of them."""
+        return self._first(lambda fault: fault.only is not None and fault.hits(events))
 
     def clear(self) -> None:
         """Drop all that wait."""
         self._faults.clear()
+
+    def _first(self, fits: Callable[[Fault], bool]) -> Fault | None:
+        for place, fault in enumerate(self._faults):
+            if fits(fault):
+                if fault.times == 1:
+                    del self._faults[place]
+                elif fault.times is not None:
+                    self._faults[place] = replace(fault, times=fault.times - 1)
+                return fault
+        return None
 
 
 def _injected(status: int) -> Answer:

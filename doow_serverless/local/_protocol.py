@@ -40,6 +40,14 @@ class Answer:
         return cls(status, json.dumps(content).encode(), headers or {})
 
 
+#: To a batch while another POST of it is being handled.
+IN_FLIGHT = Answer.of(
+    503,
+    {"message": "this batch is being processed", "errorClass": "BatchInFlight"},
+    {"Retry-After": "1"},
+)
+
+
 class Refused(Exception):
     """The whole request is refused."""
 

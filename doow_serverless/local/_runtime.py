@@ -8,6 +8,8 @@ from doow_serverless.local._output import Output
 from doow_serverless.local._sandbox import Sandbox
 
 if TYPE_CHECKING:
+    import signal
+
     from typing_extensions import Self
 
 AnySandbox = TypeVar("AnySandbox", bound=Sandbox)
@@ -59,6 +61,15 @@ class Runtime(Generic[AnySandbox]):
     def kill(self) -> None:
         """SIGKILL, as when the platform recycles a sandbox, and wait for the end."""
         self._current().kill()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the newest process runs, or is frozen."""
+        return self._sandbox is not None and self._sandbox.alive
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the process and its children; a frozen one hears it once it is thawed."""
+        self._current().send_signal(number)
 
     def freeze(self) -> None:
         """SIGSTOP: no thread of the function runs until :meth:`thaw`, or the next invocation."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from doow_serverless.local import Ingest
 from doow_serverless.local._protocol import MAX_JSON_BYTES
 from doow_serverless.local.lambda_runtime import LambdaRuntime, LambdaRuntimeError
-from tests.campaign.ledger import End, Ledger, Notes, rejected_serials, serial_of
+from tests.campaign.ledger import CAN_DELIVER, End, Ledger, Notes, rejected_serials, serial_of
 from tests.campaign.plan import SMALL_LIMIT, Turn, turns
 from tests.network import KEY, Metronome
 
@@ -28,6 +29,14 @@ NOISE_S = 0.04
 """How late the machine may be at a deadline, of which the guard leaves 80 ms for the log."""
 WARM_INVOCATIONS = 6
 DRAIN_S = 15.0
+BURIAL_S = 1.0
+ENDS = {
+    None: End.RETURNED,
+    "Refusal": End.RAISED,
+    "Sandbox.Timedout": End.DEADLINE,
+    "Runtime.ExitError": End.KILLED,
+}
+"""How an invocation has ended, by the type of its error."""
 
 
 class Lane:
@@ -40,6 +49,7 @@ class Lane:
         folder: Keeps the notes, the journal and the log.
         has_journal: Whether the function keeps a crash journal.
         is_small: Whether the ingest takes small batches only.
+        is_slow: Whether the log is read slowly.
     """
 
     def __init__(
@@ -51,10 +61,12 @@ class Lane:
         *,
         has_journal: bool,
         is_small: bool,
+        is_slow: bool,
     ) -> None:
         self.name = name
         self.turns = turns(invocations, f"{seed}/{name}")
         self._folder = folder
+        self._is_slow = is_slow
         self._journal = folder / "journal" if has_journal else None
         self._ingest = Ingest(max_json_bytes=SMALL_LIMIT if is_small else MAX_JSON_BYTES)
         self._ends: dict[int, End] = {}
@@ -83,6 +95,8 @@ class Lane:
         }
         if self._journal is not None:
             env["CAMPAIGN_JOURNAL"] = str(self._journal)
+        if self._is_slow:
+            env["CAMPAIGN_LOG_BYTES_PER_S"] = "2000000"
         return LambdaRuntime("app.handler", FUNCTION, env=env)
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────
@@ -97,6 +111,8 @@ class Lane:
             runtime.kill()
             self._recycled += 1
         time.sleep(turn.pause_s)
+        if turn.is_signalled and not runtime.alive:
+            runtime.invoke({**turn.event, "steps": []})  # Its handlers are set in the init phase.
         with Metronome() as noise, _accidents(turn, runtime):
             end = self._invoke(turn, runtime)
         return End.SPOILT if end is End.DEADLINE and noise.worst_s > NOISE_S else end
@@ -105,19 +121,38 @@ class Lane:
         try:
             invocation = runtime.invoke(turn.event, timeout_s=turn.timeout_s)
         except LambdaRuntimeError:
-            if turn.killed_after_s is None:
-                raise
-            return End.KILLED  # It was just starting.
+            if turn.killed_after_s is not None:
+                return End.KILLED  # It was just starting.
+            if turn.terminated_after_s is not None:
+                return End.TERMINATED
+            if turn.alarmed_after_s is not None:
+                return End.ALARMED
+            raise
         kind = invocation.error["errorType"] if invocation.error else None
-        ends = {
-            None: End.RETURNED,
-            "Refusal": End.RAISED,
-            "Sandbox.Timedout": End.DEADLINE,
-            "Runtime.ExitError": End.KILLED,
-        }
-        if (ends[kind] is End.KILLED) and turn.killed_after_s is None:
+        if turn.alarmed_after_s is not None:
+            # Raised in the handler, in Doow, between the two, or in the runtime, which then ends.
+            if f"{turn.number} 0 !\n" not in (self._folder / "notes").read_text():
+                runtime.kill()  # Or in the next invocation, which is none of this turn.
+            elif runtime.alive:
+                # What it keeps from being delivered leaves with the next flush.
+                runtime.invoke({**turn.event, "steps": []})
+            return End.ALARMED
+        if turn.terminated_after_s is not None:
+            self._bury(runtime)
+            return End.TERMINATED
+        end = ENDS[kind]
+        if end is End.KILLED and turn.killed_after_s is None:
             raise RuntimeError(f"{self.name}, invocation {turn.number}: {invocation.error}")
-        return ends[kind]
+        return end
+
+    def _bury(self, runtime: LambdaRuntime) -> None:
+        """SIGKILL when the last flush is over, before which no platform freezes after SIGTERM."""
+        runtime.thaw()
+        ends_at = time.monotonic() + BURIAL_S
+        # Where it waits for its next event in C, Python's handlers do not run.
+        while runtime.alive and time.monotonic() < ends_at:
+            time.sleep(0.01)
+        runtime.kill()
 
     def _drain(self, runtime: LambdaRuntime) -> None:
         """Invoke what does nothing, so that what waits in memory and in journals can leave."""
@@ -153,6 +188,8 @@ class Lane:
         before = self._accepted()
         self._replay(ledger)
         after = self._accepted()
+        recorded = [f"{event['batch_id']} {serial_of(event)}\n" for event in self._ingest.events()]
+        (self._folder / "events").write_text("".join(recorded))
         self._replay(ledger)
         if self._accepted() != after:
             ledger.troubles.append(f"{self.name}: a second replay has added events")
@@ -177,7 +214,7 @@ class Lane:
         """What arrived without a note was recorded just before a kill: once, too."""
         for serial in after.keys() - noted:
             end = self._ends[int(serial.partition(".")[0])]
-            if after[serial] > 1 or end in (End.RETURNED, End.RAISED):
+            if after[serial] > 1 or end in (End.RETURNED, End.RAISED, End.TERMINATED):
                 ledger.troubles.append(f"{self.name}: {serial} arrived, and was never noted")
 
     def _accepted(self) -> Counter[str]:
@@ -198,7 +235,7 @@ class Lane:
         )
         (self._folder / "replay").write_text(done.stdout + done.stderr)
         ledger.damaged = len(re.findall("^damaged ", done.stdout, re.MULTILINE))
-        kills = sum(end not in (End.RETURNED, End.RAISED) for end in self._ends.values())
+        kills = sum(end not in CAN_DELIVER for end in self._ends.values())
         # 1 tells of events that the ingest has rejected, or of records that a kill has cut off.
         if done.returncode not in (0, 1) or ledger.damaged > kills + self._recycled:
             ledger.troubles.append(f"{self.name}: replay said {done.stdout}{done.stderr}")
@@ -210,6 +247,13 @@ def _accidents(turn: Turn, runtime: LambdaRuntime) -> Iterator[None]:
     timers = []
     if turn.killed_after_s is not None:
         timers.append(threading.Timer(turn.killed_after_s, runtime.kill))
+    for number, after_s in (
+        (signal.SIGUSR1, turn.signalled_after_s),
+        (signal.SIGUSR2, turn.alarmed_after_s),
+        (signal.SIGTERM, turn.terminated_after_s),
+    ):
+        if after_s is not None:
+            timers.append(threading.Timer(after_s, runtime.send_signal, [number]))
     if turn.frozen is not None:
         at_s, for_s = turn.frozen
         timers.append(threading.Timer(at_s, runtime.freeze))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 GUARD_LEAD_S = 0.25
 WHOLE_HANDLER = "handler"
+IN_A_SIGNAL = "signal"
 
 
 class End(Enum):
@@ -25,6 +26,12 @@ class End(Enum):
     DEADLINE = "killed at the deadline"
     SPOILT = "killed at the deadline, on a busy machine"
     KILLED = "killed from outside"
+    TERMINATED = "ended by SIGTERM"
+    ALARMED = "interrupted by an exception"
+
+
+CAN_DELIVER = (End.RETURNED, End.RAISED, End.TERMINATED, End.ALARMED)
+"""The ends that leave time for a flush."""
 
 
 class Duty(Enum):
@@ -62,13 +69,14 @@ class Notes:
             self.events.append(Noted(rest[0], number, left_s, rest[1]))
         elif what == "+":
             self._succeeded[number, rest[0]] = left_s
-        else:
+        elif what == "x":
             self._discarded.add((number, rest[0]))
 
     def duty(self, event: Noted, end: End, *, has_journal: bool) -> Duty:
         """What is owed to ``event`` of an invocation with this end."""
         left_s = event.left_s
-        is_open = False
+        # A signal's handler may record when the last flush of its invocation is over.
+        is_open = event.scope == IN_A_SIGNAL and not has_journal
         for scope in _around(event.scope):
             key = (event.number, scope)
             if key in self._discarded or (scope == WHOLE_HANDLER and end is End.RAISED):
@@ -79,14 +87,14 @@ class Notes:
                 is_open = True
         if is_open:
             return Duty.OPEN
-        if has_journal or end in (End.RETURNED, End.RAISED):
+        if has_journal or end in CAN_DELIVER:
             return Duty.DUE
         return Duty.DUE if end is End.DEADLINE and left_s > GUARD_LEAD_S else Duty.OPEN
 
 
 def _around(scope: str) -> list[str]:
     """``scope`` and those around it, outermost first."""
-    if scope == "-":
+    if scope in ("-", IN_A_SIGNAL):
         return []
     names = scope.split("/")
     return ["/".join(names[: depth + 1]) for depth in range(len(names))]

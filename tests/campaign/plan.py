@@ -32,6 +32,9 @@ class Turn:
         timeout_s: The function's timeout.
         killed_after_s: When SIGKILL comes from outside, which may be after the end.
         frozen: When the whole sandbox is stopped, and for how long.
+        signalled_after_s: When the function gets a signal, and records in its handler.
+        alarmed_after_s: When it gets one whose handler raises.
+        terminated_after_s: When it gets SIGTERM.
     """
 
     number: int
@@ -43,6 +46,15 @@ class Turn:
     timeout_s: float = 10.0
     killed_after_s: float | None = None
     frozen: tuple[float, float] | None = None
+    signalled_after_s: float | None = None
+    alarmed_after_s: float | None = None
+    terminated_after_s: float | None = None
+
+    @property
+    def is_signalled(self) -> bool:
+        """Whether any signal comes that the function handles."""
+        times = (self.signalled_after_s, self.alarmed_after_s, self.terminated_after_s)
+        return any(after_s is not None for after_s in times)
 
 
 def reason_of(event: dict[str, Any]) -> bool | str:
@@ -62,12 +74,20 @@ FAULTS: list[tuple[int, Draw]] = [
     (3, lambda chance: Fault(delay_s=chance.uniform(0.02, 0.4))),
     (2, lambda chance: Fault(drip_headers_s=chance.uniform(0.0005, 0.01))),
     (2, lambda chance: Fault(drip_body_s=chance.uniform(0.0005, 0.01))),
+    (3, lambda chance: Fault(delay_s=chance.uniform(0.2, 0.4))),  # Another POST finds it in flight.
     (4, lambda chance: Fault(reset=_reset(chance), record_first=chance.random() < 0.5)),
     (3, lambda chance: Fault(status=chance.choice([500, 503, 408, 429]), record_first=True)),
     (1, lambda _: Fault(status=503, headers={"Retry-After": "soon", "X-Doow-Rate-Limits": "{"})),
     (3, lambda _: Fault(reject=reason_of)),
     (1, lambda chance: Fault(reject=reason_of, delay_s=chance.uniform(0.05, 0.3))),
     (1, lambda _: Fault(reject=reason_of, reset="mid_body", record_first=True)),
+]
+
+
+# What the server cannot digest, from the first invocation to the last.
+POISON: list[Draw] = [
+    lambda chance: Fault(only="poison", times=None, status=chance.choice([500, 408, 301])),
+    lambda chance: Fault(only="poison", times=None, reset=_reset(chance)),
 ]
 
 
@@ -80,7 +100,11 @@ def turns(count: int, seed: object) -> list[Turn]:
     chance = random.Random(str(seed))
     drawn = [_turn(number, chance) for number in range(count)]
     for start in range(0, count, 40):
-        _add_outage(drawn[start : start + 40], chance)
+        stretch = drawn[start : start + 40]
+        if chance.random() < 0.25:
+            _make_quick(stretch, chance)
+        _add_outage(stretch, chance)
+    drawn[0].faults.append(chance.choice(POISON)(chance))
     return drawn
 
 
@@ -104,7 +128,32 @@ def _turn(number: int, chance: random.Random) -> Turn:
         steps.append({"do": "work_for_ever", **_kind(chance), "events": 1})
     elif accident < 0.13:
         turn.frozen = (chance.uniform(0.0, 0.1), chance.uniform(0.05, 0.4))
+    elif accident < 0.23:
+        turn.signalled_after_s = chance.uniform(0.0, 0.05)
+    elif accident < 0.26:
+        turn.alarmed_after_s = chance.uniform(0.0, 0.05)
+    elif accident < 0.29:
+        turn.terminated_after_s = chance.uniform(0.0, 0.1)
+        # Threads go on until the process has ended, when nobody can deliver what they record.
+        turn.event["steps"] = [*(_without_threads(steps)), {"do": "sleep", "seconds": 0.05}]
     return turn
+
+
+def _without_threads(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**step, "steps": _without_threads(step["steps"])} if "steps" in step else step
+        for step in steps
+        if step["do"] != "thread"
+    ]
+
+
+def _make_quick(stretch: list[Turn], chance: random.Random) -> None:
+    """Functions of 2 ms, which stand still for most of the time."""
+    for turn in stretch:
+        turn.event["steps"] = [{"do": "track", "events": 1, **_kind(chance)}]
+        turn.pause_s = turn.pause_s or 0.05
+        turn.killed_after_s = turn.terminated_after_s = turn.frozen = None
+        turn.timeout_s = Turn.timeout_s
 
 
 def _add_outage(stretch: list[Turn], chance: random.Random) -> None:
@@ -138,9 +187,11 @@ def _steps(chance: random.Random) -> list[dict[str, Any]]:
 
 def _step(chance: random.Random, depth: int) -> dict[str, Any]:
     do = chance.choices(
-        ["track", "transaction", "thread", "flush", "sleep", "many", "huge"],
-        [10, 4 if depth < 3 else 0, 3, 2, 2, 1, 0.3],
+        ["track", "transaction", "thread", "flush", "sleep", "many", "huge", "poison"],
+        [10, 4 if depth < 3 else 0, 3, 2, 2, 1, 0.3, 0.3],
     )[0]
+    if do == "poison":
+        return {"do": "track", "events": 1, "named": True, "noise": 0, "metric": "poison"}
     if do == "transaction":
         inner = [_step(chance, depth + 1) for _ in range(chance.randint(0, 3))]
         return {"do": do, "steps": inner, "fails": chance.random() < 0.35}

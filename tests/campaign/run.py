@@ -25,6 +25,7 @@ def campaign(invocations: int, seed: int, folder: Path, lanes: int) -> Ledger:
             folder / str(lane),
             has_journal=lane % 2 == 1,
             is_small=lane % 4 >= 2,
+            is_slow=lane % 4 == 1,
         )
         for lane, share in enumerate(shares)
         if share
@@ -63,4 +64,4 @@ def table_of(ledger: Ledger) -> Table:
 
 
 def _was(end: str) -> str:
-    return "were " if end.startswith("killed") else ""
+    return "" if end in ("returned", "raised") else "were "

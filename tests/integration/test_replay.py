@@ -58,6 +58,7 @@ def test_a_directory_of_dead_letters(ingest: Ingest, tmp_path: Path) -> None:
     letters = DeadLetters(str(tmp_path / "dead" / "1"))
     for events in (1, 2):
         letters.write(batch(events), WHY)
+    letters.wait(10)
     (tmp_path / "dead" / "half.tmp").write_text(text_of(batch(5))[:300])
 
     status, _, _ = replay(ingest.url, tmp_path / "dead")

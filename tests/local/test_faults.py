@@ -35,6 +35,17 @@ def test_a_fault_for_ever(ingest: Ingest) -> None:
     assert found == [502, 502, 502, 202]
 
 
+def test_a_batch_that_the_server_cannot_digest(ingest: Ingest) -> None:
+    """It fails whatever else waits, and leaves the queue to the others."""
+    ingest.fault(Fault(status=408), Fault(status=500, only=["evt_2"], times=None))
+    poison = batch(event("evt_1"), event("evt_2"), batch_id="poison")
+
+    found = [post(ingest, each).status_code for each in (batch(), poison, batch(), poison)]
+
+    assert found == [408, 500, 202, 500]
+    assert event_ids(ingest) == ["evt_1"]
+
+
 def test_an_answer_lost_after_recording(ingest: Ingest) -> None:
     """With ``record_first`` the batch is in the ledger though the client is told otherwise."""
     ingest.fault(Fault(status=503, record_first=True, headers={"Retry-After": "7"}, body="oops"))
@@ -136,7 +147,7 @@ def test_hang(ingest: Ingest, record_first: bool) -> None:
 def test_stop_does_not_wait_for_what_hangs(capfd: pytest.CaptureFixture[str]) -> None:
     """Stopping is quick and quiet, whatever is held open, and cuts every connection."""
     ingest = Ingest().start()
-    ingest.fault(Fault(hang=True), Fault(delay_s=60), Fault(drip_headers_s=60))
+    ingest.fault(Fault(hang=True), Fault(drip_headers_s=60), Fault(delay_s=60))
     held = [connect(ingest), connect(ingest), connect(ingest)]
     idle = socket.create_connection(("127.0.0.1", ingest.port), timeout=5)
     assert until(lambda: len(ingest.posts()) == 3)

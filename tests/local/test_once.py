@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from doow_serverless.local import Ingest
-from tests.local.posting import answered, batch, command, endpoint, event, event_ids, post
+from doow_serverless.local import Fault, Ingest
+from tests.local.posting import answered, batch, command, endpoint, event, event_ids, post, until
 from tests.network import KEY
 
 if TYPE_CHECKING:
@@ -31,6 +31,19 @@ def test_a_batch_is_recorded_once(ingest: Ingest, fields: dict[str, Any]) -> Non
     assert ingest.events() == recorded
     assert [each.duplicate for each in ingest.posts()] == [False, True]
     assert ingest.conflicts == []
+
+
+def test_a_batch_in_flight(ingest: Ingest) -> None:
+    """While one POST is handled, another of the same batch is told to come back."""
+    ingest.fault(Fault(delay_s=0.5))
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(post, ingest, batch())
+        assert until(lambda: any(one.batch_id for one in ingest.posts()))
+        meanwhile = post(ingest, batch())
+
+    assert (meanwhile.status_code, meanwhile.headers["retry-after"]) == (503, "1")
+    assert first.result().status_code == post(ingest, batch()).status_code == 202
+    assert event_ids(ingest) == ["evt_1"]
 
 
 def test_a_batch_that_changed_is_noticed(ingest: Ingest) -> None:

@@ -18,6 +18,7 @@ from doow_serverless.testing import MemoryTransport
 from tests.clock import Clock
 from tests.metering import metrics
 from tests.network import KEY
+from tests.unit.keeping.journals import crash
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
 
 
-def new_engine(transport: MemoryTransport, **options: Any) -> Engine:
+def new_engine(transport: MemoryTransport, clock: Any = None, **options: Any) -> Engine:
     config = Config(KEY, environ={}, **{"license_id": "lic_1", "warm_up": False, **options})
-    return Engine(config, transport, Clock())
+    return Engine(config, transport, clock or Clock())
 
 
 @pytest.fixture
@@ -130,6 +131,37 @@ def test_an_open_invocation_outlives_its_engine(
     fourth.outbox.recover()
     fourth.last_flush(1.0)
     assert len(transport.batches) == 1
+
+
+def test_what_a_crash_has_left_is_said_to_be_halved(tmp_path: Path) -> None:
+    """The process that is gone may have written the whole down, and its replay must know better."""
+    options: dict[str, Any] = {
+        "journal": tmp_path / "journal",
+        "on_error": lambda _: None,
+        "clock": time.monotonic,
+    }
+    logs = tmp_path / "first", tmp_path / "second"
+    first = new_engine(MemoryTransport([500] * 99), dead_letter=str(logs[0]), **options)
+    for _ in range(2):
+        first.outside.record("tokens")
+    first.flush(first.unattended, 0.1)
+    assert first._journal is not None
+    crash(first._journal)
+
+    taking = MemoryTransport(lambda batch: 413 if len(batch) > 1 else 202)
+    second = new_engine(taking, dead_letter=str(logs[1]), **options)
+    second.outbox.recover()
+    second.last_flush(5.0)
+
+    assert len(taking.events) == 2
+    assert [count_of(one, '"TIMEOUT"', '"TRANSPORT_ERROR"') for one in logs] == [1, 0]
+    assert [count_of(one, '"SPLIT"') for one in logs] == [0, 1]
+
+
+def count_of(folder: Path, *words: str) -> int:
+    """How many dead letters of a folder hold one of these words."""
+    texts = [file.read_text() for file in folder.iterdir()]
+    return sum(any(word in text for word in words) for text in texts)
 
 
 def test_what_has_left_early_stays_with_its_engine(transport: MemoryTransport) -> None:

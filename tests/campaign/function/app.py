@@ -4,17 +4,21 @@ A line of the notes is written in one call after Doow's own has returned, so tha
 SIGKILL: what it says has been recorded. It names the invocation, the seconds that are left until
 its deadline, and what happened:
 
-    e SERIAL SCOPE    an event was recorded, in a transaction unless SCOPE is "-"
+    e SERIAL SCOPE    an event was recorded, in a transaction unless SCOPE is "-" or "signal"
     + SCOPE           a transaction has succeeded
     x SCOPE           a transaction was discarded
+    !                 an exception is raised by the handler of a signal
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 import time
-from contextvars import copy_context
+from collections import defaultdict
+from contextvars import Context, copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +36,45 @@ WHOLE_HANDLER = "handler"
 doow.configure(timeout=0.5, journal=os.environ.get("CAMPAIGN_JOURNAL") or False)
 
 
+SERIALS: defaultdict[int, count[int]] = defaultdict(count)
+"""By invocation, of which one may be preceded by another of the same number."""
+
+
 class Refusal(Exception):
     """What handlers and transactions raise here."""
+
+
+class Alarm(Exception):
+    """What the handler of a signal raises, wherever the function is."""
+
+
+class SlowLog:
+    """Standard output with a reader that takes so many bytes a second."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._stream = sys.stdout
+        self._bytes_per_s = bytes_per_s
+
+    def write(self, text: str) -> int:
+        time.sleep(len(text) / self._bytes_per_s)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 class Work:
     """The steps of one invocation."""
 
     def __init__(self, event: dict[str, Any], context: Any) -> None:
-        self._number = event["number"]
+        self.number = event["number"]
         self._ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000
-        self._serials = count()
+        self._serials = SERIALS[self.number]
         self._transactions = count()
+
+    def record_in_signal(self) -> None:
+        """One event, outside of any invocation or transaction, whatever is interrupted."""
+        Context().run(self._track, "signal", {"events": 1, "named": False, "noise": 0})
 
     def do(self, steps: Sequence[Step], scope: str) -> None:
         for step in steps:
@@ -51,13 +82,13 @@ class Work:
 
     def _note(self, *words: str) -> None:
         left_s = self._ends_at - time.monotonic()
-        os.write(NOTES, f"{self._number} {left_s:.4f} {' '.join(words)}\n".encode())
+        os.write(NOTES, f"{self.number} {left_s:.4f} {' '.join(words)}\n".encode())
 
     def _track(self, scope: str, step: Step) -> None:
         for _ in range(step["events"]):
-            serial = f"{self._number}.{next(self._serials)}"
+            serial = f"{self.number}.{next(self._serials)}"
             doow.track(
-                "units",
+                step.get("metric", "units"),
                 event_id=f"event-{serial}" if step["named"] else None,
                 attribution={"serial": serial},
                 metadata={"noise": "." * step["noise"]} if step["noise"] else None,
@@ -101,17 +132,44 @@ class Work:
             time.sleep(0.004)
 
 
+_work: Work | None = None
+"""That of the newest invocation."""
+
+
+def _begun(event: dict[str, Any], context: Any) -> Work:
+    global _work
+    _work = Work(event, context)
+    return _work
+
+
+def _record(*_: object) -> None:
+    if _work is not None:
+        _work.record_in_signal()
+
+
+def _raise(*_: object) -> None:
+    if _work is not None:
+        os.write(NOTES, f"{_work.number} 0 !\n".encode())
+    raise Alarm
+
+
+signal.signal(signal.SIGUSR1, _record)
+signal.signal(signal.SIGUSR2, _raise)
+if speed := os.environ.get("CAMPAIGN_LOG_BYTES_PER_S"):
+    sys.stdout = SlowLog(float(speed))
+
+
 @doow.tracked
 def flushing(event: dict[str, Any], context: Any) -> int:
     """Deliver what was recorded, also if a step raises."""
-    Work(event, context).do(event["steps"], "-")
+    _begun(event, context).do(event["steps"], "-")
     return len(event["steps"])
 
 
 @doow.tracked(on_exception="discard")
 def discarding(event: dict[str, Any], context: Any) -> int:
     """Forget what was recorded if a step raises."""
-    Work(event, context).do(event["steps"], WHOLE_HANDLER)
+    _begun(event, context).do(event["steps"], WHOLE_HANDLER)
     return len(event["steps"])
 
 
