@@ -108,14 +108,13 @@ def _write(events: Iterable[Event]) -> tuple[list[str], list[str]]:
     ids = []
     texts = []
     millisecond, now = -1, ""
-    quoted = json.JSONEncoder().encode
+    quoted = json.encoder.encode_basestring_ascii
     for event_id, time, template, quantity, metadata in events:
         if isinstance(time, str):
             moment = time
         else:
-            if millisecond != int(time * 1000):
-                millisecond = int(time * 1000)
-                now = iso_time(millisecond)
+            if millisecond != (this := int(time * 1000)):
+                millisecond, now = this, iso_time(this)
             moment = now
         extra = "" if metadata is None else f',"metadata":{metadata}'
         texts.append(
