@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from doow_serverless.local import _cgroups
 from doow_serverless.local._lambda_api import RuntimeApi
 from doow_serverless.local._sandbox import Sandbox
 
@@ -16,21 +18,39 @@ if TYPE_CHECKING:
     from doow_serverless.local._output import Output
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a sandbox may use: None for as much as the machine has.
+
+    Attributes:
+        memory_mb: Megabytes of memory.
+        cpu_share: Of one core, from the first event on.
+        init_cpu_share: Of one core, until then.
+    """
+
+    memory_mb: int | None = None
+    cpu_share: float | None = None
+    init_cpu_share: float | None = None
+
+
 class LambdaSandbox(Sandbox):
     """One process and the Runtime API that only it talks to, from its start to its death.
 
     Args:
         output: Takes what the process writes.
         freezes: Whether the process stands still while it waits for an event.
+        limits: What holds it besides.
 
     Attributes:
         init_s: From the start until the first request for an event, in seconds.
     """
 
-    def __init__(self, output: Output, *, freezes: bool) -> None:
+    def __init__(self, output: Output, *, freezes: bool, limits: Limits) -> None:
         super().__init__(output)
+        self._limits = limits
         self.init_s = 0.0
         self._freezes = freezes
+        self._is_begun = False
         self._started_s = 0.0
         self._api = RuntimeApi(on_idle=self._idle, on_change=self.notify)
 
@@ -44,6 +64,10 @@ class LambdaSandbox(Sandbox):
         self._api.listen()
         self._started_s = time.monotonic()
         self.launch(command, {**env, "AWS_LAMBDA_RUNTIME_API": self._api.address}, directory)
+        if self._limits.memory_mb is not None:
+            self.confine(_cgroups.memory(self._limits.memory_mb))
+        if self._limits.init_cpu_share is not None:
+            self.confine(_cgroups.cpu_share(self._limits.init_cpu_share))
         # Only now, since the process may ask before this thread comes to know it.
         self._api.start()
 
@@ -63,6 +87,9 @@ class LambdaSandbox(Sandbox):
 
     def run(self, turn: Turn) -> None:
         """Deliver ``turn``, enforce its deadline, and leave a process that waits, or none."""
+        if self._limits.cpu_share is not None and not self._is_begun:
+            self.confine(_cgroups.cpu_share(self._limits.cpu_share))
+        self._is_begun = True
         turn.start()
         self.thaw()
         self._api.deliver(turn)

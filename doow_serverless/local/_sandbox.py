@@ -10,6 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from doow_serverless.local import _cgroups
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
@@ -22,13 +24,16 @@ STOP_LIMIT_S = 10.0  # within which the operating system confirms a stop
 class Sandbox:
     """A process and all that it starts, from its launch to its death.
 
+    It is frozen by a control group where one can be had: all its threads, and whatever it has
+    started, at once, as a virtual machine is; elsewhere by SIGSTOP.
+
     Every method may be called from any thread.
 
     Args:
         output: Takes what the process writes; it is open as long as the process lives.
 
     Attributes:
-        stopped: Whether SIGSTOP holds the process, as confirmed by the operating system.
+        stopped: Whether the process stands still, as confirmed by the operating system.
     """
 
     def __init__(self, output: Output) -> None:
@@ -36,6 +41,8 @@ class Sandbox:
         self._output = output
         self._process: subprocess.Popen[bytes] | None = None
         self._exit_code: int | None = None
+        self._freezer: _cgroups.Cgroup | None = None
+        self._groups: list[_cgroups.Cgroup] = []
         self._stops = 0
         self._stops_when_thawed = 0
         self._changed = threading.Condition()
@@ -84,6 +91,17 @@ class Sandbox:
             start_new_session=True,
         )
         self._watcher.start()
+        with contextlib.suppress(OSError):  # Not root, or another kernel.
+            self._freezer = self.confine(_cgroups.Cgroup("freezer"))
+
+    def confine(self, group: _cgroups.Cgroup) -> _cgroups.Cgroup:
+        """Put all processes of the sandbox into a control group, which ends with it."""
+        self._groups.append(group)
+        pids = [self.pid] if self._freezer is None else self._freezer.pids()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # It has just ended.
+                group.add(pid)
+        return group
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal the process group, unless its leader, and with it our claim, is gone."""
@@ -93,16 +111,23 @@ class Sandbox:
                 os.killpg(self.pid, number)
 
     def freeze(self) -> None:
-        """SIGSTOP, and wait until the process stands still."""
+        """Stop all threads, and wait until they stand still."""
         with self._switch:
-            if not self.stopped:
+            if self.stopped:
+                return
+            if self._freezer is not None:
+                _cgroups.set_frozen(self._freezer, True)
+                self.stopped = self.alive
+            else:
                 self.send_signal(signal.SIGSTOP)
                 self.confirm_stop()
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Have them run on."""
         with self._switch:
             self.stopped = False
+            if self._freezer is not None:
+                _cgroups.set_frozen(self._freezer, False)
             self._stops_when_thawed = self._stops
             self.send_signal(signal.SIGCONT)
 
@@ -116,6 +141,9 @@ class Sandbox:
     def kill(self) -> None:
         """SIGKILL, also to a frozen process, and wait for its end."""
         self.send_signal(signal.SIGKILL)
+        if self._freezer is not None:  # What is frozen does not even die.
+            with contextlib.suppress(OSError):
+                _cgroups.set_frozen(self._freezer, False)
         self.join()
 
     def join(self) -> None:
@@ -126,6 +154,8 @@ class Sandbox:
     def close(self) -> None:
         """Kill the process, and give back what was held for it."""
         self.kill()
+        while self._groups:
+            self._groups.pop().close()
 
     def wait(self, ready: Callable[[], bool], until_s: float) -> bool:
         """Wait for ``ready()``, which is asked again after each :meth:`notify`.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doow_serverless.local._lambda_invocation import Invocation, Turn
-from doow_serverless.local._lambda_sandbox import LambdaSandbox
+from doow_serverless.local._lambda_sandbox import LambdaSandbox, Limits
 from doow_serverless.local._runtime import Runtime
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ class LambdaRuntimeError(RuntimeError):
 class LambdaRuntime(Runtime[LambdaSandbox]):
     """Runs a handler as Lambda does: one process, one invocation at a time, frozen in between.
 
-    The process is stopped with SIGSTOP as soon as it asks for its next event, and continued with
-    SIGCONT when there is one. A process that exits, or that misses its deadline and is killed, is
-    replaced at the next :meth:`invoke`.
+    The process is stopped as soon as it asks for its next event, and continued when there is one:
+    all its threads at once where control groups can be had, by SIGSTOP and SIGCONT elsewhere. A
+    process that exits, or that misses its deadline and is killed, is replaced at the next
+    :meth:`invoke`.
 
     Args:
         handler: As in the function's configuration: ``"app.handler"``.
@@ -50,11 +51,16 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
         python: An interpreter that can import ``awslambdaric`` (from ``env``'s PYTHONPATH, too).
         function_name: Becomes part of the ARN and the environment.
         timeout_s: The function's timeout, in seconds.
-        memory_mb: Is announced to the function; it is not enforced.
+        memory_mb: Is announced to the function.
         freeze: False keeps the process running between invocations.
+        cpu_share: How much of one core it gets from its first event on: Lambda gives a core for
+            1,769 MB, so 1/14 at 128 MB, and does not limit the init phase.
+        init_cpu_share: How much of one core it gets until then. Default: all there is.
+        limit_memory: Whether it is killed when it takes more than ``memory_mb``.
 
-    What it does not do: limit memory, CPU or payload size, provide AWS credentials, or speak the
-    Extensions API.
+    The limits need control groups of version 1, which root can make on Linux.
+
+    What it does not do: limit payload size, provide AWS credentials, or speak the Extensions API.
     """
 
     _error_type = LambdaRuntimeError
@@ -70,6 +76,9 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
         timeout_s: float = 3.0,
         memory_mb: int = 128,
         freeze: bool = True,
+        cpu_share: float | None = None,
+        init_cpu_share: float | None = None,
+        limit_memory: bool = False,
     ) -> None:
         super().__init__()
         self._handler = handler
@@ -77,6 +86,7 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
         self._python = str(python)
         self._timeout_s = timeout_s
         self._freezes = freeze
+        self._limits = Limits(memory_mb if limit_memory else None, cpu_share, init_cpu_share)
         self._arn = f"arn:aws:lambda:{REGION}:123456789012:function:{function_name}"
         self._env = {
             **_sandbox_environment(handler, self._directory, function_name, memory_mb),
@@ -127,7 +137,9 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
             if self._sandbox.alive:
                 return self._sandbox
             self._sandbox.close()
-        sandbox = self._sandbox = LambdaSandbox(self._output, freezes=self._freezes)
+        sandbox = self._sandbox = LambdaSandbox(
+            self._output, freezes=self._freezes, limits=self._limits
+        )
         command = [self._python, "-m", "awslambdaric", self._handler]
         sandbox.start(command, self._env, self._directory)
         if (reason := sandbox.await_init(INIT_LIMIT_S)) is not None:

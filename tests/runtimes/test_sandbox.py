@@ -61,7 +61,8 @@ def test_a_frozen_process_stands_still_when_freeze_returns(
     sandbox = launch("import time\nwhile True: print('tick'); time.sleep(0.001)")
     for _ in range(3):
         sandbox.freeze()
-        assert (sandbox.stopped, state(sandbox.pid)) == (True, "T")
+        assert sandbox.stopped
+        assert state(sandbox.pid) in "TD"  # By a signal, or by a control group.
         size = output.size()
         time.sleep(0.05)  # some fifty ticks, if it ran
         assert output.size() == size
