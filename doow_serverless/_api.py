@@ -41,6 +41,9 @@ class Api:
         """Where the running code records into; outside of invocations, that of the engine."""
         raise NotImplementedError
 
+    def _expect_invocations(self) -> None:
+        """A handler is decorated: what its first flush needs may be made ready."""
+
     def track(
         self,
         metric: str,
@@ -163,8 +166,9 @@ class Api:
             ConfigurationError: An option is wrong, or the handler is nothing that can be wrapped.
         """
         tracker, tracked = parted("tracked", options)
-        # Asked at each call, since the tracker may be configured late.
-        engine = (self if tracker is None else tracker)._engine
+        api = self if tracker is None else tracker
+        api._expect_invocations()
+        engine = api._engine  # Asked at each call, since the tracker may be configured late.
         if handler is None:
             return lambda handler: wrap(handler, tracked, engine)
         return wrap(handler, tracked, engine)

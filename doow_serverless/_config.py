@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         enabled: bool
         strict: bool
         debug: bool
-        warm_up: bool | Literal["connect"]
+        warm_up: bool | Literal["connect", "import", "background"]
         flush_at: int
         flush_interval: float
         flush_mode: Literal["before_response", "after_response"]
@@ -62,6 +62,7 @@ KEY_PLACES = ("DOOW_TRACK_API_KEY_SECRET_ARN", "DOOW_TRACK_API_KEY_SSM_PARAMETER
 NO_KEY = "there is no API key"
 KEY_REMEDY = f"set {API_KEY_VARIABLE} to an SDK key (Doow: Settings, API Keys, SDK Keys)"
 
+WARM_UPS = ("connect", "import", "background")
 FLUSH_MODES = ("before_response", "after_response")
 
 
@@ -171,12 +172,8 @@ class Config:
         self.debug = self._first(
             "DOOW_TRACK_DEBUG", _flag, true_or_false("debug", take("debug", False))
         )
-        warm_up = take("warm_up", True)
-        if warm_up not in (True, False, "connect"):
-            raise ConfigurationError(
-                f"warm_up must be True, False or 'connect', not {show(warm_up)}"
-            )
-        self.warm_up = warm_up
+        warm_up = self._first("DOOW_TRACK_WARM_UP", _warm_up, take("warm_up", True))
+        self.warm_up = _warm_up("warm_up", warm_up)
         self.flush_mode = one_of("flush_mode", take("flush_mode", FLUSH_MODES[0]), FLUSH_MODES)
         self.compress = not true_or_false("disable_compression", take("disable_compression", False))
         self.dead_letter = self._first(
@@ -333,6 +330,22 @@ def _place(name: str, value: Any) -> str:
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise ConfigurationError(f"{name} must be the path of a directory, not {show(value)}")
     return path
+
+
+def _warm_up(name: str, value: Any) -> bool | str:
+    if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
+        return _flag(name, value)
+    if not isinstance(value, bool) and value not in WARM_UPS:
+        words = ", ".join(map(repr, WARM_UPS))
+        raise ConfigurationError(
+            f"{name} must be True, False, or one of {words}, not {show(value)}"
+        )
+    return value  # type: ignore[no-any-return]  # as has been checked
+
+
+def environment_names_key() -> bool:
+    """Whether the environment holds a key, or says where it is kept."""
+    return any(os.environ.get(name) for name in (API_KEY_VARIABLE, *KEY_PLACES))
 
 
 def _callable(name: str, value: Any) -> Any:

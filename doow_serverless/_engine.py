@@ -11,11 +11,12 @@ from functools import partial
 
 from ._delivery.credentials import Credentials
 from ._delivery.flush import Flusher
+from ._delivery.guard import Guard, schedule
 from ._delivery.outbox import Outbox
+from ._process import init_phase
 from ._process.forks import guard_forks, register
 from ._process.log import debug, report_fault, warn
 from ._process.shutdown import install
-from ._process.timers import timers
 from ._recording.event import Defaults
 from ._recording.scope import Scope
 
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
     from ._recording.ids import Identity
     from .errors import InvalidEvent
 
-DEADLINE_LEAD_S = 0.25
-"""Seconds before the platform's deadline at which what was recorded so far is delivered."""
-LAST_WORDS_S = 0.08
-"""Seconds of these that are left for writing down what could not be delivered."""
+INIT_WAIT_S = 3.0
+"""Seconds of an init phase for which the key, or a connection, is waited for."""
 _MAX_WARNED = 1_000
 
 
@@ -84,11 +83,7 @@ class Engine:
             warn(problem)
         self.report_removed(self.config.removed)
         if self.config.journal or (self.config.warm_up and self.config.has_key):
-            self.warm_up = threading.Thread(target=self._warm, name="doow-warm-up", daemon=True)
-            try:
-                self.warm_up.start()
-            except RuntimeError:  # No more threads: then the first flush does its work.
-                self.warm_up = None
+            self._warm_up()
 
     def __repr__(self) -> str:
         return f"Engine({self._flusher!r}, {self.outbox!r})"
@@ -128,6 +123,7 @@ class Engine:
 
     def new_buffer(self, identity: Identity | None = None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
+        init_phase.end()
         return self._flusher.new_buffer(identity)
 
     def flush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
@@ -142,26 +138,25 @@ class Engine:
         """As of `Flusher.flush_meanwhile`."""
         self._flusher.flush_meanwhile(buffer, limit_s)
 
-    def flush_before(self, remaining_s: Callable[[], float], buffer: Buffer) -> int | None:
+    def flush_before(self, remaining_s: Callable[[], float], buffer: Buffer) -> Guard | None:
         """Have what ``buffer`` holds delivered shortly before the platform kills the function.
 
         Args:
-            remaining_s: Gives the seconds until then.
+            remaining_s: Gives the seconds until then; it is asked once.
             buffer: That of the invocation.
 
         Returns:
-            The number to cancel it by; None where it is too late, or the time cannot be told.
+            What to cancel it by; None where it is too late, or the time cannot be told.
         """
         self.remaining_s = remaining_s
         try:
-            due_in_s = remaining_s() - DEADLINE_LEAD_S
+            ends_at = time.monotonic() + remaining_s()
         except Exception as fault:
             report_fault("asking for the deadline", fault)
             return None
-        if not due_in_s > 0:  # Nor where it is not a number.
+        if not ends_at - time.monotonic() > schedule().leads_s[-1]:  # Nor where it is not a number.
             return None
-        rescue = partial(self.flush_meanwhile, buffer, lambda: remaining_s() - LAST_WORDS_S)
-        return timers.call_at(time.monotonic() + due_in_s, rescue)
+        return Guard(ends_at, partial(self.flush_meanwhile, buffer))
 
     # ── the life of the process ────────────────────────────────────────────────────────────────
 
@@ -173,20 +168,48 @@ class Engine:
         other.outbox = self.outbox
         other._is_replaced = True
 
-    def _warm(self) -> None:
-        """What the first flush would wait for; runs on a thread of its own."""
+    def _warm_up(self) -> None:
+        """Have what the first flush would wait for done before, or beside what comes now."""
+        mode, is_free = self.config.warm_up, init_phase.is_on()
+        jobs = [self._load]
+        if self.config.has_key and (self.config.key_place or mode == "connect"):
+            jobs.append(self._reach)
+        if mode == "import" or (mode in (True, "connect") and is_free):
+            self._warm([jobs.pop(0)])
+        if not jobs:
+            return
+        self.warm_up = threading.Thread(
+            target=self._warm, args=(jobs,), name="doow-warm-up", daemon=True
+        )
         try:
-            self.outbox.recover()
-            if not self.config.warm_up or not self.config.has_key:
-                return
-            transport = self.outbox.loaded_transport()
-            key = self._credentials.current()
-            if self.config.warm_up == "connect":
-                transport.connect(key)
+            self.warm_up.start()
+        except RuntimeError:  # No more threads: then the first flush does its work.
+            self.warm_up = None
+            return
+        if is_free and mode != "background":
+            # On a thread, since a network may be silent for longer than an init phase lasts.
+            self.warm_up.join(INIT_WAIT_S)
+
+    def _warm(self, jobs: list[Callable[[], None]]) -> None:
+        try:
+            for job in jobs:
+                job()
         except Exception as fault:
             # The first flush will meet the same trouble, and report it with the events it befell.
             if self.config.debug:
                 debug(f"warm-up failed: {type(fault).__name__}")
+
+    def _load(self) -> None:
+        """What takes CPU: journals, imports, certificates."""
+        self.outbox.recover()
+        if self.config.warm_up and self.config.has_key:
+            self.outbox.loaded_transport()
+
+    def _reach(self) -> None:
+        """What waits for the network: the key where it is kept elsewhere, and a connection."""
+        key = self._credentials.current()
+        if self.config.warm_up == "connect":
+            self.outbox.loaded_transport().connect(key)
 
     def last_flush(self, limit_s: float) -> None:
         """Try once more to deliver everything, since the process is about to end."""

@@ -35,6 +35,7 @@ class Middleware:
     def __init__(self, **options: Unpack[ApiOptions]) -> None:
         tracker, self.options = parted(self.CALLED, options)
         self._api = api_of(tracker)
+        self._api._expect_invocations()
 
     def engine(self) -> Engine:
         """That of the tracker; asked at each request, since it may be configured late."""

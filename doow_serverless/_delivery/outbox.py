@@ -321,10 +321,11 @@ class Outbox:
 
     def _try(self, attempt: Attempt) -> Attempt | None:
         """Make an attempt; the next one for this thread, if any."""
+        trouble = self._sender.prepare()  # The server has no part in how long that takes.
         is_reused = not attempt.is_fresh and self._sender.reuses_connection()
         if not self._note(partial(self.state.begin, is_reused=is_reused), attempt):
             return None
-        result = self._sender.send(attempt.entry.batch, fresh=attempt.is_fresh)
+        result = trouble or self._sender.send(attempt.entry.batch, fresh=attempt.is_fresh)
         with self._lock:
             self._last_sign_at = now = self._clock()
             self.state.answer(attempt, result, now)

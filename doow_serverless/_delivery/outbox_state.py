@@ -53,6 +53,10 @@ MOST_ATTEMPTS = 4
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 1.0
 SILENT = Failed(ErrorKind.TIMEOUT, "no answer came within the budget")
+UNREADY = Failed(
+    ErrorKind.NOT_READY,
+    "the budget was used up before anything could be sent (imports, the key, or a thread)",
+)
 STRIKES = 2
 """Failures between which others got through, after which a batch is halved."""
 
@@ -197,8 +201,9 @@ class OutboxState:
         if self.breaker.is_open and flight.probe_ends_at:
             self.breaker.note_wait(now - flight.waiting_since)
         worst = None
+        has_begun = any(attempt.began_at is not None for attempt in self._under_way)
         for entry in list(flight.pending.values()):
-            failure = entry.last or SILENT
+            failure = entry.last or (SILENT if has_begun else UNREADY)
             if worst is None and self._is_telling(entry, now):
                 worst = failure
             self._ledger.give_up(flight, entry, failure)

@@ -58,6 +58,15 @@ class Sender:
         self._credentials = credentials
         self._wall_clock = wall_clock
 
+    def prepare(self) -> Failed | None:
+        """Have imports and the key at hand, which may take long; why they cannot be had, if so."""
+        try:
+            self._transport()
+            self._credentials.current()
+        except Exception as problem:
+            return _trouble(problem)
+        return None
+
     def reuses_connection(self) -> bool:
         """Whether the next attempt goes out on a kept connection, which may have died."""
         try:
@@ -71,10 +80,8 @@ class Sender:
             return self._result(batch, self._answer(batch, fresh))
         except TransportFault as fault:
             return Failed(fault.kind, str(fault), is_fault=True, is_stale=fault.is_stale)
-        except DoowError as problem:
-            return Failed(problem.kind, str(problem), hold_s=0.0)
         except Exception as problem:
-            return Failed(ErrorKind.TRANSPORT_ERROR, f"could not send: {type(problem).__name__}")
+            return _trouble(problem)
 
     def _answer(self, batch: Batch, fresh: bool) -> Answer:
         key = self._credentials.current()
@@ -101,3 +108,10 @@ class Sender:
             return Failed(kind, message, KEY_REFUSED_HOLD_S)
         hold_s = wait_asked(answer, self._wall_clock())
         return Failed(kind, message, hold_s, is_in_flight=answer.status == 503)
+
+
+def _trouble(problem: Exception) -> Failed:
+    """What it means that nothing could be sent at all."""
+    if isinstance(problem, DoowError):
+        return Failed(problem.kind, str(problem), hold_s=0.0)
+    return Failed(ErrorKind.TRANSPORT_ERROR, f"could not send: {type(problem).__name__}")

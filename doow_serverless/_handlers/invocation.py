@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from doow_serverless._delivery.guard import Guard
     from doow_serverless._engine import Engine
     from doow_serverless._recording.buffer import Buffer
     from doow_serverless._recording.ids import Identity
@@ -54,8 +55,8 @@ class Invocation:
     """
 
     __slots__ = (
-        "_deadline_timer",
         "_engine",
+        "_guard",
         "_identity",
         "_interval_timer",
         "_is_left",
@@ -89,7 +90,7 @@ class Invocation:
         self._is_left = False
         self._is_over = False
         self._spent_s = 0.0
-        self._deadline_timer: int | None = None
+        self._guard: Guard | None = None
         self._interval_timer: int | None = None
 
     def __repr__(self) -> str:
@@ -189,7 +190,7 @@ class Invocation:
         self._scope = Scope(engine, buffer, defaults, outer)
         self._token = current.set(self._scope)
         if self._owned is not None and self._remaining_s is not None:
-            self._deadline_timer = engine.flush_before(self._remaining_s, self._owned)
+            self._guard = engine.flush_before(self._remaining_s, self._owned)
         engine.report_removed(options.removed)
         if options.metric is not None:
             self._scope.record(options.metric)
@@ -206,7 +207,7 @@ class Invocation:
             if self._interval_timer is not None:
                 timers.cancel(self._interval_timer)
             if self._who_flushes is not _Flusher.PLATFORM:
-                self._cancel_deadline()
+                self._cancel_guard()
             if self._scope is not None and self._options.discards:
                 self._engine.end_transaction(self._scope.buffer, discard=failed)
         except Exception as fault:
@@ -248,7 +249,7 @@ class Invocation:
 
     async def _flush_after_response(self) -> None:
         self._who_flushes = _Flusher.INVOCATION
-        self._cancel_deadline()
+        self._cancel_guard()
         await self._aflush(last=self._is_over)
 
     def _flush_meanwhile(self, interval_s: float) -> None:
@@ -257,9 +258,9 @@ class Invocation:
             self._engine.flush_meanwhile(self._owned, self._budget_s)
             self.flush_every(interval_s)
 
-    def _cancel_deadline(self) -> None:
-        if self._deadline_timer is not None:
-            timers.cancel(self._deadline_timer)
+    def _cancel_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.cancel()
 
     def _budget_s(self) -> float:
         given: float | None = self._options.budget_s

@@ -17,6 +17,7 @@ KINDS = [
     "TIMEOUT",
     "DROPPED_EVENTS",
     "TRANSPORT_ERROR",
+    "NOT_READY",
     "INVALID_EVENT",
 ]
 

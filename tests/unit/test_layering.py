@@ -180,7 +180,7 @@ def test_only_the_configuration_reads_the_environment() -> None:
             and {"environ", "getenv"} & {a.name for a in node.names}
         )
     }
-    assert readers == {"_config", "_handlers.platform"}
+    assert readers == {"_config", "_handlers.platform", "_process.init_phase", "_process.machine"}
 
 
 def test_only_the_transport_imports_requests() -> None:

@@ -219,10 +219,10 @@ def test_too_late_for_a_guard(new_tracker: Callable[..., doow.Tracker], left_s: 
     tracker = new_tracker(transport=MemoryTransport())
     buffer = tracker.engine.new_buffer()
     assert tracker.engine.flush_before(lambda: left_s, buffer) is None
-    number = tracker.engine.flush_before(lambda: 60.0, buffer)
-    assert number is not None
-    assert number in timers._calls
-    timers.cancel(number)
+    guard = tracker.engine.flush_before(lambda: 60.0, buffer)
+    assert guard is not None
+    assert guard._number in timers._calls
+    guard.cancel()
 
 
 def test_no_thread_for_the_rescue(
