@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from doow_serverless.local import Ingest
 
 pytest_plugins = ["doow_serverless.testing", "tests.runtimes.interpreters"]
+
+# A shell has what it runs in the background ignore Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SURROUNDINGS = {
     "all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy",
