@@ -27,18 +27,22 @@ def cpu_share() -> float:
 def _shares() -> Iterator[float]:
     with suppress(KeyError, ValueError):
         yield int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]) / MEGABYTES_PER_CORE
+    for _, controllers, path in _groups():
+        # Within a container the path is that of the host, and the root its own group.
+        for place in (path, ""):
+            # No limit, or no such file: as good as none.
+            with suppress(OSError, ValueError, ZeroDivisionError):
+                yield from _share_of(controllers.split(","), place)
+
+
+def _groups() -> list[list[str]]:
+    """The control groups of this process: number, controllers, path."""
     try:
         with open("/proc/self/cgroup") as file:
             groups = [line.rstrip("\n").split(":", 2) for line in file]
     except (OSError, ValueError):
-        return
-    for _, controllers, path in groups:
-        try:
-            # Within a container the path is that of the host, and the root its own group.
-            for place in (path, ""):
-                yield from _share_of(controllers.split(","), place)
-        except (OSError, ValueError, ZeroDivisionError):
-            continue  # No limit, or no such file: as good as none.
+        return []
+    return [group for group in groups if len(group) == 3]
 
 
 def _share_of(controllers: list[str], path: str) -> Iterator[float]:

@@ -82,6 +82,75 @@ def test_requests_is_imported_on_another_thread(form: str, tmp_path: Path) -> No
     assert words == ["False", "True"]
 
 
+ON_LAMBDA = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9", "DOOW_TRACK_API_KEY": KEY}
+WHEN_IMPORTED = """
+import sys, threading
+class Importer:
+    def find_spec(self, name, path=None, target=None):
+        if name == "requests":
+            print(threading.current_thread() is threading.main_thread())
+sys.meta_path.insert(0, Importer())
+import doow_serverless as doow
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "variables", "expected"),
+    [
+        ("doow.tracked(print)", {}, ["True", "loaded"]),
+        ("doow.configure()", {}, ["True", "loaded"]),
+        ("from doow_serverless.wsgi import DoowMiddleware as m; m(print)", {}, ["True", "loaded"]),
+        ("doow.tracked(print)", {"DOOW_TRACK_WARM_UP": "background"}, ["False", "loaded"]),
+        ("doow.configure(warm_up=False)", {}, []),
+        ("doow.tracked(print)", {"DOOW_TRACK_DISABLED": "1"}, []),
+        # Nobody has said which key: that is for configure() to say, and then to load.
+        ("doow.tracked(print)", {"DOOW_TRACK_API_KEY": ""}, []),
+        # The init phase is over.
+        (
+            "doow.Tracker(warm_up=False).tracked(lambda: doow.configure())()",
+            {},
+            ["False", "loaded"],
+        ),
+        ("doow.configure(warm_up='import')", {"AWS_LAMBDA_RUNTIME_API": ""}, ["True", "loaded"]),
+    ],
+)
+def test_in_the_init_phase_of_lambda(
+    code: str, variables: dict[str, str], expected: list[str], tmp_path: Path
+) -> None:
+    """What the first flush needs is loaded before the module is: then it costs nothing."""
+    say = """
+import time
+tracker = doow._tracker._tracker
+thread = tracker and tracker.engine.warm_up
+if thread:
+    thread.join()
+if tracker and tracker.engine.outbox._transport:
+    print("loaded")
+"""
+    environ = {name: value for name, value in {**ON_LAMBDA, **variables}.items() if value}
+    words = run(f"{WHEN_IMPORTED}\n{code}\n{say}", tmp_path, **environ)
+    assert words == expected
+
+
+def test_the_init_phase_waits_for_a_key_that_is_kept_elsewhere(tmp_path: Path) -> None:
+    """But for no longer than three seconds, should the network be silent."""
+    fetch = f"""
+import sys, time, types
+import doow_serverless as doow
+from doow_serverless._delivery import credentials
+def fetch(variable, place, anew):
+    time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0.3)
+    return "{KEY}"
+credentials.Credentials._fetcher = lambda self: fetch
+began = time.monotonic()
+doow.tracked(print)
+print(doow._tracker.default().engine._credentials._key is not None)
+print(time.monotonic() - began < 3.0)
+"""
+    environ = {**ON_LAMBDA, "DOOW_TRACK_API_KEY_SECRET_ARN": "arn:aws:x", "DOOW_TRACK_API_KEY": ""}
+    assert run(fetch, tmp_path, **environ) == ["True", "True"]
+
+
 def test_disabled_imports_nothing(tmp_path: Path) -> None:
     """A disabled process runs its handlers and never imports requests, nor starts a thread."""
     invoke = "\nimport threading\nassert handler({}, None) == 'result'"

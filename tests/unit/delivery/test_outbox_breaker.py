@@ -36,6 +36,26 @@ def test_while_it_is_open_nothing_is_sent_and_nobody_waits(facts: Facts) -> None
     assert (facts.kept(), facts.written) == (["a", "b"], ["a", "b"])
 
 
+def test_our_own_slowness_is_no_outage(facts: Facts) -> None:
+    """Where nothing was sent, the server has failed nobody: the next flush waits as ever."""
+    flight = facts.flight("a")
+    facts.pass_s(2.0)
+    assert facts.waits_s(flight) is None
+    assert facts.close(flight).unsent == {ErrorKind.NOT_READY: 1}
+    assert (facts.kept(), facts.written) == (["a"], ["a"])
+    assert not facts.state.breaker.is_open
+    assert facts.waits_s(facts.flight("b")) == 2.0
+
+
+def test_what_waits_behind_a_silent_server_is_not_ours(facts: Facts) -> None:
+    """One batch was sent, and another came too late for that: both say that no answer came."""
+    flight = facts.flight("a")
+    facts.begin()
+    later = facts.flight("b")
+    facts.pass_s(2.0)
+    assert facts.close(later).unsent == facts.close(flight).unsent == {ErrorKind.TIMEOUT: 1}
+
+
 def test_a_flush_waits_for_the_probe_that_is_due(facts: Facts) -> None:
     """The probe is what has failed least: the flush's own batch. All else follows its success."""
     fail(facts, "a")
