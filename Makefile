@@ -9,7 +9,7 @@ python_of = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python3) $
 ON_AZURE  := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call python_of,$(v)),.venv-azure-$(v)/.wheel))
 ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.wheel)
 
-.PHONY: test unit runtimes lint demo campaign mutants bench lock clean
+.PHONY: test unit runtimes lint demo campaign small mutants bench lock clean
 
 test: $(VENV)/.wheel .venv-sam/.deps $(ON_AZURE) $(ON_VERCEL) lint  ## everything that must hold, against the built wheel
 	$(BIN)/coverage erase
@@ -32,6 +32,9 @@ demo: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, delivering 
 campaign: $(VENV)/.wheel  ## 2,000 invocations with faults at random, and ten million facts; SEED=n repeats one
 	$(BIN)/python -m tests.campaign --invocations 2000 $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.campaign.stories $(if $(SEED),--seed $(SEED))
+
+small: $(VENV)/.wheel  ## 50 cold starts and 20 kills on a quarter, a seventh and a fourteenth of a core; as root
+	$(BIN)/python -m tests.campaign.small_functions
 
 mutants: .venv-mutants/.deps  ## that the unit tests notice when the state of the outbox is broken; takes some ten minutes
 	.venv-mutants/bin/mutmut run
