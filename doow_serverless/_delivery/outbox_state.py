@@ -398,6 +398,8 @@ class OutboxState:
         if self.breaker.is_open:
             self.breaker.close()
             self._ledger.orders.wake += self._ledger.flights
+            for entry in self.kept:
+                entry.not_before = min(entry.not_before, now)  # The outage was to blame.
 
     def _failed(self, attempt: Attempt, failure: Failed, now: float) -> None:
         """An attempt of a batch that is not settled has failed."""

@@ -36,6 +36,23 @@ def test_while_it_is_open_nothing_is_sent_and_nobody_waits(facts: Facts) -> None
     assert (facts.kept(), facts.written) == (["a", "b"], ["a", "b"])
 
 
+def test_what_failed_most_in_an_outage_is_not_last_to_leave(facts: Facts) -> None:
+    """Its pauses had grown with its failures; once the server is back, they are over."""
+    flight = facts.flight("a")
+    for _ in range(3):
+        facts.answer(facts.begin(), ERROR_500)
+        facts.pass_s(0.4)
+    last = facts.begin()
+    facts.pass_s(2.0)
+    facts.close(flight)
+    facts.answer(last, ERROR_500)
+    assert facts.ordered() == []
+    facts.now = facts.state.breaker.until
+    facts.flight("b")
+    assert facts.send() == "b"
+    assert facts.ordered() == ["a"]
+
+
 def test_our_own_slowness_is_no_outage(facts: Facts) -> None:
     """Where nothing was sent, the server has failed nobody: the next flush waits as ever."""
     flight = facts.flight("a")
