@@ -8,29 +8,52 @@ from types import CoroutineType
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from typing import Any, Protocol
+    from typing import Any
 
     from typing_extensions import Self
 
-    class Span(Protocol):
-        """One call: entered before it, left after it, whatever kind of callable it is."""
 
-        def __enter__(self) -> Self: ...
-        def __exit__(self, kind: type[BaseException] | None, /, *_: object) -> None: ...
-        async def __aenter__(self) -> Self: ...
-        async def __aexit__(self, kind: type[BaseException] | None, /, *_: object) -> None: ...
+class Span:
+    """One call: entered before it, left after it, whatever kind of callable it is.
 
-        def leave_anyway(self) -> None:
-            """End the call, where the handler of a signal has raised before ``__exit__`` could."""
+    A subclass begins it in ``__enter__`` and ends it in ``__exit__``, which sets ``_is_left`` last
+    and does not end what is suspended.
+    """
 
-        def suspend(self) -> None:
-            """Have the next ``__exit__`` not end the call, which an ``__aenter__`` resumes."""
+    __slots__ = ("_is_left", "_is_suspended")
 
-        def settle(self, result: Any) -> None:
-            """Take in what the call returned, before it is left."""
+    def __init__(self) -> None:
+        self._is_left = False
+        self._is_suspended = False
 
-        async def asettle(self, result: Any) -> None:
-            """As `settle`, of what a coroutine returned."""
+    def __enter__(self) -> Self:
+        raise NotImplementedError
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        self._is_suspended = False
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.__exit__(kind)
+
+    def suspend(self) -> None:
+        """Have the next ``__exit__`` not end the call, which an ``__aenter__`` resumes."""
+        self._is_suspended = True
+
+    def leave_anyway(self) -> None:
+        """End the call, as one that failed, where the handler of a signal has kept it from that."""
+        if not self._is_left:
+            self._is_suspended = False
+            self.__exit__(BaseException)
+
+    def settle(self, result: Any) -> None:
+        """Take in what the call returned, before it is left."""
+
+    async def asettle(self, result: Any) -> None:
+        """As `settle`, of what a coroutine returned."""
 
 
 # The CO_ flags of the module inspect: https://docs.python.org/3/library/inspect.html

@@ -6,6 +6,7 @@ from enum import Enum
 from functools import partial
 from time import monotonic
 
+from doow_serverless._callables import Span
 from doow_serverless._process.log import report_fault
 from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.timers import timers
@@ -39,7 +40,7 @@ class _Flusher(Enum):
     PLATFORM = "a coroutine that the platform runs once the response has gone back"
 
 
-class Invocation:
+class Invocation(Span):
     """One call of a tracked handler, as a context manager, sync or async.
 
     The outermost has a buffer of its own and flushes it at the end; one within it shares the
@@ -59,9 +60,7 @@ class Invocation:
         "_guard",
         "_identity",
         "_interval_timer",
-        "_is_left",
         "_is_over",
-        "_is_suspended",
         "_options",
         "_owned",
         "_remaining_s",
@@ -78,6 +77,7 @@ class Invocation:
         remaining_s: Callable[[], float] | None = None,
         identity: Identity | None = None,
     ) -> None:
+        super().__init__()
         self._engine = engine
         self._options = options
         self._remaining_s = remaining_s
@@ -85,9 +85,7 @@ class Invocation:
         self._owned: Buffer | None = None
         self._scope: Scope | None = None
         self._token: Token[Scope | None] | None = None
-        self._is_suspended = False
         self._who_flushes = _Flusher.UNDECIDED
-        self._is_left = False
         self._is_over = False
         self._spent_s = 0.0
         self._guard: Guard | None = None
@@ -96,10 +94,6 @@ class Invocation:
     def __repr__(self) -> str:
         state = "over" if self._is_over else "suspended" if self._is_suspended else "running"
         return f"Invocation({state}, {self._owned or 'within another'}, {self._options!r})"
-
-    def suspend(self) -> None:
-        """The next ``__exit__`` does not end the invocation; ``__aenter__`` resumes it."""
-        self._is_suspended = True
 
     def settle(self, result: Any) -> None:
         """Follow what the handler returned, where that is a stream whose body is yet to run."""
@@ -132,16 +126,6 @@ class Invocation:
         if self._end(failed=kind is not None):
             self._flush(last=True)
         self._is_left = True
-
-    def leave_anyway(self) -> None:
-        """End the call, and flush, where the handler of a signal has kept it from that."""
-        if not self._is_left:
-            self._is_suspended = False
-            self.__exit__(BaseException)
-
-    async def __aenter__(self) -> Self:
-        self._is_suspended = False
-        return self.__enter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is GeneratorExit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from doow_serverless._callables import call_within, is_generator_function, name_of
+from doow_serverless._callables import Span, call_within, is_generator_function, name_of
 from doow_serverless._process.log import report_fault
 from doow_serverless.errors import ConfigurationError
 
@@ -70,7 +70,7 @@ class Transaction:
         return call_within(function, lambda *_: Block(self._where(), self._identity))  # type: ignore[no-any-return]  # like it
 
 
-class Block:
+class Block(Span):
     """One run of a transaction, sync or async, which is ended once.
 
     Args:
@@ -78,15 +78,14 @@ class Block:
         identity: As of `Transaction`.
     """
 
-    __slots__ = ("_is_left", "_is_suspended", "_scope", "_token")
+    __slots__ = ("_scope", "_token")
 
     def __init__(self, outer: Scope, identity: str | None) -> None:
         enclosing = outer.buffer.open() or outer.sink.unattended
         buffer = enclosing.transaction(identity)
         self._scope = Scope(outer.sink, buffer, outer.defaults, current.get())
         self._token: Token[Scope | None] | None = None
-        self._is_left = False
-        self._is_suspended = False
+        super().__init__()
 
     def __enter__(self) -> Self:
         self._token = current.set(self._scope)
@@ -101,26 +100,3 @@ class Block:
             except Exception as fault:
                 report_fault("ending a transaction", fault)
         self._is_left = True
-
-    def leave_anyway(self) -> None:
-        """End it, as one that failed, where the handler of a signal has kept it from that."""
-        if not self._is_left:
-            self._is_suspended = False
-            self.__exit__(BaseException)
-
-    async def __aenter__(self) -> Self:
-        self._is_suspended = False
-        return self.__enter__()
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.__exit__(kind)
-
-    def suspend(self) -> None:
-        """The next ``__exit__`` does not end it; ``__aenter__`` resumes it."""
-        self._is_suspended = True
-
-    def settle(self, result: object) -> None:
-        """Nothing goes on after the call that returned ``result``."""
-
-    async def asettle(self, result: object) -> None:
-        """As :meth:`settle`."""
