@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from functools import partial
 
 from doow_serverless._process import machine
 from doow_serverless._process.forks import reset_in_child
@@ -20,6 +21,8 @@ own; on a part of one, earlier as well."""
 LONGEST_LEAD_S = 2.0
 LAST_WORDS_S = 0.08
 """Seconds of these that are left for writing down what could not be delivered."""
+PUNCTUAL_S = 0.02
+"""Seconds by which the guard may be late where nothing says that the machine is slow."""
 _TURN_S = 0.0005
 """Seconds for which a handler that computes may keep other threads from running, near its end."""
 _changing = threading.Lock()
@@ -36,20 +39,19 @@ class Schedule:
 
     Attributes:
         leads_s: Seconds before the deadline, from the first delivery to the last.
-        last_words_s: Seconds before it at which writing down begins.
+        last_words_s: Seconds before it at which writing down begins, unless the last delivery finds
+            the machine punctual.
     """
 
     def __init__(self, share: float) -> None:
         # A process whose share of a period is used up stands still until the next one.
-        stall_s = machine.PERIOD_S * (1.0 - share)
-        self.last_words_s = LAST_WORDS_S + 2 * stall_s
-        last_s = LEAD_S + 4 * stall_s
-        lead_s = max(last_s, min(LEAD_S / share, LONGEST_LEAD_S))
+        self.last_words_s = LAST_WORDS_S + 2 * machine.PERIOD_S * (1.0 - share)
+        lead_s = min(LEAD_S / share, LONGEST_LEAD_S)
         self.leads_s: list[float] = []
-        while lead_s > last_s:
+        while lead_s > LEAD_S * 1.5:
             self.leads_s.append(lead_s)
             lead_s /= 2
-        self.leads_s.append(last_s)
+        self.leads_s.append(LEAD_S)
 
     def __repr__(self) -> str:
         return f"Schedule({self.leads_s}, last words {self.last_words_s} s)"
@@ -74,13 +76,23 @@ class Guard:
         deliver: Has others deliver what was recorded so far, given what tells the seconds to wait.
     """
 
-    __slots__ = ("_deliver", "_ends_at", "_is_over", "_is_restless", "_leads_s", "_number")
+    __slots__ = (
+        "_deliver",
+        "_due_at",
+        "_ends_at",
+        "_is_over",
+        "_is_restless",
+        "_late_s",
+        "_leads_s",
+        "_number",
+    )
 
     def __init__(self, ends_at: float, deliver: Callable[[Callable[[], float]], None]) -> None:
         self._ends_at = ends_at
         self._deliver = deliver
         self._is_over = False
         self._is_restless = False
+        self._late_s = 0.0
         left_s = ends_at - time.monotonic()
         self._leads_s = [lead_s for lead_s in schedule().leads_s if lead_s < left_s]
         self._number: int | None = None
@@ -99,18 +111,20 @@ class Guard:
 
     def _wait(self) -> None:
         if self._leads_s:
-            self._number = timers.call_at(self._ends_at - self._leads_s.pop(0), self._rescue)
+            self._due_at = self._ends_at - self._leads_s.pop(0)
+            self._number = timers.call_at(self._due_at, self._rescue)
 
     def _rescue(self) -> None:
         # On the timers' thread, which a handler that computes lets run only now and then: so are
         # the threads that deliver.
         self._be_restless(True)
+        self._late_s = max(self._late_s, time.monotonic() - self._due_at)
+        last_words_s = schedule().last_words_s
+        if not self._leads_s and self._late_s < PUNCTUAL_S:
+            last_words_s = LAST_WORDS_S
         if not self._is_over:
-            self._deliver(self._left_s)
+            self._deliver(partial(_seconds_until, self._ends_at - last_words_s))
             self._wait()
-
-    def _left_s(self) -> float:
-        return self._ends_at - schedule().last_words_s - time.monotonic()
 
     def _be_restless(self, restless: bool) -> None:
         """Have threads take turns more often, or as often as they did."""
@@ -125,6 +139,10 @@ class Guard:
             _restless += 1 if restless else -1
             if not _restless:
                 sys.setswitchinterval(_usual_interval_s)
+
+
+def _seconds_until(moment: float) -> float:
+    return moment - time.monotonic()
 
 
 @reset_in_child

@@ -244,7 +244,8 @@ class Outbox:
         flight = Flight(lambda _: None)
         if self._config.has_key:
             self._note(self.state.wait_for_all, flight)
-        writing_s = LEAST_WRITING_S + self.state.unsettled_bytes / WRITTEN_PER_S
+        with self._lock:
+            writing_s = LEAST_WRITING_S + self.state.unsettled_bytes / WRITTEN_PER_S
         writing_s = min(writing_s, budget.remaining() / 2)
         budget.extend(-writing_s)
         self.wait(flight, budget)

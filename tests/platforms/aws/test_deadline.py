@@ -101,6 +101,7 @@ def start(tmp_path: Path) -> Callable[..., LambdaRuntime]:
             f"app.{name}",
             tmp_path,
             timeout_s=TIMEOUT_S,
+            memory_mb=1_769,  # A core of its own.
             env={
                 "DOOW_TRACK_API_KEY": KEY,
                 "DOOW_TRACK_ENDPOINT": endpoint,

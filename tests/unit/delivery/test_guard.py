@@ -27,23 +27,25 @@ def test_on_a_part_of_a_core(share: float) -> None:
     schedule = Schedule(share)
     leads_s = schedule.leads_s
     assert leads_s == sorted(leads_s, reverse=True)
-    assert 0.25 < leads_s[-1] < leads_s[0] + 0.001 <= 2.001
+    assert 2.0 >= leads_s[0] > leads_s[-1] == 0.25
     assert schedule.last_words_s > 0.08 + 0.1 * (1 - share)
-    assert leads_s[-1] > schedule.last_words_s + 0.1
-    assert len(Schedule(1 / 14).leads_s) > 1
 
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A schedule that can be waited for."""
     schedule = Schedule(1.0)
-    schedule.leads_s, schedule.last_words_s = [0.3, 0.2, 0.1], 0.01
+    schedule.leads_s, schedule.last_words_s = [0.3, 0.2, 0.1], 0.15
+    monkeypatch.setattr(guard, "PUNCTUAL_S", 10.0)
     monkeypatch.setattr(guard, "_schedule", schedule)
 
 
 @pytest.mark.usefixtures("often")
 def test_it_delivers_at_each_moment_and_then_rests() -> None:
-    """Each delivery has the time that is left; meanwhile threads take turns more often."""
+    """Each has the time that is left, and the last, on a punctual machine, a little more of it.
+
+    Meanwhile threads take turns more often.
+    """
     usual_s = sys.getswitchinterval()
     lefts: list[Callable[[], float]] = []
     watch = Guard(time.monotonic() + 0.35, lefts.append)
@@ -52,7 +54,7 @@ def test_it_delivers_at_each_moment_and_then_rests() -> None:
         time.sleep(0.005)
     assert sys.getswitchinterval() < usual_s
     assert len(lefts) == 3
-    assert lefts[0]() <= 0.34
+    assert lefts[0]() < lefts[2]()
     watch.cancel()
     assert sys.getswitchinterval() == usual_s
     watch.cancel()
@@ -75,4 +77,17 @@ def test_moments_that_have_passed_are_left_out() -> None:
     """An invocation that has little time from the start is watched for the rest."""
     watch = Guard(time.monotonic() + 0.25, lambda _: None)
     assert watch._leads_s == [0.1]
+    watch.cancel()
+
+
+@pytest.mark.usefixtures("often")
+def test_late_it_writes_down_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has let the guard wait, the last delivery leaves more for last words."""
+    monkeypatch.setattr(guard, "PUNCTUAL_S", 0.0)
+    lefts: list[Callable[[], float]] = []
+    watch = Guard(time.monotonic() + 0.15, lefts.append)
+    ends_at = time.monotonic() + 5
+    while not lefts and time.monotonic() < ends_at:
+        time.sleep(0.005)
+    assert lefts[0]() < 0
     watch.cancel()
