@@ -211,9 +211,14 @@ class Engine:
         if self.config.warm_up == "connect":
             self.outbox.loaded_transport().connect(key)
 
-    def last_flush(self, limit_s: float) -> None:
-        """Try once more to deliver everything, since the process is about to end."""
-        self._flusher.flush_last(limit_s)
+    def last_flush(self, limit_s: float, patience_s: float = 0.0) -> None:
+        """Try once more to deliver everything, since the process is about to end.
+
+        Args:
+            limit_s: Seconds for all of it.
+            patience_s: Seconds beyond that for what is still being written down.
+        """
+        self._flusher.flush_last(limit_s, patience_s)
 
     def before_fork(self) -> None:
         """Let other threads finish what they import."""

@@ -396,7 +396,7 @@ class Flusher:
 
     # ── the life of the process ────────────────────────────────────────────────────────────────
 
-    def flush_last(self, limit_s: float) -> None:
+    def flush_last(self, limit_s: float, patience_s: float = 0.0) -> None:
         """Deliver everything, or write it down: the process is about to end."""
         budget = Budget(limit_s, self._clock)
         self._sealer.seal_late()
@@ -405,7 +405,7 @@ class Flusher:
             for each in self.buffers()
             for flight in self._depart(each, last=False, budget=None)
         ]
-        self._outbox.deliver_last(budget)
+        self._outbox.deliver_last(budget, patience_s)
         self._outcome_of(flights, budget)
 
     def take_over(self, other: Flusher) -> None:

@@ -113,6 +113,8 @@ class Guard:
         if self._leads_s:
             self._due_at = self._ends_at - self._leads_s.pop(0)
             self._number = timers.call_at(self._due_at, self._rescue)
+        else:  # Whatever becomes of the invocation, which may never be ended.
+            self._number = timers.call_at(self._ends_at, self.cancel)
 
     def _rescue(self) -> None:
         # On the timers' thread, which a handler that computes lets run only now and then: so are

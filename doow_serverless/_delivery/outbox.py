@@ -236,10 +236,11 @@ class Outbox:
         if self._successor is not None:
             self._successor.take_over(self)
 
-    def deliver_last(self, budget: Budget) -> None:
+    def deliver_last(self, budget: Budget, patience_s: float = 0.0) -> None:
         """Deliver all that there is, whoever waits for it, and write down the rest.
 
-        The process is about to end: a part of the budget is left for writing.
+        The process is about to end: a part of the budget is left for writing, and so many seconds
+        beyond it, should that not be enough.
         """
         flight = Flight(lambda _: None)
         if self._config.has_key:
@@ -253,7 +254,7 @@ class Outbox:
         self._note(self.state.close, flight)
         for outbox in (self, *self._predecessors):
             outbox._note(outbox.state.end)
-            outbox._dead_letters.wait(budget.remaining())
+            outbox._dead_letters.wait(budget.remaining() + patience_s)
 
     # ── facts and orders ───────────────────────────────────────────────────────────────────────
 

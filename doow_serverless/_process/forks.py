@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         def after_fork_in_child(self) -> None:
             """Forget threads, connections and locks; what waits is the parent's to deliver."""
 
-        def last_flush(self, limit_s: float) -> None:
+        def last_flush(self, limit_s: float, patience_s: float) -> None:
             """Deliver what waits, within ``limit_s`` seconds: the process is about to end."""
 
 

@@ -90,7 +90,7 @@ def _flush_at_exit() -> None:
         time.sleep(0.001)  # The signal comes again, and may end the process otherwise.
     if not _flush_within(EXIT_LIMIT_S, _PATIENCE_S):
         # CPython 3.12.0 and 3.12.1 start no threads at this stage. No lock can be held here.
-        _flush(EXIT_LIMIT_S)
+        _flush(EXIT_LIMIT_S, _PATIENCE_S)
 
 
 def _flush_within(limit_s: float, patience_s: float) -> bool:
@@ -103,7 +103,7 @@ def _flush_within(limit_s: float, patience_s: float) -> bool:
 
     def flush() -> None:
         try:
-            _flush(limit_s)
+            _flush(limit_s, patience_s)
         finally:
             done.release()
 
@@ -115,12 +115,12 @@ def _flush_within(limit_s: float, patience_s: float) -> bool:
     return True
 
 
-def _flush(limit_s: float) -> None:
-    """One flush of every member, all within ``limit_s`` seconds."""
+def _flush(limit_s: float, patience_s: float) -> None:
+    """One flush of every member, all within ``limit_s`` seconds, and ``patience_s`` for writing."""
     budget = Budget(limit_s)
     for member in members():
         try:
-            member.last_flush(budget.remaining())
+            member.last_flush(budget.remaining(), patience_s)
         except Exception as fault:
             report_fault("the last flush", fault)
 
@@ -145,7 +145,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
             ending.tries += 1
             _thread.start_new_thread(_signal, (number, _PAUSE_S))
             return
-        _flush_within(SIGTERM_LIMIT_S / 2, 0.0)
+        _flush_within(SIGTERM_LIMIT_S / 2, _PATIENCE_S)
     except RuntimeError:
         pass  # No more threads: then nothing can be delivered either.
     ending.end()

@@ -62,6 +62,18 @@ def test_it_delivers_at_each_moment_and_then_rests() -> None:
 
 
 @pytest.mark.usefixtures("often")
+def test_an_invocation_that_never_ends_leaves_nothing_behind() -> None:
+    """After the deadline threads take turns as before, whether or not anybody cancels."""
+    usual_s = sys.getswitchinterval()
+    lefts: list[Callable[[], float]] = []
+    Guard(time.monotonic() + 0.15, lefts.append)
+    ends_at = time.monotonic() + 5
+    while not (lefts and sys.getswitchinterval() == usual_s) and time.monotonic() < ends_at:
+        time.sleep(0.005)
+    assert (len(lefts), sys.getswitchinterval()) == (1, usual_s)
+
+
+@pytest.mark.usefixtures("often")
 def test_cancelled_it_delivers_nothing() -> None:
     """Nor is anything left of it, when its moments come."""
     usual_s = sys.getswitchinterval()
