@@ -55,9 +55,14 @@ class _Ending:
     def __init__(self) -> None:
         self.is_delivered = False
         self.tries = 0
+        self._patient_until = time.monotonic() + SIGTERM_LIMIT_S + _PATIENCE_S
         # Threads take turns where this library holds a lock, if they may not do so elsewhere.
         self._interval_s = sys.getswitchinterval()
         sys.setswitchinterval(_PAUSE_S / 100)
+
+    def patience_s(self) -> float:
+        """Seconds of patience that are left for writing down what came meanwhile."""
+        return max(0.0, self._patient_until - time.monotonic())
 
     def end(self) -> None:
         """The signal is passed on."""
@@ -145,7 +150,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
             ending.tries += 1
             _thread.start_new_thread(_signal, (number, _PAUSE_S))
             return
-        _flush_within(SIGTERM_LIMIT_S / 2, _PATIENCE_S)
+        _flush_within(SIGTERM_LIMIT_S / 2, ending.patience_s())
     except RuntimeError:
         pass  # No more threads: then nothing can be delivered either.
     ending.end()
