@@ -173,7 +173,9 @@ def test_a_signal_while_the_main_thread_records(tmp_path: Path, ingest: Ingest) 
             os._exit(3)
 
         signal.signal(signal.SIGTERM, end)
-        doow.configure(max_queue_size=1_000_000, on_error=lambda error: None).engine.warm_up.join()
+        doow.configure(
+            max_queue_size=1_000_000, max_queue_bytes=2**30, on_error=lambda error: None
+        ).engine.warm_up.join()
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         handler()
     """
