@@ -248,15 +248,22 @@ class Flusher:
                 if one is not None:
                     self._outbox.wait(one, budget)
             # Unless the handler has returned after all: then its own flush accounts for them.
-            if self._flight_of(buffer) is flight:
-                self._outcome_of(self._taken_flights(buffer), budget)
+            with self._departure(buffer).lock:
+                is_ours = self._flight_of(buffer) is flight
+                flights = self._taken_flights(buffer) if is_ours else []
+            self._outcome_of(flights, budget)
         except Exception as fault:
             report_fault("flushing meanwhile", fault)
 
     def _depart(self, buffer: Buffer, last: bool, budget: Budget | None) -> list[Flight]:
         """Put everything on its way that this flush has to account for; the flights of it."""
-        self._load(buffer, last, budget)
-        return self._taken_flights(buffer)
+        departure = self._departures.get(buffer) if self._departures else None
+        if departure is None:
+            self._load(buffer, last, budget)
+            return self._taken_flights(buffer)
+        with departure.lock:  # Else the guard could take away in between what is loaded here.
+            self._load(buffer, last, budget)
+            return self._taken_flights(buffer)
 
     def _load(self, buffer: Buffer, last: bool, budget: Budget | None) -> None:
         """Put what ``buffer`` and the unattended one hold on the flight of ``buffer``."""
