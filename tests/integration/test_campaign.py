@@ -35,7 +35,9 @@ def test_every_event_is_accounted_for(tmp_path: Path) -> None:
     assert (ledger.missing, ledger.twice, ledger.undead, ledger.troubles) == ([], [], [], []), again
     assert ledger.due == ledger.accepted + ledger.recovered + ledger.rejected
     assert ledger.invocations.total() == INVOCATIONS
-    assert min(ledger.accepted, ledger.recovered) > 100, "there were faults, and time without"
+    # Some seeds draw quick functions of one event for each lane: few events, but faults enough.
+    assert ledger.accepted > 50, again
+    assert ledger.posts.total() > ledger.posts[202], "there were faults"
 
 
 def test_a_plan_is_that_of_its_seed() -> None:
