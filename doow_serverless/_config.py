@@ -172,8 +172,9 @@ class Config:
         self.debug = self._first(
             "DOOW_TRACK_DEBUG", _flag, true_or_false("debug", take("debug", False))
         )
-        warm_up = self._first("DOOW_TRACK_WARM_UP", _warm_up, take("warm_up", True))
-        self.warm_up = _warm_up("warm_up", warm_up)
+        self.warm_up = self._first(
+            "DOOW_TRACK_WARM_UP", _warm_up, _warm_up("warm_up", take("warm_up", True))
+        )
         self.flush_mode = one_of("flush_mode", take("flush_mode", FLUSH_MODES[0]), FLUSH_MODES)
         self.compress = not true_or_false("disable_compression", take("disable_compression", False))
         self.dead_letter = self._first(

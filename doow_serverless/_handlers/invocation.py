@@ -132,6 +132,9 @@ class Invocation(Span):
             # The coroutine is being closed, and may not await any more.
             self.__exit__(kind)
         elif self._end(failed=kind is not None):
+            self._is_left = (
+                True  # A flush that is cancelled has sent all: no second one, that blocks.
+            )
             await self._aflush(last=True)
         self._is_left = True
 

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
             """Forget threads, connections and locks; what waits is the parent's to deliver."""
 
         def last_flush(self, limit_s: float, patience_s: float) -> None:
-            """Deliver what waits, within ``limit_s`` seconds: the process is about to end."""
+            """Deliver what waits within ``limit_s`` seconds, for the process is about to end.
+
+            There are ``patience_s`` more for what is being written down.
+            """
 
 
 _members: WeakSet[Member] = WeakSet()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
+import threading
 import time
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -168,3 +170,34 @@ def test_what_a_handler_raises_is_told_from_faults() -> None:
     assert not is_from_signal(caught.value)
     assert is_from_signal(KeyboardInterrupt())
     assert not is_from_signal(ValueError())
+
+
+def test_a_cancelled_flush_is_not_made_again() -> None:
+    """A client that goes away is no signal: nothing waits for the server on the event loop."""
+    flushes: list[str] = []
+
+    async def main() -> None:
+        answered = threading.Event()
+        transport = MemoryTransport(lambda _: 202 if answered.wait(5) else 500)
+        tracker: Any = doow.Tracker(
+            KEY, transport=transport, license_id="lic_1", warm_up=False, environ={}
+        )
+        flush = tracker.engine.flush
+        tracker.engine.flush = lambda *given, **options: (
+            flushes.append("sync") or flush(*given, **options)
+        )
+
+        @tracker.tracked
+        async def handler() -> None:
+            tracker.track("tokens")
+
+        task = asyncio.create_task(handler())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        answered.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(transport.events) == 1
+
+    asyncio.run(main())
+    assert flushes == []
