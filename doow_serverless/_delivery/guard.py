@@ -138,7 +138,8 @@ class Guard:
             if restless and not _restless:
                 _usual_interval_s = sys.getswitchinterval()
                 sys.setswitchinterval(min(_TURN_S, _usual_interval_s))
-            _restless += 1 if restless else -1
+            # A forked child has begun anew, and may still end what its parent had begun.
+            _restless = max(0, _restless + (1 if restless else -1))
             if not _restless:
                 sys.setswitchinterval(_usual_interval_s)
 

@@ -182,16 +182,12 @@ def test_a_cancelled_flush_is_not_made_again() -> None:
         tracker: Any = doow.Tracker(
             KEY, transport=transport, license_id="lic_1", warm_up=False, environ={}
         )
-        flush = tracker.engine.flush
-        tracker.engine.flush = lambda *given, **options: (
-            flushes.append("sync") or flush(*given, **options)
-        )
+        tracker.engine.flush = lambda *_, **__: flushes.append("blocking")
 
-        @tracker.tracked
         async def handler() -> None:
             tracker.track("tokens")
 
-        task = asyncio.create_task(handler())
+        task = asyncio.create_task(tracker.tracked(handler)())
         await asyncio.sleep(0.05)
         task.cancel()
         answered.set()
