@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import partial
 
 from ._delivery.credentials import Credentials
 from ._delivery.flush import Flusher
 from ._delivery.guard import Guard, schedule
 from ._delivery.outbox import Outbox
-from ._process import init_phase
+from ._process import children, init_phase
 from ._process.forks import guard_forks, register
 from ._process.log import debug, report_fault, warn
 from ._process.shutdown import install
+from ._process.timers import timers
 from ._recording.event import Defaults
-from ._recording.scope import Scope
+from ._recording.outside import Outside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ._recording.ids import Identity
     from .errors import InvalidEvent
 
+SOON_S = 0.5
+"""Seconds after which what a forked child records leaves it, where no invocation of it ends."""
 INIT_WAIT_S = 3.0
 """Seconds of an init phase for which the key, or a connection, is waited for."""
 _MAX_WARNED = 1_000
@@ -67,10 +69,18 @@ class Engine:
         self._clock = clock
         self.outbox = Outbox(config, credentials, self._journal, transport, clock)
         self._flusher = Flusher(config, self.outbox, self._journal, clock)
-        self.outside = Scope(self, self.unattended, self.defaults, None)
+        self.outside = Outside(
+            self,
+            self.unattended,
+            config.license_id,
+            self.defaults.attribution,
+            config.removed,
+            clock,
+        )
         self.remaining_s: Callable[[], float] | None = None
         self._is_replaced = False
         self._warned: set[str] = set()
+        self._leaves_soon = False
         self.warm_up: threading.Thread | None = None
         register(self)
         if config.enabled:
@@ -79,6 +89,9 @@ class Engine:
     def _begin(self) -> None:
         install()
         guard_forks()
+        children.install()
+        if children.is_one():
+            self.unattended.leave_soon()
         for _, problem in self.config.problems:
             warn(problem)
         self.report_removed(self.config.removed)
@@ -95,13 +108,26 @@ class Engine:
         """Takes events that no invocation can be seen for."""
         return self._flusher.unattended
 
-    def send_early(self, buffer: Buffer) -> None:
-        """Have full batches of ``buffer`` leave in the background."""
-        self._flusher.send_early(buffer)
+    def send_early(self, buffer: Buffer, at_least: int | None = None) -> None:
+        """Have what waits in ``buffer`` leave in the background, if that is a batch, or so much."""
+        if not buffer.is_endless or at_least:
+            self._flusher.send_early(buffer, at_least)
+        elif not buffer.is_idempotent and not self._leaves_soon:
+            # Not what a retry is to send in the same batches: that leaves at the end alone.
+            self._leaves_soon = True
+            timers.call_at(time.monotonic() + SOON_S, self._flush_endless)
+
+    def _flush_endless(self) -> None:
+        self._leaves_soon = False
+        for buffer in self._flusher.buffers():
+            if buffer.is_endless and buffer.waiting and not buffer.is_idempotent:
+                self.flush_meanwhile(buffer, lambda: self.config.budget_s)
 
     def end_transaction(self, transaction: Buffer, *, discard: bool) -> None:
         """Forget the events of a transaction, or pass them to the buffer around it."""
         self._flusher.end_transaction(transaction, discard=discard)
+        if transaction.root.is_endless:
+            self.send_early(transaction.root)
 
     def refuse(self, problem: InvalidEvent, event_id: object) -> None:
         """Report an event that breaks a rule, or raise in strict mode."""
@@ -138,12 +164,14 @@ class Engine:
         """As of `Flusher.flush_meanwhile`."""
         self._flusher.flush_meanwhile(buffer, limit_s)
 
-    def flush_before(self, remaining_s: Callable[[], float], buffer: Buffer) -> Guard | None:
-        """Have what ``buffer`` holds delivered shortly before the platform kills the function.
+    def flush_before(
+        self, remaining_s: Callable[[], float], deliver: Callable[[Callable[[], float]], None]
+    ) -> Guard | None:
+        """Have ``deliver`` called shortly before the platform kills the function.
 
         Args:
             remaining_s: Gives the seconds until then; it is asked once.
-            buffer: That of the invocation.
+            deliver: As of `Guard`.
 
         Returns:
             What to cancel it by; None where it is too late, or the time cannot be told.
@@ -156,7 +184,7 @@ class Engine:
             return None
         if not ends_at - time.monotonic() > schedule().leads_s[-1]:  # Nor where it is not a number.
             return None
-        return Guard(ends_at, partial(self.flush_meanwhile, buffer))
+        return Guard(ends_at, deliver)
 
     # ── the life of the process ────────────────────────────────────────────────────────────────
 
@@ -235,6 +263,7 @@ class Engine:
         if self._journal is not None:
             self._journal.after_fork()
         self._flusher.reset_after_fork()
+        self._leaves_soon = False
         self.warm_up = None
         if not self._is_replaced:
             self.outbox.reset_after_fork()

@@ -11,7 +11,7 @@ from ._engine import Engine
 from ._process import init_phase
 from ._process.forks import reset_in_child
 from ._process.log import report_fault
-from ._recording.scope import current
+from ._recording.scope import current, elsewhere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Tracker(Api):
 
     def _scope(self) -> Scope:
         scope = current.get()
+        if scope is None or scope.life.is_over:
+            scope = elsewhere(scope)
         return (scope and scope.of(self.engine)) or self.engine.outside
 
 
@@ -78,7 +80,12 @@ class Current(Api):
         return sink if isinstance(sink, Engine) else default().engine
 
     def _scope(self) -> Scope:
-        return current.get() or default().engine.outside
+        scope = current.get()
+        if scope is None:
+            return elsewhere(None) or default().engine.outside
+        if scope.life.is_over:
+            return elsewhere(scope) or scope.sink.outside
+        return scope
 
     def _expect_invocations(self) -> None:
         if _tracker is None and init_phase.is_on() and environment_names_key():

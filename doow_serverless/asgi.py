@@ -10,6 +10,7 @@ from ._handlers.options import TrackedOptions
 from ._handlers.response import ResponseProgress, content_length
 from ._handlers.wrap import begin_invocation
 from ._middleware import Middleware
+from ._recording.scope import current, leave
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,12 +90,30 @@ async def serve(
     else:
         # Mangum puts there what Lambda told it.
         told = (scope, scope.get("aws.context"), scope.get("aws.event"))
-        async with begin_invocation(engine, options, told, {}) as invocation:
+        async with begin_invocation(engine, options, told, {}, scope) as invocation:
+            send, receive = _apart(send), _apart(receive)
             if kind == "websocket":
                 invocation.flush_every(engine.config.flush_interval_s)
                 await app(scope, receive, _Session(invocation, send))
             else:
                 await _serve_http(app, invocation, scope, receive, send)
+
+
+def _apart(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """``call`` of the server, in which no scope is current.
+
+    What the server sets up there, such as a callback for the next request of a connection, keeps
+    the context for good.
+    """
+
+    async def called(*args: Any) -> Any:
+        token = current.set(None)
+        try:
+            return await call(*args)
+        finally:
+            leave(token)
+
+    return called
 
 
 async def _serve_http(

@@ -13,7 +13,7 @@ from doow_serverless._process.at_work import AtWork, is_at_work
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.forks import listed
 from doow_serverless._process.log import call_hook, debug, report_fault
-from doow_serverless._recording.buffer import Buffer
+from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 
 from .flight import Flight, summed_up
@@ -109,14 +109,14 @@ class Flusher:
 
     # ── what leaves before the flush ───────────────────────────────────────────────────────────
 
-    def send_early(self, buffer: Buffer) -> None:
-        """Have full batches of ``buffer`` leave in the background."""
+    def send_early(self, buffer: Buffer, at_least: int | None = None) -> None:
+        """Have what waits in ``buffer`` leave in the background, if that is a batch, or so much."""
         events: list[Event] = []
         with AtWork() as is_first:
             if not is_first:
                 return  # They wait for the next event, or the flush.
             try:
-                events = buffer.take(at_least=self._config.flush_at)
+                events = buffer.take(at_least or self._config.flush_at)
                 if events:
                     self._add(buffer, events, buffer)
             except BaseException:
@@ -407,6 +407,9 @@ class Flusher:
         """Deliver everything, or write it down: the process is about to end."""
         budget = Budget(limit_s, self._clock)
         self._sealer.seal_late()
+        for transaction in endless_transactions():
+            if not transaction.is_closed and transaction.root in self.buffers():
+                self.end_transaction(transaction, discard=False)
         flights = [
             flight
             for each in self.buffers()
@@ -449,7 +452,8 @@ class Flusher:
         """In a child: what was recorded before is the parent's to deliver."""
         self._making = threading.Lock()
         self._departures = WeakKeyDictionary()
-        self._live = WeakSet()
+        # What the child records for an invocation that only its parent ends must leave, too.
+        self._live = WeakSet(listed(self._live))
         self._sealer.reset_after_fork()
         self.dropped.clear()
 

@@ -10,7 +10,7 @@ from doow_serverless._callables import Span
 from doow_serverless._process.log import report_fault
 from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.timers import timers
-from doow_serverless._recording.scope import Scope, current, leave
+from doow_serverless._recording.scope import Life, Scope, current, elsewhere, leave, run, stop
 from doow_serverless.errors import InvalidEvent
 
 from .platform import run_after_response
@@ -18,18 +18,22 @@ from .streams import follow, is_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
     from contextvars import Token
     from typing import Any
+    from weakref import ref
 
     from typing_extensions import Self
 
-    from doow_serverless._delivery.guard import Guard
     from doow_serverless._engine import Engine
     from doow_serverless._recording.buffer import Buffer
     from doow_serverless._recording.ids import Identity
 
     from .options import TrackedOptions
+
+
+_LIFE = "doow_serverless.life"
+"""Where a request notes the invocation that it is: with its server, or the middleware around."""
 
 
 class _Flusher(Enum):
@@ -44,26 +48,31 @@ class Invocation(Span):
     """One call of a tracked handler, as a context manager, sync or async.
 
     The outermost has a buffer of its own and flushes it at the end; one within it shares the
-    buffer. Where a response goes back before the end, :meth:`flush` is called before its last byte;
-    all flushes of an invocation share one budget. Nothing here ever raises, nor swallows what the
-    handler raises; but in strict mode a metric of the wrapper's own that is refused.
+    buffer, or, where it is another engine's, has the outermost flush its own. Where a response goes
+    back before the end, :meth:`flush` is called before its last byte; all flushes of an invocation
+    share one budget. Nothing here ever raises, nor swallows what the handler raises; but in strict
+    mode a metric of the wrapper's own that is refused.
 
     Args:
         engine: Records and delivers.
         options: Those of the wrapper.
         remaining_s: Gives the seconds until the platform's deadline, where there is one.
         identity: What the platform calls the function and its work, also when it is done again.
+        request: Where a server of ASGI calls, what it says of the request (the scope): that of
+            another request, which its context may carry, is not around this one.
     """
 
     __slots__ = (
         "_engine",
-        "_guard",
         "_identity",
         "_interval_timer",
         "_is_over",
+        "_life",
         "_options",
         "_owned",
         "_remaining_s",
+        "_request",
+        "_running",
         "_scope",
         "_spent_s",
         "_token",
@@ -76,19 +85,22 @@ class Invocation(Span):
         options: TrackedOptions,
         remaining_s: Callable[[], float] | None = None,
         identity: Identity | None = None,
+        request: MutableMapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._request = request
         self._engine = engine
         self._options = options
         self._remaining_s = remaining_s
         self._identity = identity if options.idempotent else None
         self._owned: Buffer | None = None
+        self._life: Life | None = None
+        self._running: ref[Scope] | None = None
         self._scope: Scope | None = None
         self._token: Token[Scope | None] | None = None
         self._who_flushes = _Flusher.UNDECIDED
         self._is_over = False
         self._spent_s = 0.0
-        self._guard: Guard | None = None
         self._interval_timer: int | None = None
 
     def __repr__(self) -> str:
@@ -164,9 +176,12 @@ class Invocation(Span):
     def _begin(self) -> None:
         engine, options = self._engine, self._options
         outer = current.get()
+        if outer is not None and (outer.life.is_over or self._request is not None):
+            outer = self._around(elsewhere(outer))
         enclosing = None if outer is None else outer.of(engine)
         buffer = None if enclosing is None else enclosing.buffer.open()
-        if enclosing is None or buffer is None:
+        # A forked child works on its own, but for a transaction, which may yet fail in it.
+        if buffer is None or (buffer.is_endless and buffer.parent is None):
             engine.outbox.redeliver()
             buffer = self._owned = engine.new_buffer(self._identity)
         defaults = engine.defaults if enclosing is None else enclosing.defaults
@@ -174,13 +189,42 @@ class Invocation(Span):
             defaults = defaults.overlaid(options, options.license_id, options.attribution)
         if options.discards:
             buffer = buffer.transaction()
-        self._scope = Scope(engine, buffer, defaults, outer)
+        life = self._life_of(outer)
+        self._scope = Scope(engine, buffer, defaults, outer, life)
         self._token = current.set(self._scope)
-        if self._owned is not None and self._remaining_s is not None:
-            self._guard = engine.flush_before(self._remaining_s, self._owned)
+        if self._owned is not None:
+            self._hold(life, self._owned)
         engine.report_removed(options.removed)
         if options.metric is not None:
             self._scope.record(options.metric)
+
+    def _around(self, outer: Scope | None) -> Scope | None:
+        """The scope of the code around, where it is known not to be another request's.
+
+        Servers call for the next request in the context in which they heard of it, which may be
+        that of an earlier one: uvicorn does on a connection that is kept.
+        """
+        if outer is None or self._request is None or outer.life.request is None:
+            return outer
+        return outer if self._request.get(_LIFE) is outer.life else None
+
+    def _life_of(self, outer: Scope | None) -> Life:
+        """That of the outermost handler around, or else a new one, which this invocation ends."""
+        is_apart = self._owned is not None and outer is not None and outer.buffer.root.is_endless
+        if outer is not None and not is_apart:
+            return outer.life
+        self._life = life = Life(self._request)
+        if self._request is not None:
+            self._request[_LIFE] = life
+        return life
+
+    def _hold(self, life: Life, buffer: Buffer) -> None:
+        """Have the outermost flush ``buffer``, and before the deadline of whoever knows one."""
+        life.join(self._engine, buffer)
+        if self._remaining_s is not None and life.guard is None:
+            life.guard = self._engine.flush_before(self._remaining_s, life.flush_meanwhile)
+        if self._life is not None and self._request is None and self._scope is not None:
+            self._running = run(self._scope)
 
     def _end(self, failed: bool) -> bool:
         """Leave the scope; whether that was the end of the invocation."""
@@ -213,18 +257,42 @@ class Invocation(Span):
         return True
 
     def _flush(self, last: bool) -> None:
-        if self._owned is not None and not self._platform_flushes():
+        if self._life is not None and not self._platform_flushes():
             began = monotonic()
-            self._engine.flush(self._owned, self._limit_s(), last=last)
-            self._spent_s += monotonic() - began
+            left = self._life.depart()
+            try:
+                while left:
+                    engine, buffer = left[0]
+                    engine.flush(buffer, self._left_s(began), last=last)
+                    del left[0]
+            finally:  # Also where a signal has ended the wait: what is not delivered must be kept.
+                self._give_up(left[1:], began, last)
 
     async def _aflush(self, last: bool) -> None:
-        if self._owned is not None and not self._platform_flushes():
+        if self._life is not None and not self._platform_flushes():
             began = monotonic()
+            left = self._life.depart()
             try:
-                await self._engine.aflush(self._owned, self._limit_s(), last=last)
+                while left:
+                    engine, buffer = left[0]
+                    await engine.aflush(buffer, self._left_s(began), last=last)
+                    del left[0]
             finally:  # Also when it was cancelled meanwhile.
-                self._spent_s += monotonic() - began
+                self._give_up(left[1:], began, last)
+
+    def _give_up(self, left: list[tuple[Any, Buffer]], began: float, last: bool) -> None:
+        """End a flush: what could not be waited for is kept, and written down."""
+        for engine, buffer in left:
+            engine.flush(buffer, 0.0, last=last)
+        self._spent_s += monotonic() - began
+        if last and self._is_over:
+            self._end_life()
+
+    def _end_life(self) -> None:
+        if self._life is not None:
+            self._life.is_over = True
+            if self._running is not None:
+                stop(self._running)
 
     def _platform_flushes(self) -> bool:
         """Whether the platform runs the flush after the response; asked at the first flush."""
@@ -246,15 +314,16 @@ class Invocation(Span):
             self.flush_every(interval_s)
 
     def _cancel_guard(self) -> None:
-        if self._guard is not None:
-            self._guard.cancel()
+        if self._life is not None and self._life.guard is not None:
+            self._life.guard.cancel()
 
     def _budget_s(self) -> float:
         given: float | None = self._options.budget_s
         return self._engine.config.budget_s if given is None else given
 
-    def _limit_s(self) -> float:
-        limit_s = self._budget_s() - self._spent_s
+    def _left_s(self, began: float) -> float:
+        """Seconds for which a flush that began then may still hold the response."""
+        limit_s = self._budget_s() - self._spent_s - (monotonic() - began)
         if self._remaining_s is not None:
             try:
                 limit_s = min(limit_s, self._remaining_s() - self._engine.config.reserve_s)

@@ -18,7 +18,7 @@ from .platform import adapter_of, find_deadline, find_identity, prepare, server_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
     from typing import Any, TypeAlias
 
     from doow_serverless._engine import Engine
@@ -64,11 +64,18 @@ def _to_servers(
 
 
 def begin_invocation(
-    engine: Engine, options: TrackedOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    engine: Engine,
+    options: TrackedOptions,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    request: MutableMapping[str, Any] | None = None,
 ) -> Invocation:
-    """One call of a handler with these arguments, among which platforms find what they know."""
+    """One call of a handler with these arguments, among which platforms find what they know.
+
+    Where a server of ASGI calls, ``request`` is its scope.
+    """
     identity = find_identity(args, kwargs) if options.idempotent else None
-    return Invocation(engine, options, find_deadline(args, kwargs), identity)
+    return Invocation(engine, options, find_deadline(args, kwargs), identity, request)
 
 
 def is_wsgi_call(args: tuple[Any, ...]) -> bool:

@@ -40,6 +40,17 @@ if TYPE_CHECKING:
 _members: WeakSet[Member] = WeakSet()
 _resets: list[Callable[[], None]] = []
 _forks_are_guarded = False
+_count = 0
+
+
+def count() -> int:
+    """How many children this process, or who forked it before that, has forked."""
+    return _count
+
+
+def _note_fork() -> None:
+    global _count
+    _count += 1
 
 
 def register(member: Member) -> None:
@@ -101,4 +112,4 @@ def after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork.
-    os.register_at_fork(after_in_child=after_fork_in_child)
+    os.register_at_fork(after_in_parent=_note_fork, after_in_child=after_fork_in_child)

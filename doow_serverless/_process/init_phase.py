@@ -17,7 +17,12 @@ _is_over = False
 
 def is_on() -> bool:
     """Whether the process is in a phase that costs less than the invocations to come."""
-    return not _is_over and _RUNTIME_API in os.environ
+    return not _is_over and is_lambda()
+
+
+def is_lambda() -> bool:
+    """Whether Lambda has this process do its invocations, one at a time."""
+    return _RUNTIME_API in os.environ
 
 
 def end() -> None:

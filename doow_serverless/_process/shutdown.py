@@ -78,7 +78,7 @@ def install() -> None:
     global _is_installed, _earlier, _is_listening
     if not _is_installed:
         _is_installed = True
-        atexit.register(_flush_at_exit)
+        atexit.register(flush_at_exit)
     # Only the main thread may set a handler: where another comes first, the next time counts.
     if not _is_listening and threading.current_thread() is threading.main_thread():
         _is_listening = True
@@ -89,7 +89,8 @@ def install() -> None:
                 signal.signal(signal.SIGTERM, _on_sigterm)
 
 
-def _flush_at_exit() -> None:
+def flush_at_exit() -> None:
+    """Deliver what waits, or write it down: nothing of the application runs any more."""
     ends_at = time.monotonic() + SIGTERM_LIMIT_S + _PATIENCE_S
     while _ending is not None and time.monotonic() < ends_at:
         time.sleep(0.001)  # The signal comes again, and may end the process otherwise.

@@ -1,6 +1,7 @@
 """Record: a call of ``track`` becomes an event, which waits in the buffer of its invocation.
 
 Read ``rules`` (what a field may say), ``event`` (checked fields become a plain tuple), ``ids``,
-``buffer`` (where events wait), ``scope`` (which buffer the running code records into),
-``transaction``, and ``interfaces`` (what all of these ask of the engine).
+``buffer`` (where events wait), ``scope`` (which buffer the running code records into), ``outside``
+(the one for code that no invocation can be seen for), ``transaction``, and ``interfaces`` (what all
+of these ask of the engine).
 """

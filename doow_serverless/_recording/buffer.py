@@ -57,6 +57,8 @@ class Buffer:
         in_hand: Events recorded here, or in a transaction of it, that are neither settled nor kept
             elsewhere.
         is_closed: Whether it takes no more events, since its invocation is over.
+        is_endless: Whether no invocation of this process may end it: what is recorded here leaves
+            soon, and at the end of the process; that of a transaction at the end alone.
         refused: Events that the bound has refused.
     """
 
@@ -70,12 +72,14 @@ class Buffer:
         "_derived",
         "_dropped",
         "_events",
+        "_full_from",
         "_ids",
         "_lock",
         "_log",
         "_max_bytes",
         "in_hand",
         "is_closed",
+        "is_endless",
         "parent",
         "refused",
         "root",
@@ -92,11 +96,12 @@ class Buffer:
         batch_bytes: float = NO_BOUND,
     ) -> None:
         self._max_bytes = max_bytes
-        self._batch_bytes = batch_bytes
+        self._batch_bytes = self._full_from = batch_bytes
         self._bound = bound
         self.parent = parent
         self.root: Buffer = self if parent is None else parent.root
         self.is_closed = False
+        self.is_endless = False
         # Work that is done again after a crash records its events again, under the same ids.
         self._log = log if identity is None else None
         self._derived: DerivedIds | None = None
@@ -139,6 +144,22 @@ class Buffer:
         """
         self._ids = map(new_id()[:-2].__add__, _COUNT)
         return next(self._ids)
+
+    @property
+    def depth(self) -> int:
+        """How many transactions deep this one is."""
+        return 0 if self.parent is None else self.parent.depth + 1
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait to leave."""
+        return len(self._events)
+
+    def leave_soon(self) -> None:
+        """Have every event recorded here told as one that fills a batch, but for transactions."""
+        self.is_endless = True
+        if self.parent is None:
+            self._full_from = 0.0
 
     @property
     def is_idempotent(self) -> bool:
@@ -199,7 +220,7 @@ class Buffer:
                 # Before anyone can seal it: a batch in the journal stands for its events.
                 self._log.record_many((event,))
             self._events.append(event)
-            return len(self._events) if self._bytes_waiting < self._batch_bytes else FULL
+            return len(self._events) if self._bytes_waiting < self._full_from else FULL
         finally:
             root._lock.release()
 
@@ -282,6 +303,19 @@ class Buffer:
 
 @reset_in_child
 def _leave_to_parent() -> None:
-    """Forget the events that the parent has recorded, and will send."""
+    """Forget the events that the parent has recorded, and will send.
+
+    The invocation that a buffer belongs to goes on in the parent. In the child it may never end, as
+    in those of multiprocessing, which run a function of their own.
+    """
     for buffer in listed(_buffers):
         buffer._reset()
+        if buffer._derived is not None:
+            buffer._derived.leave_to_parent()
+        buffer.leave_soon()
+
+
+def endless_transactions() -> list[Buffer]:
+    """Those that a forked child has found open, the innermost first: it may never leave them."""
+    found = [each for each in listed(_buffers) if each.is_endless and each.parent is not None]
+    return sorted(found, key=lambda each: each.depth, reverse=True)

@@ -46,6 +46,9 @@ _quoted = json.JSONEncoder().encode
 _HINT_FIELDS = ("app_name", "license_name", "metric_name")
 _MAX_CACHED = 1_024
 _MAX_CHARACTERS = 1_000_000
+_LICENSE_REMEDY = (
+    "pass license_id=… to track(), tracked() or configure(), or set DOOW_TRACK_LICENSE_ID"
+)
 
 
 class EventTemplate:
@@ -84,13 +87,19 @@ class Defaults:
         attribution: Attribution of all events, under their own.
         removed: Receives the names of entries that looked like credentials, until somebody reports
             them and empties the list.
+        remedy: What to do where there is no license.
     """
 
-    __slots__ = ("_overlaid", "_templates", "attribution", "license_id", "removed")
+    __slots__ = ("_overlaid", "_remedy", "_templates", "attribution", "license_id", "removed")
 
     def __init__(
-        self, license_id: str | None, attribution: Mapping[str, Any] | None, removed: list[str]
+        self,
+        license_id: str | None,
+        attribution: Mapping[str, Any] | None,
+        removed: list[str],
+        remedy: str = _LICENSE_REMEDY,
     ) -> None:
+        self._remedy = remedy
         self.license_id = license_id
         self.removed = removed
         self.attribution = check_attribution(attribution, removed)
@@ -142,10 +151,7 @@ class Defaults:
         """The labels, checked and as JSON, of one ``metric`` in JSON, or else of several."""
         license_id, unit, attribution, kind, source_system, hint = labels
         if license_id is None and self.license_id is None:
-            raise InvalidEvent(
-                "license_id is missing: pass license_id=… to track(), tracked() or configure(), "
-                "or set DOOW_TRACK_LICENSE_ID"
-            )
+            raise InvalidEvent(f"license_id is missing: {self._remedy}")
         own = check_attribution(attribution, self.removed)
         fields = {
             "license_id": text_json(

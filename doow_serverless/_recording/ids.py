@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from doow_serverless._process import forks
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -37,16 +39,27 @@ class DerivedIds:
 
     An id derives from what identifies the work, from what the event says but its time, and from how
     many equal events came before. So work that is done again names equal events alike, in whatever
-    order its threads record them, and others differently.
+    order its threads record them, and others differently. A forked child does work of its own: it
+    is known again by how many were forked before it.
     """
 
-    __slots__ = ("_identity", "_seen", "function")
+    __slots__ = ("_forks", "_identity", "_process", "_seen", "function")
 
     def __init__(self, function: str, work: str) -> None:
         self.function = function
         # Short, however many records it names: it goes into every id.
         self._identity = derived_id(function, work)
         self._seen: dict[str, int] = {}
+        self._process = os.getpid()
+        self._forks = forks.count()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: name what it records apart from what its parent does."""
+        if self._process != os.getpid():  # Buffers share it.
+            self._process = os.getpid()
+            self._identity = derived_id(self._identity, f"child:{forks.count() - self._forks}")
+            self._forks = forks.count()
+            self._seen = {}
 
     def next(self, said: str) -> str:
         """The id of the next event that says ``said``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from doow_serverless.errors import InvalidEvent
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
         enabled: bool
         flush_at: int
         defaults: Defaults
+
+        @property
+        def outside(self) -> Any:  # A `Scope`, whose module imports this one.
+            """The scope of code that no invocation can be seen for."""
 
         @property
         def unattended(self) -> Buffer:

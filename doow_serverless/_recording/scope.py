@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from contextvars import ContextVar
 from time import time
+from weakref import ref
 
+from doow_serverless._process import init_phase
 from doow_serverless._process.log import report_fault
 from doow_serverless.errors import InvalidEvent
 
@@ -20,6 +22,7 @@ from .rules import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Token
     from datetime import datetime
     from typing import Any
@@ -35,6 +38,50 @@ NO_LABELS: Labels = (None, None, None, "USAGE", None, None)
 _FASTEST_INT = 10**15
 
 
+class Life:
+    """How long the scopes of one outermost handler count: from its call until its last flush.
+
+    Tasks, threads, generators and servers carry a scope on into what is another's; from then on it
+    tells nothing. The handlers of several engines may be nested: they share the life of the
+    outermost, whose flush is that of all, since they hold the same response.
+
+    Args:
+        request: What a server of ASGI has said of the request, where it was one that called.
+
+    Attributes:
+        request: The same.
+        is_over: Whether the last flush is done.
+        guard: What delivers before the deadline, where one of them knows it.
+    """
+
+    __slots__ = ("_held", "guard", "is_over", "request")
+
+    def __init__(self, request: object = None) -> None:
+        self.request = request
+        self.is_over = False
+        self.guard: Any = None
+        self._held: list[tuple[Any, Buffer]] = []
+
+    def __repr__(self) -> str:
+        return f"Life({'over' if self.is_over else 'running'}, {len(self._held)} buffers)"
+
+    def join(self, engine: object, buffer: Buffer) -> None:
+        """Have the outermost flush ``buffer``, too, which is one of ``engine`` (an `Engine`)."""
+        if (engine, buffer) not in self._held:
+            self._held.append((engine, buffer))
+
+    def depart(self) -> list[tuple[Any, Buffer]]:
+        """What is to be flushed; of all but the first, what waits is on its way already."""
+        for engine, buffer in self._held[1:]:
+            engine.send_early(buffer, 1)
+        return self._held[:]
+
+    def flush_meanwhile(self, limit_s: Callable[[], float]) -> None:
+        """Have other threads deliver what was recorded so far."""
+        for engine, buffer in self._held[:]:
+            engine.flush_meanwhile(buffer, limit_s)
+
+
 class Scope:
     """A buffer, the defaults of the events recorded into it, and the sink that both belong to.
 
@@ -43,15 +90,19 @@ class Scope:
         buffer: Takes the events.
         defaults: License and attribution of events that name none.
         outer: The scope that was current before, of whatever engine.
+        life: How long this one counts.
     """
 
-    __slots__ = ("buffer", "defaults", "outer", "sink")
+    __slots__ = ("__weakref__", "buffer", "defaults", "life", "outer", "sink")
 
-    def __init__(self, sink: Sink, buffer: Buffer, defaults: Defaults, outer: Scope | None) -> None:
+    def __init__(
+        self, sink: Sink, buffer: Buffer, defaults: Defaults, outer: Scope | None, life: Life
+    ) -> None:
         self.sink = sink
         self.buffer = buffer
         self.defaults = defaults
         self.outer = outer
+        self.life = life
 
     def __repr__(self) -> str:
         return f"Scope({self.buffer!r}, {self.defaults!r})"
@@ -97,8 +148,7 @@ class Scope:
                 check_size(template, amount, metadata)
             buffer = self.buffer
             waiting = buffer.record(event_id, when, template, amount, metadata)
-            while waiting is None:
-                # Its invocation is over: a task or a thread that outlived it goes on recording.
+            while waiting is None:  # It is being flushed for the last time, or was replaced.
                 buffer = buffer.parent or sink.unattended
                 waiting = buffer.record(event_id, when, template, amount, metadata)
             if waiting >= sink.flush_at and buffer.parent is None:
@@ -112,7 +162,36 @@ class Scope:
 
 
 current: ContextVar[Scope | None] = ContextVar("doow_serverless.current", default=None)
-"""The scope of the running code; None where no invocation can be seen."""
+"""The scope of the running code, which counts while its life lasts; None where none can be seen."""
+_running: list[ref[Scope]] = []
+"""Those of the outermost handlers that a platform has called in this process, web servers aside."""
+
+
+def run(scope: Scope) -> ref[Scope]:
+    """Note that the handler of ``scope`` runs, until `stop`, or until nobody holds it any more."""
+    noted = ref(scope, stop)
+    _running.append(noted)
+    return noted
+
+
+def stop(noted: ref[Scope]) -> None:
+    """It runs no more."""
+    with suppress(ValueError):
+        _running.remove(noted)
+
+
+def elsewhere(scope: Scope | None) -> Scope | None:
+    """The scope of code whose current one, ``scope``, is none or over; None for outside of all.
+
+    Lambda runs one invocation at a time in a process, so that there a thread that sees none belongs
+    to the one that runs. https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
+    """
+    if scope is None:
+        only = _running[:]
+        return only[0]() if len(only) == 1 and init_phase.is_lambda() else None
+    while scope is not None and scope.life.is_over:
+        scope = scope.outer
+    return scope
 
 
 def leave(token: Token[Scope | None]) -> None:

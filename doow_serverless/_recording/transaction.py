@@ -83,7 +83,7 @@ class Block(Span):
     def __init__(self, outer: Scope, identity: str | None) -> None:
         enclosing = outer.buffer.open() or outer.sink.unattended
         buffer = enclosing.transaction(identity)
-        self._scope = Scope(outer.sink, buffer, outer.defaults, current.get())
+        self._scope = Scope(outer.sink, buffer, outer.defaults, current.get(), outer.life)
         self._token: Token[Scope | None] | None = None
         super().__init__()
 

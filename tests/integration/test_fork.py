@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -308,3 +308,127 @@ def test_multiprocessing(ingest: Ingest, tmp_path: Path) -> None:
     assert run(script, ingest.url, tmp_path) == []
     names = ["warm", *(f"job_{each}" for each in range(10)), "parent"]
     assert batches(ingest) == {(name,): 1 for name in names}
+
+
+CHILDREN = {
+    "Process": """
+        children = [context.Process(target=work, args=(name,)) for name in names]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+    """,
+    "Pool": """
+        with context.Pool(2) as pool:
+            pool.map(work, names, chunksize=1)
+            pool.close()
+            pool.join()
+    """,
+    "Pool that is terminated": """
+        with context.Pool(2) as pool:
+            pool.map(work, names, chunksize=1)
+    """,
+    "executor": """
+        from concurrent.futures import ProcessPoolExecutor
+
+        with ProcessPoolExecutor(2, mp_context=context) as pool:
+            list(pool.map(work, names))
+    """,
+}
+
+
+@pytest.mark.parametrize("where", ["handler", "discarding handler", "nowhere"])
+@pytest.mark.parametrize("ways", CHILDREN)
+def test_what_children_record_arrives(
+    ways: str, where: str, ingest: Ingest, tmp_path: Path
+) -> None:
+    """Such children run a function and end by ``os._exit``: all the same nothing is lost."""
+    script = f"""
+        import multiprocessing
+
+        context = multiprocessing.get_context("fork")
+        names = [f"job_{{each}}" for each in range(4)]
+        within = {where != "nowhere"}
+
+        def work(name):
+            doow.track("tokens", event_id=name, license_id=None if within else "lic_1")
+
+        def run():
+{indent(dedent(CHILDREN[ways]), "            ")}
+
+        on_exception = "{"discard" if where == "discarding handler" else "flush"}"
+
+        @doow.tracked(license_id="lic_of_the_handler", on_exception=on_exception)
+        def handler():
+            doow.track("tokens", event_id="handler")
+            run()
+
+        handler() if within else run()
+    """
+    assert run(script, ingest.url, tmp_path) == []
+    names = [f"job_{each}" for each in range(4)]
+    owner = "lic_1" if where == "nowhere" else "lic_of_the_handler"
+    found = Counter((event["event_id"], event["license_id"]) for event in ingest.events())
+    if where != "nowhere":
+        names.append("handler")
+    assert found == Counter((name, owner) for name in names)
+
+
+def test_a_child_that_lives_on_delivers_meanwhile(ingest: Ingest, tmp_path: Path) -> None:
+    """The worker of a pool need not end first."""
+    script = """
+        import multiprocessing
+
+        def work(connection):
+            doow.track("tokens", event_id="early")
+            connection.recv()
+
+        ours, theirs = multiprocessing.Pipe()
+        child = multiprocessing.get_context("fork").Process(target=work, args=(theirs,))
+        child.start()
+        sys.stdin.readline()
+        ours.send("end")
+        child.join()
+    """
+    environment = {
+        **os.environ,
+        "DOOW_TRACK_API_KEY": KEY,
+        "DOOW_TRACK_ENDPOINT": ingest.url,
+        "DOOW_TRACK_LICENSE_ID": "lic_1",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMON + "doow.configure()\n" + dedent(script)],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+    ) as process:
+        assert ingest.wait_for(1, 20)
+        assert process.poll() is None
+        process.communicate(b"\n", timeout=20)
+
+
+def test_children_of_idempotent_work_have_ids_of_their_own(ingest: Ingest, tmp_path: Path) -> None:
+    """Parent and children record the same: each counts, once however often all is done again."""
+    script = """
+        import multiprocessing
+
+        class Context:
+            function_name, aws_request_id = "f", "the same"
+
+        def work():
+            doow.track("tokens", 5)
+
+        @doow.tracked(idempotent=True)
+        def handler(event, context):
+            work()
+            for _ in range(2):
+                child = multiprocessing.get_context("fork").Process(target=work)
+                child.start()
+                child.join()
+
+        handler({}, Context())
+        handler({}, Context())
+    """
+    assert run(script, ingest.url, tmp_path) == []
+    assert len({event["event_id"] for event in ingest.events()}) == 3
+    assert [post.duplicate for post in ingest.posts()].count(False) == 3

@@ -12,7 +12,7 @@ import pytest
 from doow_serverless._config import Config
 from doow_serverless._engine import Engine
 from doow_serverless._process.timers import timers
-from doow_serverless._recording.scope import Scope
+from doow_serverless._recording.scope import Life, Scope
 from doow_serverless.errors import DoowError, InvalidEvent
 from doow_serverless.testing import MemoryTransport
 from tests.clock import Clock
@@ -82,13 +82,13 @@ def test_names_of_credentials_are_told_once(
 def test_no_rescue_where_it_is_too_late(transport: MemoryTransport, left_s: float) -> None:
     """Nor where the time that is left is no number."""
     engine = new_engine(transport)
-    assert engine.flush_before(lambda: left_s, engine.new_buffer()) is None
+    assert engine.flush_before(lambda: left_s, Life().flush_meanwhile) is None
 
 
 def test_a_rescue_can_be_cancelled(transport: MemoryTransport) -> None:
     """By the guard that it is given."""
     engine = new_engine(transport)
-    guard = engine.flush_before(lambda: 60.0, engine.new_buffer())
+    guard = engine.flush_before(lambda: 60.0, Life().flush_meanwhile)
     assert guard is not None
     assert guard._number in timers._calls
     guard.cancel()
@@ -117,7 +117,7 @@ def test_an_open_invocation_outlives_its_engine(
     journal: Any = tmp_path if has_journal else False
     first, second, third = (new_engine(each, journal=journal) for each in (wrong, wrong, transport))
     buffer = first.new_buffer()
-    scope = Scope(first, buffer, first.defaults, None)
+    scope = Scope(first, buffer, first.defaults, None, Life())
     scope.record("before")
     second.take_over(first)
     third.take_over(second)
@@ -178,7 +178,7 @@ def test_what_has_left_early_stays_with_its_engine(transport: MemoryTransport) -
     first = new_engine(MemoryTransport(answer), on_error=lambda _: None)
     second = new_engine(transport)
     buffer = first.new_buffer()
-    Scope(first, buffer, first.defaults, None).record("early")
+    Scope(first, buffer, first.defaults, None, Life()).record("early")
     first._flusher._add(buffer, buffer.take(), buffer)
     second.take_over(first)
     assert second.outbox.kept_events == 0
@@ -211,7 +211,7 @@ def test_a_child_of_a_fork_leaves_to_its_parent_what_that_recorded(
     engine.outside.record("the parent's")
     engine.unattended._reset()  # As each buffer is, in a child.
     late, under_way = engine.new_buffer(), new_engine(MemoryTransport())
-    Scope(engine, late, engine.defaults, None).record("late in the parent")
+    Scope(engine, late, engine.defaults, None, Life()).record("late in the parent")
     engine._flusher._sealer._late.append((late.take(), False))
     engine.outbox._predecessors.append(under_way.outbox)
     engine.after_fork_in_child()

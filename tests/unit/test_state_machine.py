@@ -182,6 +182,7 @@ class Machine(RuleBasedStateMachine):
         self.check_each_once()
         forks.before_fork()
         forks.after_fork_in_child()
+        self.tracker.engine._leaves_soon = True  # No time passes by itself here.
         self.stack = [(block, transacts, []) for block, transacts, _ in self.stack]
         self.begin_epoch()
 

@@ -11,6 +11,7 @@ import pytest
 import doow_serverless as doow
 from doow_serverless._keeping.dead_letter_reader import Assembly
 from doow_serverless._process.timers import timers
+from doow_serverless._recording.scope import Life
 from doow_serverless.testing import MemoryTransport
 from tests.batches import find_records
 
@@ -222,9 +223,9 @@ def test_a_deadline_that_makes_no_sense(
 def test_too_late_for_a_guard(new_tracker: Callable[..., doow.Tracker], left_s: float) -> None:
     """An invocation that begins within the lead, or at no time, is not watched; others are."""
     tracker = new_tracker(transport=MemoryTransport())
-    buffer = tracker.engine.new_buffer()
-    assert tracker.engine.flush_before(lambda: left_s, buffer) is None
-    guard = tracker.engine.flush_before(lambda: 60.0, buffer)
+    deliver = Life().flush_meanwhile
+    assert tracker.engine.flush_before(lambda: left_s, deliver) is None
+    guard = tracker.engine.flush_before(lambda: 60.0, deliver)
     assert guard is not None
     assert guard._number in timers._calls
     guard.cancel()

@@ -9,7 +9,7 @@ import pytest
 
 from doow_serverless._recording.buffer import Buffer
 from doow_serverless._recording.event import Defaults
-from doow_serverless._recording.scope import MANY, Scope, current, leave
+from doow_serverless._recording.scope import MANY, Life, Scope, current, leave
 from doow_serverless.errors import InvalidEvent
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Sink:
         self.strict = strict
         self.defaults = DEFAULTS
         self.unattended = Buffer(BOUND)
+        self.outside = Scope(self, self.unattended, DEFAULTS, None, Life())
         self.asked: list[tuple[Any, ...]] = []
 
     def send_early(self, buffer: Buffer) -> None:
@@ -52,7 +53,7 @@ def waiting(buffer: Buffer) -> int:
 
 
 def new_scope(sink: Sink, buffer: Buffer | None = None, outer: Scope | None = None) -> Scope:
-    return Scope(sink, Buffer(BOUND) if buffer is None else buffer, DEFAULTS, outer)
+    return Scope(sink, Buffer(BOUND) if buffer is None else buffer, DEFAULTS, outer, Life())
 
 
 def test_an_event_goes_into_the_buffer() -> None:

@@ -1,0 +1,76 @@
+"""The scope of code that no invocation can be seen for."""
+
+from __future__ import annotations
+
+from doow_serverless._process.log import warn
+
+from .event import Defaults
+from .scope import Life, Scope, current
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from doow_serverless._process.clock import Clock
+
+    from .buffer import Buffer
+    from .interfaces import Sink
+
+UNNOTICED_S = 30.0
+"""Seconds for which events may wait for a flush before somebody is told."""
+_UNNOTICED = (
+    "usage events have waited for %.0f s, and no flush has come: they are recorded where no tracked"
+    " handler runs. Put @doow.tracked below the decorator that registers the handler, so that the"
+    " tracked function is the one that is served, or call doow.flush()"
+)
+_REMEDY = (
+    "pass license_id=… to track() or configure(), or set DOOW_TRACK_LICENSE_ID; that of tracked() "
+    "does not count here, since no invocation that runs can be seen: give a thread its context "
+    "(contextvars.copy_context().run, asyncio.to_thread), and a generator to DoowMiddleware"
+)
+
+
+class Outside(Scope):
+    """Records into the unattended buffer of its engine, which the next flush takes along.
+
+    Args:
+        sink: The engine.
+        buffer: The unattended one.
+        license_id, attribution, removed: As of `Defaults`.
+        clock: Monotonic seconds.
+    """
+
+    __slots__ = ("_clock", "_is_told", "_since")
+
+    def __init__(
+        self,
+        sink: Sink,
+        buffer: Buffer,
+        license_id: str | None,
+        attribution: Mapping[str, Any],
+        removed: list[str],
+        clock: Clock,
+    ) -> None:
+        defaults = Defaults(license_id, attribution, removed, remedy=_REMEDY)
+        super().__init__(sink, buffer, defaults, None, Life())
+        self._clock = clock
+        self._since = 0.0
+        self._is_told = False
+
+    def record(self, *event: Any, **named: Any) -> None:
+        """As of `Scope.record`; where another engine's handler runs, that one flushes it."""
+        was_empty = not self.buffer.waiting
+        super().record(*event, **named)
+        around = current.get()
+        if around is not None and not around.life.is_over:
+            around.life.join(self.sink, self.buffer)
+        elif was_empty:
+            self._since = self._clock()
+        elif not self._is_told:
+            self._tell(self._clock() - self._since)
+
+    def _tell(self, waited_s: float) -> None:
+        if waited_s >= UNNOTICED_S:
+            self._is_told = True
+            warn(_UNNOTICED % waited_s)
