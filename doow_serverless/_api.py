@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ._config import seconds
 from ._handlers.options import TrackedOptions
 from ._handlers.wrap import wrap
 from ._recording.scope import MANY
 from ._recording.transaction import Transaction
+from ._values import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 
 from ._recording.rules import check_attribution, check_text
-from ._redaction import API_KEY, show
+from ._redaction import API_KEY
 from ._sealing import MAX_BYTES, MAX_EVENTS
-from .errors import ConfigurationError, DoowError
+from ._values import (
+    argument,
+    as_it_is,
+    count,
+    flag,
+    hook,
+    milliseconds,
+    one_of,
+    place,
+    seconds,
+    true_or_false,
+    url,
+    warm_up,
+)
+from .errors import ConfigurationError, DoowError, ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,10 +63,6 @@ if TYPE_CHECKING:
         environ: Mapping[str, str] | None
 
 
-ENDPOINT = "https://api.doow.co"
-
-_TRUE = {"true", "1", "yes", "on"}
-_FALSE = {"false", "0", "no", "off"}
 _SMALLEST_PAYLOAD = 4_096
 
 API_KEY_VARIABLE = "DOOW_TRACK_API_KEY"
@@ -61,8 +70,10 @@ KEY_PLACES = ("DOOW_TRACK_API_KEY_SECRET_ARN", "DOOW_TRACK_API_KEY_SSM_PARAMETER
 """The variables that say where the key is kept, by precedence."""
 NO_KEY = "there is no API key"
 KEY_REMEDY = f"set {API_KEY_VARIABLE} to an SDK key (Doow: Settings, API Keys, SDK Keys)"
+ENDPOINT_VARIABLE = "DOOW_TRACK_ENDPOINT"
+NO_ENDPOINT = f"{ENDPOINT_VARIABLE} is wrong"
+NOT_SENT = "; usage events are kept and not sent"
 
-WARM_UPS = ("connect", "import", "background")
 FLUSH_MODES = ("before_response", "after_response")
 
 
@@ -107,6 +118,8 @@ class Config:
     Attributes:
         problems: What the environment says that cannot be understood, and was ignored: pairs of
             the variable, or ``"api_key"``, and of a line about it.
+        endpoint: Where to send; None where its variable is wrong. That one is not ignored, since
+            what is meant for a test server must not be billed.
         removed: Names of attributes that looked like credentials, until they are reported.
         api_key: The key, well-formed, or None.
         key_place: The variable that says where to fetch the key instead, and what it says; or None.
@@ -128,12 +141,12 @@ class Config:
         self._read_modes(given.take)
         self._read_times(given.take)
         self._read_bounds(given.take)
-        self.on_error = _callable("on_error", given.take("on_error", None))
-        self.on_flush = _callable("on_flush", given.take("on_flush", None))
+        self.on_error = hook("on_error", given.take("on_error", None))
+        self.on_flush = hook("on_flush", given.take("on_flush", None))
         self.ca_bundle = (
-            self._environ.get("REQUESTS_CA_BUNDLE")
-            or self._environ.get("CURL_CA_BUNDLE")
-            or self._environ.get("SSL_CERT_FILE")
+            self._from("REQUESTS_CA_BUNDLE", as_it_is)
+            or self._from("CURL_CA_BUNDLE", as_it_is)
+            or self._from("SSL_CERT_FILE", as_it_is)
         )
         self.api_key: str | None = None
         self.key_place: tuple[str, str] | None = None
@@ -150,61 +163,75 @@ class Config:
         """Whether there is a key, or a place to fetch one from."""
         return self.api_key is not None or self.key_place is not None
 
+    @property
+    def obstacle(self) -> tuple[ErrorKind, str] | None:
+        """Why nothing can be sent, as an error kind and in words; None where it can."""
+        if self.endpoint is None:
+            return ErrorKind.TRANSPORT_ERROR, NO_ENDPOINT
+        return None if self.has_key else (ErrorKind.AUTH_FAILURE, NO_KEY)
+
     def _read_where(self, take: _Take) -> None:
         """Where events go, and what they carry where they say nothing themselves."""
-        endpoint = take("endpoint", None)
-        self.endpoint = self._from("DOOW_TRACK_ENDPOINT", _url) or _url("endpoint", endpoint)
-        self.license_id = _argument("license_id", take("license_id", None), check_text)
+        self.endpoint: str | None = url("endpoint", take("endpoint", None))
+        self._read_endpoint()
+        self.license_id = argument("license_id", take("license_id", None), check_text)
         self.license_id = self._from("DOOW_TRACK_LICENSE_ID", check_text) or self.license_id
-        self.attribution = _argument("attribution", take("attribution", None), self._attribution)
+        self.attribution = argument("attribution", take("attribution", None), self._attribution)
         self.attribution = {
             **(self.attribution or {}),
             **(self._from("DOOW_TRACK_ATTRIBUTION", self._attribution_json) or {}),
         }
 
+    def _read_endpoint(self) -> None:
+        try:
+            self.endpoint = self._read(ENDPOINT_VARIABLE, url) or self.endpoint
+        except ConfigurationError as problem:
+            self.endpoint = None
+            self._note(ENDPOINT_VARIABLE, f"{problem}{NOT_SENT}")
+
     def _read_modes(self, take: _Take) -> None:
         """Whether and how anything is done at all."""
-        disabled = self._from("DOOW_TRACK_DISABLED", _flag)
+        disabled = self._from("DOOW_TRACK_DISABLED", flag)
         self.enabled = true_or_false("enabled", take("enabled", True)) and not disabled
         self.strict = self._first(
-            "DOOW_TRACK_STRICT", _flag, true_or_false("strict", take("strict", False))
+            "DOOW_TRACK_STRICT", flag, true_or_false("strict", take("strict", False))
         )
         self.debug = self._first(
-            "DOOW_TRACK_DEBUG", _flag, true_or_false("debug", take("debug", False))
+            "DOOW_TRACK_DEBUG", flag, true_or_false("debug", take("debug", False))
         )
         self.warm_up = self._first(
-            "DOOW_TRACK_WARM_UP", _warm_up, _warm_up("warm_up", take("warm_up", True))
+            "DOOW_TRACK_WARM_UP", warm_up, warm_up("warm_up", take("warm_up", True))
         )
         self.flush_mode = one_of("flush_mode", take("flush_mode", FLUSH_MODES[0]), FLUSH_MODES)
         self.compress = not true_or_false("disable_compression", take("disable_compression", False))
         self.dead_letter = self._first(
-            "DOOW_TRACK_DEAD_LETTER", _place, _place("dead_letter", take("dead_letter", "log"))
+            "DOOW_TRACK_DEAD_LETTER", place, place("dead_letter", take("dead_letter", "log"))
         )
         journal = take("journal", False)
-        self.journal = journal if isinstance(journal, bool) else _place("journal", journal)
+        self.journal = journal if isinstance(journal, bool) else place("journal", journal)
 
     def _read_times(self, take: _Take) -> None:
         """How long things may take, in seconds."""
         self.budget_s = self._first(
-            "DOOW_TRACK_BUDGET", _milliseconds, seconds("budget", take("budget", 2.0))
+            "DOOW_TRACK_BUDGET", milliseconds, seconds("budget", take("budget", 2.0))
         )
         self.reserve_s = seconds("reserve", take("reserve", 0.25))
         self.timeout_s = seconds("timeout", take("timeout", 10.0))
         if not self.timeout_s:
             raise ConfigurationError("timeout must be greater than 0 seconds")
         interval_s = seconds("flush_interval", take("flush_interval", 10.0))
-        self.flush_interval_s = self._first("DOOW_TRACK_FLUSH_INTERVAL", _milliseconds, interval_s)
+        self.flush_interval_s = self._first("DOOW_TRACK_FLUSH_INTERVAL", milliseconds, interval_s)
 
     def _read_bounds(self, take: _Take) -> None:
         """How many events, and how many bytes."""
-        at_most = _count("flush_at", take("flush_at", MAX_EVENTS))
-        self.flush_at = min(MAX_EVENTS, self._first("DOOW_TRACK_FLUSH_AT", _count, at_most))
-        self.max_queue_size = _count("max_queue_size", take("max_queue_size", 10_000))
-        self.max_queue_bytes = _count("max_queue_bytes", take("max_queue_bytes", 16 * 1024 * 1024))
-        self.max_backlog_bytes = _count(
+        at_most = count("flush_at", take("flush_at", MAX_EVENTS))
+        self.flush_at = min(MAX_EVENTS, self._first("DOOW_TRACK_FLUSH_AT", count, at_most))
+        self.max_queue_size = count("max_queue_size", take("max_queue_size", 10_000))
+        self.max_queue_bytes = count("max_queue_bytes", take("max_queue_bytes", 16 * 1024 * 1024))
+        self.max_backlog_bytes = count(
             "max_backlog_bytes", take("max_backlog_bytes", 16 * 1024 * 1024)
         )
-        self.max_payload_bytes = _count("max_payload_bytes", take("max_payload_bytes", MAX_BYTES))
+        self.max_payload_bytes = count("max_payload_bytes", take("max_payload_bytes", MAX_BYTES))
         if not _SMALLEST_PAYLOAD <= self.max_payload_bytes <= MAX_BYTES:
             raise ConfigurationError(
                 f"max_payload_bytes must be {_SMALLEST_PAYLOAD} to {MAX_BYTES}, "
@@ -215,16 +242,16 @@ class Config:
         malformed = (
             "is no SDK key (dk_ and 64 hex digits), and is never sent: copy it anew from Doow"
         )
-        given = self._environ.get(API_KEY_VARIABLE)
+        given = self._from(API_KEY_VARIABLE, as_it_is)
         if given:
-            if API_KEY.fullmatch(given.strip()):
-                self.api_key = given.strip()
+            if API_KEY.fullmatch(given):
+                self.api_key = given
                 return
             self._note(API_KEY_VARIABLE, f"{API_KEY_VARIABLE} {malformed}")
         for variable in KEY_PLACES:
-            place = self._environ.get(variable)
-            if place:
-                self.key_place = variable, place
+            name = self._from(variable, as_it_is)
+            if name:
+                self.key_place = variable, name
                 return
         if isinstance(api_key, str) and API_KEY.fullmatch(api_key.strip()):
             self.api_key = api_key.strip()
@@ -236,14 +263,28 @@ class Config:
     def _note(self, name: str, problem: str) -> None:
         self.problems.append((name, problem))
 
+    def _read(self, variable: str, read: Callable[[str, Any], Any]) -> Any:
+        """The variable's value, or None where it is not set or empty.
+
+        Raises:
+            ConfigurationError: It cannot be understood, whatever is wrong with it.
+        """
+        try:
+            text = self._environ.get(variable, "").strip()
+            return read(variable, text) if text else None
+        except DoowError as problem:
+            raise ConfigurationError(str(problem)) from None
+        except Exception as problem:
+            # What nobody has thought of, such as JSON of 100,000 brackets, is wrong all the same.
+            raise ConfigurationError(
+                f"{variable} cannot be read ({type(problem).__name__})"
+            ) from None
+
     def _from(self, variable: str, read: Callable[[str, Any], Any]) -> Any:
         """The variable's value, or None where it is not set, empty, or cannot be understood."""
-        text = self._environ.get(variable, "").strip()
-        if not text:
-            return None
         try:
-            return read(variable, text)
-        except DoowError as problem:
+            return self._read(variable, read)
+        except ConfigurationError as problem:
             self._note(variable, f"{problem}; the variable is ignored")
             return None
 
@@ -267,118 +308,6 @@ class Config:
             raise ConfigurationError(f"{variable}: {problem}") from None
 
 
-def seconds(name: str, value: Any) -> float:
-    """``value`` as a finite number of seconds that is not negative."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value < sys.float_info.max:
-        raise ConfigurationError(
-            f"{name} must be a number of seconds from 0 up, such as 0.5, not {show(value)}"
-        )
-    return float(value)
-
-
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """``value``, which is one of ``choices``."""
-    if value not in choices:
-        listed = " or ".join(map(repr, choices))
-        raise ConfigurationError(f"{name} must be {listed}, not {show(value)}")
-    return value  # type: ignore[no-any-return]  # it is one of them
-
-
-def _argument(name: str, value: Any, read: Callable[[str, Any], Any]) -> Any:
-    try:
-        return None if value is None else read(name, value)
-    except DoowError as problem:
-        raise ConfigurationError(str(problem)) from None
-
-
-def _milliseconds(variable: str, text: str) -> float:
-    try:
-        return seconds(variable, float(text) / 1000)
-    except (ConfigurationError, ValueError, OverflowError):
-        raise ConfigurationError(
-            f"{variable} must be milliseconds from 0 up, such as 500, not {show(text)}"
-        ) from None
-
-
-def _flag(variable: str, text: str) -> bool:
-    if text.lower() in _TRUE | _FALSE:
-        return text.lower() in _TRUE
-    raise ConfigurationError(f"{variable} must be true or false, not {show(text)}")
-
-
-def true_or_false(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be True or False, not {show(value)}")
-    return value
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = None
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigurationError(f"{name} must be a whole number from 1 up, not {show(value)}")
-    return number
-
-
-def _place(name: str, value: Any) -> str:
-    try:
-        path = os.fspath(value)
-    except TypeError:
-        path = ""
-    if not isinstance(path, str) or not path.strip() or "\0" in path:
-        raise ConfigurationError(f"{name} must be the path of a directory, not {show(value)}")
-    return path
-
-
-def _warm_up(name: str, value: Any) -> bool | str:
-    if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
-        return _flag(name, value)
-    if not isinstance(value, bool) and value not in WARM_UPS:
-        words = ", ".join(map(repr, WARM_UPS))
-        raise ConfigurationError(
-            f"{name} must be True, False, or one of {words}, not {show(value)}"
-        )
-    return value  # type: ignore[no-any-return]  # as has been checked
-
-
 def environment_names_key() -> bool:
     """Whether the environment holds a key, or says where it is kept."""
     return any(os.environ.get(name) for name in (API_KEY_VARIABLE, *KEY_PLACES))
-
-
-def _callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise ConfigurationError(f"{name} must be a function of one argument, not {show(value)}")
-    return value
-
-
-def _url(name: str, value: str | None) -> str:
-    """An endpoint without its trailing slash; https, or http where no network is crossed."""
-    from urllib.parse import urlsplit  # Not needed at import.
-
-    if value is None:
-        return ENDPOINT
-    remedy = f"{name} must be an https URL such as {ENDPOINT}, or http to 127.0.0.1 or localhost"
-    try:
-        parts = urlsplit(value.strip())
-        host, _ = parts.hostname, parts.port
-    except (AttributeError, ValueError):
-        raise ConfigurationError(f"{remedy}, not {show(value)}") from None
-    if not host or "?" in value or "#" in value or "@" in parts.netloc:
-        # Not shown: such a URL may hold a password.
-        raise ConfigurationError(f"{remedy}, without user name, query and fragment")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise ConfigurationError(f"{remedy}, not {show(value)}: the API key must not be read along")
-    return value.strip().rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    import ipaddress  # Not needed at import.
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -95,7 +95,7 @@ class Engine:
         for _, problem in self.config.problems:
             warn(problem)
         self.report_removed(self.config.removed)
-        if self.config.journal or (self.config.warm_up and self.config.has_key):
+        if self.config.journal or (self.config.warm_up and self.config.obstacle is None):
             self._warm_up()
 
     def __repr__(self) -> str:
@@ -200,7 +200,7 @@ class Engine:
         """Have what the first flush would wait for done before, or beside what comes now."""
         mode, is_free = self.config.warm_up, init_phase.is_on()
         jobs = [self._load]
-        if self.config.has_key and (self.config.key_place or mode == "connect"):
+        if self.config.obstacle is None and (self.config.key_place or mode == "connect"):
             jobs.append(self._reach)
         if mode == "import" or (mode in (True, "connect") and is_free):
             self._warm([jobs.pop(0)])
@@ -230,7 +230,7 @@ class Engine:
     def _load(self) -> None:
         """What takes CPU: journals, imports, certificates."""
         self.outbox.recover()
-        if self.config.warm_up and self.config.has_key:
+        if self.config.warm_up and self.config.obstacle is None:
             self.outbox.loaded_transport()
 
     def _reach(self) -> None:

@@ -143,7 +143,8 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
     Args:
         api_key: An SDK key, ``dk_`` and 64 hex digits. ``DOOW_TRACK_API_KEY``, or the name of a
             secret in ``DOOW_TRACK_API_KEY_SECRET_ARN`` or ``DOOW_TRACK_API_KEY_SSM_PARAMETER``.
-        endpoint: The URL of the API; https, or http to loopback. ``DOOW_TRACK_ENDPOINT``.
+        endpoint: The URL of the API; https, or http to loopback. ``DOOW_TRACK_ENDPOINT``: where
+            that is wrong, nothing is sent anywhere, and events are kept as without a key.
         license_id: The license of events that name none. ``DOOW_TRACK_LICENSE_ID``.
         attribution: Attribution of all events, under their own. ``DOOW_TRACK_ATTRIBUTION`` (a
             JSON object) is laid over it.
@@ -188,7 +189,7 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
 
     Raises:
         ConfigurationError: An option is wrong; then nothing has changed. A wrong variable, or key,
-            never raises: it is reported once, and ignored.
+            never raises: it is reported once, and ignored, but for a wrong endpoint, as said.
     """
     tracker = Tracker(api_key, **options)
     earlier = replace_default(tracker)

@@ -30,7 +30,8 @@ class ErrorKind(str, Enum):
     DROPPED_EVENTS = "DROPPED_EVENTS"
     """A bound on memory was reached."""
     TRANSPORT_ERROR = "TRANSPORT_ERROR"
-    """The server answered something else that is no acceptance, or a fault of this library."""
+    """The server answered something else that is no acceptance, ``DOOW_TRACK_ENDPOINT`` is wrong,
+    or a fault of this library."""
     NOT_READY = "NOT_READY"
     """The budget came before anything could be sent: imports, the key or a thread took too long."""
     INVALID_EVENT = "INVALID_EVENT"

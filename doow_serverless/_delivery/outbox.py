@@ -10,13 +10,13 @@ import threading
 import time
 from functools import partial
 
-from doow_serverless._config import NO_KEY
+from doow_serverless._config import NO_ENDPOINT
 from doow_serverless._keeping.dead_letter_format import SPLIT
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.at_work import AtWork
 from doow_serverless._process.log import call_hook, report_fault, warn
 from doow_serverless._process.workers import Workers
-from doow_serverless.errors import DoowError, ErrorKind
+from doow_serverless.errors import ConfigurationError, DoowError, ErrorKind
 
 from .flight import Flight
 from .outbox_state import OutboxState
@@ -107,8 +107,8 @@ class Outbox:
         self._thawed_at = float("-inf")
         self.workers = Workers()
         self.state = OutboxState(config.max_queue_size, config.max_backlog_bytes, config.timeout_s)
-        if not config.has_key:
-            self.state.breaker.open(0.0, ErrorKind.AUTH_FAILURE, NO_KEY, float("inf"))
+        if config.obstacle is not None:
+            self.state.breaker.open(0.0, *config.obstacle, float("inf"))
         self._credentials.reset_after_fork()
         self._sender = Sender(self.loaded_transport, self._credentials)
 
@@ -243,7 +243,7 @@ class Outbox:
         beyond it, should that not be enough.
         """
         flight = Flight(lambda _: None)
-        if self._config.has_key:
+        if self._config.obstacle is None:
             self._note(self.state.wait_for_all, flight)
         with self._lock:
             writing_s = LEAST_WRITING_S + self.state.unsettled_bytes / WRITTEN_PER_S
@@ -344,6 +344,8 @@ class Outbox:
             if self._transport is None:
                 from .transport import HttpTransport
 
+                if self._config.endpoint is None:  # The breaker stays open, so nobody should ask.
+                    raise ConfigurationError(NO_ENDPOINT)
                 self._transport = HttpTransport(
                     self._config.endpoint,
                     timeout_s=self._config.timeout_s,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from doow_serverless._config import FLUSH_MODES, Given, one_of, seconds, true_or_false
+from doow_serverless._config import FLUSH_MODES, Given
 from doow_serverless._recording.rules import check_attribution, check_text
+from doow_serverless._values import one_of, seconds, true_or_false
 from doow_serverless.errors import ConfigurationError, DoowError
 
 TYPE_CHECKING = False

@@ -72,7 +72,7 @@ class Journal:
     ) -> None:
         from hashlib import sha256  # Without a journal, nobody needs it this early.
 
-        self._prefix = f"doow-{sha256(audience.encode()).hexdigest()[:16]}-"
+        self._prefix = f"doow-{sha256(audience.encode(errors='surrogatepass')).hexdigest()[:16]}-"
         self._name = re.compile(self._prefix + r"[0-9a-f-]+\.journal")
         self._max_bytes = max_bytes
         self._complaints: set[str] = set()

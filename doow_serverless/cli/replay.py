@@ -12,7 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from doow_serverless._config import API_KEY_VARIABLE, KEY_REMEDY, NO_KEY, Config
+from doow_serverless._config import (
+    API_KEY_VARIABLE,
+    ENDPOINT_VARIABLE,
+    KEY_REMEDY,
+    NO_ENDPOINT,
+    NO_KEY,
+    NOT_SENT,
+    Config,
+)
 from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.sender import Sender
 from doow_serverless._delivery.transport import HttpTransport
@@ -57,18 +65,16 @@ def run(
         ConfigurationError: The key, the endpoint or ``since`` cannot be used.
         OSError: The file ``resume`` cannot be used.
     """
-    config = _checked_config(dry_run)
+    config, endpoint = _checked_config(dry_run)
     earliest = "" if since is None else _moment(since)
-    ledger = Ledger(resume, config.endpoint)
+    ledger = Ledger(resume, endpoint)
     screen = _Screen()
     inputs = list(files_of(paths or [STANDARD_INPUT]))
     if dry_run:
         return _run(Replay(None, ledger, earliest), inputs, screen)
-    transport = HttpTransport(
-        config.endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle
-    )
+    transport = HttpTransport(endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle)
     sender = Sender(lambda: transport, Credentials(config.api_key, config.key_place))
-    screen.say(f"replaying to {config.endpoint}")
+    screen.say(f"replaying to {endpoint}")
     if STANDARD_INPUT in inputs and sys.stdin.isatty():
         screen.say("reading standard input")
     with twice_readable(inputs) as files, _reaping(transport):
@@ -77,16 +83,18 @@ def run(
         return _run(Replay(patient, ledger, earliest), files, screen)
 
 
-def _checked_config(dry_run: bool) -> Config:
-    """The configuration; what a function would do without, such as a bad endpoint, is an error."""
+def _checked_config(dry_run: bool) -> tuple[Config, str]:
+    """The configuration and its endpoint; what a function would do without is an error."""
     config = Config()
-    needed = {"DOOW_TRACK_ENDPOINT"} if dry_run else {"DOOW_TRACK_ENDPOINT", API_KEY_VARIABLE}
+    needed = {ENDPOINT_VARIABLE} if dry_run else {ENDPOINT_VARIABLE, API_KEY_VARIABLE}
     for variable, problem in config.problems:
         if variable in needed:
-            raise ConfigurationError(problem.removesuffix("; the variable is ignored"))
+            raise ConfigurationError(problem.removesuffix(NOT_SENT))
+    if config.endpoint is None:
+        raise ConfigurationError(NO_ENDPOINT)
     if not config.has_key and not dry_run:
         raise ConfigurationError(f"{NO_KEY}: {KEY_REMEDY}")
-    return config
+    return config, config.endpoint
 
 
 def _moment(since: str) -> str:

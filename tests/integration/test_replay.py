@@ -196,6 +196,11 @@ def test_a_refused_key_ends_it(status: int, ingest: Ingest) -> None:
         ({"DOOW_TRACK_API_KEY": ""}, [], "Error: there is no API key: set DOOW_TRACK_API_KEY"),
         ({"DOOW_TRACK_API_KEY": "dk_1"}, [], "Error: DOOW_TRACK_API_KEY is no SDK key"),
         ({"DOOW_TRACK_ENDPOINT": "http://x.y"}, [], "Error: DOOW_TRACK_ENDPOINT must be an https"),
+        (
+            {"DOOW_TRACK_ENDPOINT": "localhost:8787"},
+            ["--dry-run"],
+            "Error: DOOW_TRACK_ENDPOINT must",
+        ),
         ({}, ["--since", "soon"], "Error: --since must be a time"),
         ({}, ["no-such-file"], "Error: Invalid value for '[FILES]...'"),
         ({}, ["--resume", "no/such/file", "-"], "Error: [Errno 2] No such file or directory"),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from doow_serverless import Tracker, configure
-from doow_serverless._config import Config, seconds
+from doow_serverless._config import Config
+from doow_serverless._values import seconds
 from doow_serverless.errors import ConfigurationError
 from tests.network import KEY
 
@@ -165,8 +166,6 @@ def test_no_usable_key(given: dict[str, str], argument: Any, problems: list[str]
          ": attribution['team'] must be a string, number or bool, not None"),
         ("LICENSE_ID", "l" * 300, f"{TEXT} '{'l' * 59}…"),
         ("LICENSE_ID", KEY, "looks like a credential, and was not recorded"),
-        ("ENDPOINT", "http://api.doow.co",
-         f"{URL[9:]}, not 'http://api.doow.co': the API key must not be read along"),
     ],
 )  # fmt: skip
 def test_a_malformed_variable_is_ignored(variable: str, value: str, problem: str) -> None:
@@ -176,12 +175,12 @@ def test_a_malformed_variable_is_ignored(variable: str, value: str, problem: str
     between = "" if problem.startswith(":") else " "
     assert made.problems == [(name, f"{name}{between}{problem}; the variable is ignored")]
     plain = config(KEY)
-    assert (made.budget_s, made.enabled, made.flush_at, made.attribution, made.endpoint) == (
+    assert (made.budget_s, made.enabled, made.flush_at, made.attribution, made.license_id) == (
         plain.budget_s,
         plain.enabled,
         plain.flush_at,
         plain.attribution,
-        plain.endpoint,
+        plain.license_id,
     )
 
 
@@ -241,6 +240,7 @@ COUNT = "must be a whole number from 1 up, not"
         ({"endpoint": "https://"}, f"{URL}, without user name, query and fragment"),
         ({"endpoint": "api.doow.co"}, f"{URL}, without user name, query and fragment"),
         ({"endpoint": "https://api.doow.co:99999"}, f"{URL}, not 'https://api.doow.co:99999'"),
+        ({"endpoint": "https://u:secret@a:99999"}, f"{URL}, without user name, query and fragment"),
         ({"endpoint": "https://[::1"}, f"{URL}, not 'https://[::1'"),
         ({"endpoint": 5}, f"{URL}, not 5"),
         ({"endpoint": ""}, f"{URL}, without user name, query and fragment"),

@@ -36,6 +36,7 @@ FLOORS = (
     "_sealing",
     "_recording",
     "_process",
+    "_values",
     "_redaction _callables _outcome",
     "errors _version local",
 )

@@ -1,0 +1,148 @@
+"""What an option or a variable may say: each reader names it, its value, and the remedy."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ._redaction import show
+from .errors import ConfigurationError, DoowError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+ENDPOINT = "https://api.doow.co"
+WARM_UPS = ("connect", "import", "background")
+
+_TRUE = {"true", "1", "yes", "on"}
+_FALSE = {"false", "0", "no", "off"}
+
+
+def seconds(name: str, value: Any) -> float:
+    """``value`` as a finite number of seconds that is not negative."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < sys.float_info.max:
+        raise ConfigurationError(
+            f"{name} must be a number of seconds from 0 up, such as 0.5, not {show(value)}"
+        )
+    return float(value)
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """``value``, which is one of ``choices``."""
+    if value not in choices:
+        listed = " or ".join(map(repr, choices))
+        raise ConfigurationError(f"{name} must be {listed}, not {show(value)}")
+    return value  # type: ignore[no-any-return]  # it is one of them
+
+
+def as_it_is(_variable: str, text: str) -> str:
+    """Any text."""
+    return text
+
+
+def argument(name: str, value: Any, read: Callable[[str, Any], Any]) -> Any:
+    """What ``read`` makes of an argument that is not None."""
+    try:
+        return None if value is None else read(name, value)
+    except DoowError as problem:
+        raise ConfigurationError(str(problem)) from None
+
+
+def milliseconds(variable: str, text: str) -> float:
+    """Milliseconds as seconds."""
+    try:
+        return seconds(variable, float(text) / 1000)
+    except (ConfigurationError, ValueError, OverflowError):
+        raise ConfigurationError(
+            f"{variable} must be milliseconds from 0 up, such as 500, not {show(text)}"
+        ) from None
+
+
+def flag(variable: str, text: str) -> bool:
+    """A word for true or false."""
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    raise ConfigurationError(f"{variable} must be true or false, not {show(text)}")
+
+
+def true_or_false(name: str, value: Any) -> bool:
+    """A bool, and nothing that is merely like one."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {show(value)}")
+    return value
+
+
+def count(name: str, value: Any) -> int:
+    """A whole number from 1 up; in a variable, its digits."""
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ConfigurationError(f"{name} must be a whole number from 1 up, not {show(value)}")
+    return number
+
+
+def place(name: str, value: Any) -> str:
+    """The path of a directory."""
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        path = ""
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise ConfigurationError(f"{name} must be the path of a directory, not {show(value)}")
+    return path
+
+
+def warm_up(name: str, value: Any) -> bool | str:
+    """A bool or a word for one, or one of `WARM_UPS`."""
+    if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
+        return flag(name, value)
+    if not isinstance(value, bool) and value not in WARM_UPS:
+        words = ", ".join(map(repr, WARM_UPS))
+        raise ConfigurationError(
+            f"{name} must be True, False, or one of {words}, not {show(value)}"
+        )
+    return value  # type: ignore[no-any-return]  # as has been checked
+
+
+def hook(name: str, value: Any) -> Any:
+    """A function of the user, or None."""
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"{name} must be a function of one argument, not {show(value)}")
+    return value
+
+
+def url(name: str, value: str | None) -> str:
+    """An endpoint without its trailing slash; https, or http where no network is crossed."""
+    from urllib.parse import urlsplit  # Not needed at import.
+
+    if value is None:
+        return ENDPOINT
+    remedy = f"{name} must be an https URL such as {ENDPOINT}, or http to 127.0.0.1 or localhost"
+    try:
+        text = value.strip()
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except (AttributeError, ValueError):
+        host = text = ""
+    if host is None or any(sign in str(value) for sign in "?#@"):
+        # Not shown: such a URL may hold a password.
+        raise ConfigurationError(f"{remedy}, without user name, query and fragment")
+    if not host or " " in text or not text.isprintable():
+        raise ConfigurationError(f"{remedy}, not {show(value)}")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise ConfigurationError(f"{remedy}, not {show(value)}: the API key must not be read along")
+    return text.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress  # Not needed at import.
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
