@@ -123,8 +123,15 @@ def wait_asked(answer: Answer, now_unix_s: float) -> float:
     The longest of ``Retry-After`` (seconds or an HTTP date) and of the ``retry_after`` of each
     category in ``X-Doow-Rate-Limits``; only without them ``X-RateLimit-Reset`` (seconds, or Unix
     seconds). At most :data:`LONGEST_WAIT_S`.
+
+    Args:
+        answer: The answer. Where it has a ``Date``, the moments that it names are compared with
+            that one, since both are of the server's clock
+            (https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1).
+        now_unix_s: What our own clock says, which may be wrong by minutes, where it has none.
     """
     headers = answer.headers
+    now_unix_s = _moment(headers.get("date", "")) or now_unix_s
     categories = _object(headers.get("x-doow-rate-limits", "")).values()
     waits = [
         _retry_after(headers.get("retry-after", ""), now_unix_s),
@@ -179,12 +186,23 @@ def _reason(said: object) -> str:
 def _retry_after(value: str, now_unix_s: float) -> float:
     if not value or value.strip().replace(".", "", 1).isdigit():
         return _seconds(value)
-    from email.utils import parsedate_to_datetime  # Dear at import, and dates are rare here.
+    moment = _moment(value)
+    return 0.0 if moment is None else moment - now_unix_s
+
+
+def _moment(date: str) -> float | None:
+    """An HTTP date in Unix seconds; None where it is none."""
+    if not date:
+        return None
+    from datetime import timezone  # Dear at import; whoever has an answer has both.
+    from email.utils import parsedate_to_datetime
 
     try:
-        return parsedate_to_datetime(value).timestamp() - now_unix_s
+        moment = parsedate_to_datetime(date)
+        # Without a zone it is UTC, as all HTTP dates are; the module would take it for local time.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
     except (TypeError, ValueError, OverflowError):
-        return 0.0
+        return None
 
 
 def _seconds(value: object) -> float:

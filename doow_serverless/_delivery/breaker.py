@@ -17,6 +17,10 @@ FIRST_HOLD_S = 1.0
 LONGEST_HOLD_S = 60.0
 KEY_REFUSED_HOLD_S = 900.0
 """Seconds after which a refused key is tried again, should it have been restored."""
+SPREAD = 0.1
+"""Part of a hold-off that was asked for by which it may last longer."""
+LEAST_SPREAD_S = 1.0
+"""Seconds by which it may last longer, however short it is."""
 PROBE_WAIT_S = 0.3
 """Seconds for which a flush waits for a probe: a TLS handshake and a POST to another continent."""
 ALLOWANCE_REGAINED_S = 7_200.0
@@ -36,7 +40,9 @@ class CircuitBreaker:
     frozen between its invocations has no other time. All these waits together take no more than a
     budget, and another one in every two hours that an outage lasts. The hold-off is a second at
     first and doubles with each failed probe, up to a minute, less up to a half at random, so that a
-    fleet of functions does not come back all at once.
+    fleet of functions does not come back all at once. One that the server asks for is never cut
+    short: to it up to a tenth is added at random, and up to a second where that is more, since the
+    server tells the whole fleet the same moment.
 
     Args:
         uniform: A random number from 0.0 up to 1.0.
@@ -86,9 +92,10 @@ class CircuitBreaker:
             self._hold(now, reason, message, hold_s * (0.5 + self._uniform() / 2))
 
     def open(self, now: float, reason: ErrorKind, message: str, seconds: float | None) -> None:
-        """Hold off for the ``seconds`` that were asked for; without any, as after any failure."""
+        """Hold off for the ``seconds`` asked for, and a bit; without any, as after any failure."""
         if seconds:
-            self._hold(now, reason, message, seconds)
+            spread_s = max(min(seconds, KEY_REFUSED_HOLD_S) * SPREAD, LEAST_SPREAD_S)
+            self._hold(now, reason, message, seconds + spread_s * self._uniform())
         else:
             self.failed(now, reason, message)
 

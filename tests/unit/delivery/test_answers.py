@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -101,6 +102,50 @@ def test_how_long_to_wait(headers: dict[str, str], seconds: float) -> None:
     assert wait_asked(answer(429, **headers), NOW) == seconds
 
 
+MINUTES = 600.0
+
+
+@pytest.mark.parametrize("ours", [NOW - MINUTES, NOW, NOW + MINUTES])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "Wed, 18 Nov 2026 11:07:00 GMT"}, 20.0),
+        ({"retry_after": "Wednesday, 18-Nov-26 11:07:00 GMT"}, 20.0),
+        ({"retry_after": "Wed Nov 18 11:07:00 2026"}, 20.0),
+        ({"retry_after": "Wed, 18 Nov 2026 11:06:00 GMT"}, 0.0),
+        ({"x_ratelimit_reset": f"{NOW + 20:.0f}"}, 20.0),
+        ({"x_ratelimit_reset": f"{NOW - 20:.0f}"}, 0.0),
+        ({"retry_after": "20"}, 20.0),
+    ],
+)
+def test_moments_are_compared_with_the_servers_clock(
+    headers: dict[str, str], seconds: float, ours: float
+) -> None:
+    """Ours may be wrong by minutes: the answer's own date says how far off a moment is."""
+    date = "Wed, 18 Nov 2026 11:06:40 GMT"
+    assert wait_asked(answer(429, date=date, **headers), ours) == seconds
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Wed, 99 Nov 2026 11:06:40 GMT"])
+def test_a_date_that_is_none(date: str) -> None:
+    """Then our own clock is the best there is."""
+    headers = {"retry_after": "Wed, 18 Nov 2026 11:07:00 GMT", "date": date}
+    assert wait_asked(answer(429, **headers), NOW) == 20.0
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has no tzset")
+def test_a_moment_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine's own zone is."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        headers = {"retry_after": "Wed Nov 18 11:07:00 2026"}
+        assert wait_asked(answer(429, **headers), NOW) == 20.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -190,7 +235,7 @@ header = st.text() | hostile.map(json.dumps) | dates | st.floats().map(str) | st
 @given(
     st.integers(-1, 1_000),
     st.dictionaries(
-        st.sampled_from(["retry-after", "x-doow-rate-limits", "x-ratelimit-reset"]), header
+        st.sampled_from(["date", "retry-after", "x-doow-rate-limits", "x-ratelimit-reset"]), header
     ),
     st.binary() | hostile.map(lambda value: json.dumps(value).encode()),
 )

@@ -90,14 +90,24 @@ def test_a_success_starts_the_doubling_anew(clock: Clock) -> None:
 
 
 def test_the_servers_own_wait(clock: Clock) -> None:
-    """What the server asks for holds to the second, and only ever lengthens the hold-off."""
-    opened = breaker()
+    """What the server asks for is kept, and only ever lengthens the hold-off."""
+    opened = breaker(chance=0.0)
     opened.open(clock.now, LIMITED, "429", 30.0)
     assert (held_s(opened, clock), opened.reason) == (30.0, LIMITED)
     opened.open(clock.now, LIMITED, "429", 5.0)
     assert held_s(opened, clock) == 30.0
     opened.open(clock.now, LIMITED, "429", 40.0)
     assert held_s(opened, clock) == 40.0
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0.01, 900.0))
+def test_chance_adds_to_what_was_asked_for(chance: float, asked_s: float) -> None:
+    """The fleet, which was told the same moment, comes back bit by bit, and nobody too early."""
+    clock = Clock(0.0)
+    opened = breaker(chance)
+    opened.open(clock.now, LIMITED, "429", asked_s)
+    assert held_s(opened, clock) == pytest.approx(asked_s + max(1.0, asked_s / 10) * chance)
+    assert held_s(opened, clock) >= asked_s
 
 
 @pytest.mark.parametrize("seconds", [None, 0.0])
@@ -120,8 +130,8 @@ def test_it_is_due_once_the_hold_off_is_over(clock: Clock) -> None:
 
 
 def test_no_probe_without_a_key(clock: Clock) -> None:
-    """A hold-off without end is never over."""
-    opened = breaker()
+    """A hold-off without end is never over, whatever chance adds."""
+    opened = breaker(chance=0.0)
     opened.open(clock.now, ErrorKind.AUTH_FAILURE, "no key", float("inf"))
     assert (opened.is_due(clock.now + 1e9), opened.is_open) == (False, True)
 

@@ -142,7 +142,7 @@ def test_in_flight_without_another_attempt_is_a_wait(facts: Facts) -> None:
     facts.answer(facts.begin(), IN_FLIGHT)
     assert (facts.state.breaker.reason, facts.state.breaker.until) == (
         LIMITED_KIND,
-        facts.now + 1.0,
+        facts.now + 1.5,
     )
 
 
