@@ -14,7 +14,7 @@ from ._delivery.guard import Guard, schedule
 from ._delivery.outbox import Outbox
 from ._process import children, init_phase
 from ._process.forks import guard_forks, register
-from ._process.log import debug, report_fault, warn
+from ._process.log import debug, warn
 from ._process.shutdown import install
 from ._process.timers import timers
 from ._recording.event import Defaults
@@ -55,7 +55,7 @@ class Engine:
         defaults: License and attribution of events that name none.
         outside: The scope of code that no invocation can be seen for.
         outbox: Owns the batches that are sealed and not settled.
-        remaining_s: What told the time that the platform leaves when it was last asked.
+        ends_at: The platform's deadline, on the monotonic clock, when it last told one.
     """
 
     def __init__(self, config: Config, transport: Transport | None, clock: Clock) -> None:
@@ -77,7 +77,7 @@ class Engine:
             config.removed,
             clock,
         )
-        self.remaining_s: Callable[[], float] | None = None
+        self.ends_at: float | None = None
         self._is_replaced = False
         self._warned: set[str] = set()
         self._leaves_soon = False
@@ -165,24 +165,19 @@ class Engine:
         self._flusher.flush_meanwhile(buffer, limit_s)
 
     def flush_before(
-        self, remaining_s: Callable[[], float], deliver: Callable[[Callable[[], float]], None]
+        self, ends_at: float, deliver: Callable[[Callable[[], float]], None]
     ) -> Guard | None:
         """Have ``deliver`` called shortly before the platform kills the function.
 
         Args:
-            remaining_s: Gives the seconds until then; it is asked once.
+            ends_at: When it does, on the monotonic clock.
             deliver: As of `Guard`.
 
         Returns:
-            What to cancel it by; None where it is too late, or the time cannot be told.
+            What to cancel it by; None where it is too late.
         """
-        self.remaining_s = remaining_s
-        try:
-            ends_at = time.monotonic() + remaining_s()
-        except Exception as fault:
-            report_fault("asking for the deadline", fault)
-            return None
-        if not ends_at - time.monotonic() > schedule().leads_s[-1]:  # Nor where it is not a number.
+        self.ends_at = ends_at
+        if ends_at - time.monotonic() <= schedule().leads_s[-1]:
             return None
         return Guard(ends_at, deliver)
 

@@ -221,6 +221,6 @@ class _Lifespan:
         if str(message.get("type")).startswith("lifespan.shutdown."):
             # An invocation delivers unattended events, too. Mangum begins and ends a life for each
             # request, without a word of Lambda's deadline: that of the request is the one.
-            async with Invocation(self._engine, TrackedOptions(), self._engine.remaining_s):
+            async with Invocation(self._engine, TrackedOptions(), lambda: self._engine.ends_at):
                 pass
         await self._send(message)

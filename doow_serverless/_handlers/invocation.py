@@ -56,7 +56,8 @@ class Invocation(Span):
     Args:
         engine: Records and delivers.
         options: Those of the wrapper.
-        remaining_s: Gives the seconds until the platform's deadline, where there is one.
+        find_deadline: Gives the platform's deadline on the monotonic clock, where there is one. It
+            is asked once, and only for an invocation that is within no other.
         identity: What the platform calls the function and its work, also when it is done again.
         request: Where a server of ASGI calls, what it says of the request (the scope): that of
             another request, which its context may carry, is not around this one.
@@ -64,13 +65,13 @@ class Invocation(Span):
 
     __slots__ = (
         "_engine",
+        "_find_deadline",
         "_identity",
         "_interval_timer",
         "_is_over",
         "_life",
         "_options",
         "_owned",
-        "_remaining_s",
         "_request",
         "_running",
         "_scope",
@@ -83,7 +84,7 @@ class Invocation(Span):
         self,
         engine: Engine,
         options: TrackedOptions,
-        remaining_s: Callable[[], float] | None = None,
+        find_deadline: Callable[[], float | None] | None = None,
         identity: Identity | None = None,
         request: MutableMapping[str, Any] | None = None,
     ) -> None:
@@ -91,7 +92,7 @@ class Invocation(Span):
         self._request = request
         self._engine = engine
         self._options = options
-        self._remaining_s = remaining_s
+        self._find_deadline = find_deadline
         self._identity = identity if options.idempotent else None
         self._owned: Buffer | None = None
         self._life: Life | None = None
@@ -221,8 +222,11 @@ class Invocation(Span):
     def _hold(self, life: Life, buffer: Buffer) -> None:
         """Have the outermost flush ``buffer``, and before the deadline of whoever knows one."""
         life.join(self._engine, buffer)
-        if self._remaining_s is not None and life.guard is None:
-            life.guard = self._engine.flush_before(self._remaining_s, life.flush_meanwhile)
+        find, self._find_deadline = self._find_deadline, None  # It holds the arguments.
+        if find is not None and life.ends_at is None:
+            life.ends_at = find()
+            if life.ends_at is not None:
+                life.guard = self._engine.flush_before(life.ends_at, life.flush_meanwhile)
         if self._life is not None and self._request is None and self._scope is not None:
             self._running = run(self._scope)
 
@@ -324,9 +328,7 @@ class Invocation(Span):
     def _left_s(self, began: float) -> float:
         """Seconds for which a flush that began then may still hold the response."""
         limit_s = self._budget_s() - self._spent_s - (monotonic() - began)
-        if self._remaining_s is not None:
-            try:
-                limit_s = min(limit_s, self._remaining_s() - self._engine.config.reserve_s)
-            except Exception as fault:
-                report_fault("asking for the deadline", fault)
+        if self._life is not None and self._life.ends_at is not None:
+            ends_at = self._life.ends_at - self._engine.config.reserve_s
+            limit_s = min(limit_s, ends_at - monotonic())
         return max(0.0, limit_s)

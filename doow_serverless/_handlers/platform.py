@@ -87,9 +87,9 @@ _ADAPTERS = {
 ``_platforms``, and the function there of the thing, the options and the engine."""
 
 
-def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
-    """What gives the seconds until the platform kills the function, where one tells."""
-    found: Callable[[], float] | None = _first("find_deadline", args, kwargs)
+def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+    """When the platform kills the function, on the monotonic clock, where one tells."""
+    found: float | None = _first("find_deadline", args, kwargs)
     return found
 
 

@@ -75,7 +75,7 @@ def begin_invocation(
     Where a server of ASGI calls, ``request`` is its scope.
     """
     identity = find_identity(args, kwargs) if options.idempotent else None
-    return Invocation(engine, options, find_deadline(args, kwargs), identity, request)
+    return Invocation(engine, options, partial(find_deadline, args, kwargs), identity, request)
 
 
 def is_wsgi_call(args: tuple[Any, ...]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from math import isfinite
+from time import monotonic
 from weakref import WeakKeyDictionary
 
 TYPE_CHECKING = False
@@ -18,18 +19,19 @@ _calls: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
-def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
-    """What gives the seconds until Lambda kills the function, where a context is passed.
+def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+    """When Lambda kills the function, on the monotonic clock, where a context is passed.
 
     It may stand anywhere among the arguments, since methods and decorators add their own, and may
-    be a durable context, which carries Lambda's as ``lambda_context``.
+    be a durable context, which carries Lambda's as ``lambda_context``. It is asked once: the
+    deadline of an invocation does not move, and a context of the user's may count its calls.
     """
     for argument in (*args, *kwargs.values()):
         if isinstance(argument, _PLAIN):
             continue
-        millis = _clock_of(argument)
+        millis = _remaining_millis(argument)
         if millis is not None:
-            return partial(_seconds, millis)
+            return monotonic() + millis / 1000
     return None
 
 
@@ -78,20 +80,17 @@ def _record_id(record: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _clock_of(argument: Any) -> Callable[[], float] | None:
+def _remaining_millis(argument: Any) -> float | None:
     try:
         for context in (argument, getattr(argument, "lambda_context", None)):
-            millis = getattr(context, "get_remaining_time_in_millis", None)
+            ask = getattr(context, "get_remaining_time_in_millis", None)
+            millis: Any = ask() if callable(ask) else None
             # A stand-in of a test may answer to any name: only a number is a time.
-            if callable(millis) and type(millis()) in (int, float):
-                return millis  # type: ignore[no-any-return]  # it has just been called
+            if type(millis) in (int, float) and isfinite(millis):
+                return float(millis)
     except Exception:
         pass  # Whatever it is, it is no context of Lambda's.
     return None
-
-
-def _seconds(millis: Callable[[], float]) -> float:
-    return millis() / 1000
 
 
 def prepare(handler: Any, _options: TrackedOptions) -> Any:

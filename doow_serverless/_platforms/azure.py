@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import cache, partial
+from functools import cache
 from time import monotonic
 
 from doow_serverless._callables import (
@@ -196,19 +196,15 @@ def _partition(metadata: Any) -> str | None:
 # ── the timeout ────────────────────────────────────────────────────────────────────────────────
 
 
-def find_deadline(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Callable[[], float] | None:
-    """What gives the seconds that ``functionTimeout`` leaves, where it can be read.
+def find_deadline(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> float | None:
+    """When ``functionTimeout`` is over, on the monotonic clock, where it can be read.
 
     Azure tells no deadline: the time is that since the call of the handler.
     """
     setting = os.environ.get("AzureFunctionsJobHost__functionTimeout")  # noqa: SIM112 - its name
     root = os.environ.get("AzureWebJobsScriptRoot")  # noqa: SIM112 - its name
     timeout_s = _timeout_s(setting, root) if setting or root else None
-    return None if timeout_s is None else partial(_seconds_until, monotonic() + timeout_s)
-
-
-def _seconds_until(ends_at: float) -> float:
-    return ends_at - monotonic()
+    return None if timeout_s is None else monotonic() + timeout_s
 
 
 @cache

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from functools import partial
+from time import monotonic, time
 
 from doow_serverless._callables import dressed
 from doow_serverless._handlers.http1 import Http1Progress
@@ -96,18 +95,15 @@ def prepare(handler: Any, _options: TrackedOptions) -> Any:
     return handler
 
 
-def find_deadline(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Callable[[], float] | None:
-    """What gives the seconds until Vercel kills the function, where its runtime tells.
+def find_deadline(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> float | None:
+    """When Vercel kills the function, on the monotonic clock, where its runtime tells.
 
-    Since version 0.22.1 it does (``vercel_runtime.get_deadline``).
+    Since version 0.22.1 it does (``vercel_runtime.get_deadline``), by the wall clock, which may be
+    set meanwhile.
     """
     get_deadline = getattr(sys.modules.get("vercel_runtime"), "get_deadline", None)
     deadline = None if get_deadline is None else get_deadline()
-    return None if deadline is None else partial(_seconds_until, deadline.timestamp())
-
-
-def _seconds_until(timestamp: float) -> float:
-    return timestamp - time.time()
+    return None if deadline is None else monotonic() + deadline.timestamp() - time()
 
 
 def find_identity(args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Identity | None:

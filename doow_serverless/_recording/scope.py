@@ -51,14 +51,16 @@ class Life:
     Attributes:
         request: The same.
         is_over: Whether the last flush is done.
-        guard: What delivers before the deadline, where one of them knows it.
+        ends_at: The platform's deadline on the monotonic clock, where one of them knows it.
+        guard: What delivers before it.
     """
 
-    __slots__ = ("_held", "guard", "is_over", "request")
+    __slots__ = ("_held", "ends_at", "guard", "is_over", "request")
 
     def __init__(self, request: object = None) -> None:
         self.request = request
         self.is_over = False
+        self.ends_at: float | None = None
         self.guard: Any = None
         self._held: list[tuple[Any, Buffer]] = []
 

@@ -78,17 +78,17 @@ def test_names_of_credentials_are_told_once(
     assert len(caplog.messages) == 1
 
 
-@pytest.mark.parametrize("left_s", [0.25, 0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("left_s", [0.25, 0.0, -1.0])
 def test_no_rescue_where_it_is_too_late(transport: MemoryTransport, left_s: float) -> None:
-    """Nor where the time that is left is no number."""
+    """An invocation that begins within the lead is not watched."""
     engine = new_engine(transport)
-    assert engine.flush_before(lambda: left_s, Life().flush_meanwhile) is None
+    assert engine.flush_before(time.monotonic() + left_s, Life().flush_meanwhile) is None
 
 
 def test_a_rescue_can_be_cancelled(transport: MemoryTransport) -> None:
     """By the guard that it is given."""
     engine = new_engine(transport)
-    guard = engine.flush_before(lambda: 60.0, Life().flush_meanwhile)
+    guard = engine.flush_before(time.monotonic() + 60.0, Life().flush_meanwhile)
     assert guard is not None
     assert guard._number in timers._calls
     guard.cancel()

@@ -183,24 +183,24 @@ def test_concurrent_invocations_with_deadlines_of_their_own(
 
 
 class Saying:
-    """A Lambda context that says what it is told to say, call by call."""
+    """A Lambda context that says what it is told to say, once."""
 
-    def __init__(self, *said: object) -> None:
-        self._said = iter(said)
+    def __init__(self, said: object) -> None:
+        self._said = [said]
 
     def get_remaining_time_in_millis(self) -> object:
-        said = next(self._said, 3_000)
+        said = self._said.pop()
         if isinstance(said, Exception):
             raise said
         return said
 
 
-@pytest.mark.contains
 @pytest.mark.parametrize(
-    "second", [ValueError("no"), float("nan"), float("inf"), float("-inf"), -5, 0, 249, 10**30]
+    "said",
+    [ValueError("no"), float("nan"), float("inf"), float("-inf"), -5, 0, 249, 10**30, 10**400],
 )
 def test_a_deadline_that_makes_no_sense(
-    new_tracker: Callable[..., doow.Tracker], second: object
+    new_tracker: Callable[..., doow.Tracker], said: object
 ) -> None:
     """The handler is tracked all the same, with its own metric, and the guard goes on."""
     transport = MemoryTransport()
@@ -211,21 +211,20 @@ def test_a_deadline_that_makes_no_sense(
         tracker.track("tokens")
         return "result"
 
-    # The first answer is what tells a context from other arguments.
-    assert handler(Saying(3_000, second)) == "result"
+    assert handler(Saying(said)) == "result"
     assert [event["measurements"][0]["metric_name"] for event in transport.events] == [
         "calls", "tokens",
     ]  # fmt: skip
     test_the_flush_after_a_rescue_sends_what_is_new(new_tracker)
 
 
-@pytest.mark.parametrize("left_s", [0.25, 0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("left_s", [0.25, 0.0, -1.0])
 def test_too_late_for_a_guard(new_tracker: Callable[..., doow.Tracker], left_s: float) -> None:
-    """An invocation that begins within the lead, or at no time, is not watched; others are."""
+    """An invocation that begins within the lead is not watched; others are."""
     tracker = new_tracker(transport=MemoryTransport())
     deliver = Life().flush_meanwhile
-    assert tracker.engine.flush_before(lambda: left_s, deliver) is None
-    guard = tracker.engine.flush_before(lambda: 60.0, deliver)
+    assert tracker.engine.flush_before(time.monotonic() + left_s, deliver) is None
+    guard = tracker.engine.flush_before(time.monotonic() + 60.0, deliver)
     assert guard is not None
     assert guard._number in timers._calls
     guard.cancel()

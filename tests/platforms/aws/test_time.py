@@ -8,7 +8,7 @@ import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -18,6 +18,8 @@ from tests.metering import metrics
 from tests.platforms.aws.handlers import Silent, call, configure, native, plain
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from doow_serverless.testing import MemoryTransport
 
 
@@ -79,7 +81,7 @@ def test_the_deadline_beats_the_budget(
 
 
 def test_the_time_that_the_handler_took_counts(silent: Silent) -> None:
-    """The deadline is asked for when the handler is done."""
+    """What is left of the deadline is what is left when the handler is done."""
     configure(silent, budget=5.0)
     context = LambdaContext(900)
 
@@ -102,18 +104,56 @@ def test_without_a_deadline_the_budget_counts(context: Any, silent: Silent) -> N
     assert 0.1 <= time.monotonic() - began < 0.35
 
 
-@pytest.mark.contains
+class Counting:
+    """A context that says what a test has written down for its handler, call by call."""
+
+    def __init__(self, *said: int) -> None:
+        self.get_remaining_time_in_millis = Mock(side_effect=said)
+
+
+async def streamed(event: Any, context: Any) -> AsyncIterator[str]:
+    """Asks for the time twice, and flushes meanwhile: so does the end of the stream."""
+    doow.track("tokens")
+    await doow.aflush()
+    assert context.get_remaining_time_in_millis() == 20_000
+    doow.track("tokens")
+    yield str(context.get_remaining_time_in_millis())
+    doow.track("tokens")
+
+
+async def drained(event: Any, context: Any) -> list[str]:
+    return [each async for each in streamed(event, context)]
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        doow.tracked(drained),
+        doow.tracked(doow.tracked(drained)),
+        doow.tracked(doow.tracked(doow.tracked(on_exception="discard")(drained))),
+        doow.tracked(lambda event, context: call(doow.tracked(drained), event, context)),
+    ],
+    ids=["once", "twice", "thrice", "within another"],
+)
+def test_the_deadline_is_asked_once(wrapped: Any, events: MemoryTransport) -> None:
+    """Before the handler, whose own questions get the answers that are meant for them."""
+    context = Counting(30_000, 20_000, 100)
+    assert call(wrapped, 5, context) == ["100"]
+    assert context.get_remaining_time_in_millis.call_count == 3
+    assert metrics(events.events) == ["tokens"] * 3
+
+
+def test_a_disabled_tracker_does_not_ask() -> None:
+    """What records nothing needs no deadline."""
+    doow.configure(enabled=False, environ={})
+    context = Counting()
+    assert call(doow.tracked(plain), 5, context) == 5
+    assert context.get_remaining_time_in_millis.call_count == 0
+
+
 def test_a_context_that_fails_is_contained(events: MemoryTransport) -> None:
     """The budget is what counts where the deadline cannot be told."""
-
-    class Failing:
-        calls = 0
-
-        def get_remaining_time_in_millis(self) -> int:
-            self.calls += 1
-            if self.calls > 1:
-                raise RuntimeError("frozen")
-            return 1_000
-
-    assert call(doow.tracked(plain), 5, Failing()) == 5
+    context = Counting()
+    context.get_remaining_time_in_millis.side_effect = RuntimeError("frozen")
+    assert call(doow.tracked(plain), 5, context) == 5
     assert metrics(events.events) == ["tokens"]
