@@ -15,6 +15,8 @@ from ._recording.scope import current, elsewhere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Unpack
 
     from ._config import ConfigOptions
@@ -54,6 +56,7 @@ class Tracker(Api):
         **options: Unpack[ConfigOptions],
     ) -> None:
         self.engine = Engine(Config(api_key, **options), transport, clock)
+        self._options = options
 
     def __repr__(self) -> str:
         config = self.engine.config
@@ -94,6 +97,7 @@ class Current(Api):
 
 _making = threading.Lock()
 _tracker: Tracker | None = None
+_make: Callable[..., Tracker] = Tracker
 
 
 def default() -> Tracker:
@@ -116,6 +120,22 @@ def replace_default(tracker: Tracker | None) -> Tracker | None:
     with _making:
         earlier, _tracker = _tracker, tracker
     return earlier
+
+
+def replace_maker(make: Callable[..., Tracker]) -> Callable[..., Tracker]:
+    """Have `configure` make its trackers by ``make``, which takes what `Tracker` does.
+
+    Returns:
+        The earlier one.
+    """
+    global _make
+    earlier, _make = _make, make
+    return earlier
+
+
+def options_of(tracker: Tracker | None) -> ConfigOptions:
+    """What a tracker was made with, but its key, transport and clock."""
+    return {} if tracker is None else {**tracker._options}
 
 
 def _from_environment() -> Tracker:
@@ -191,7 +211,7 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         ConfigurationError: An option is wrong; then nothing has changed. A wrong variable, or key,
             never raises: it is reported once, and ignored, but for a wrong endpoint, as said.
     """
-    tracker = Tracker(api_key, **options)
+    tracker = _make(api_key, **options)
     earlier = replace_default(tracker)
     if earlier is not None:
         tracker.engine.take_over(earlier.engine)

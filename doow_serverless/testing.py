@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import partial
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ._config import Config
 from ._delivery.answers import Answer, TransportFault, Verdict, judge, rejections
-from ._tracker import Tracker, replace_default
+from ._tracker import Tracker, options_of, replace_default, replace_maker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import TypeAlias
 
+    from typing_extensions import Unpack
+
     from doow_serverless.local import Ingest
 
+    from ._config import ConfigOptions
+    from ._delivery.sender import Transport
+    from ._process.clock import Clock
     from ._sealing import Batch
 
     Scripted: TypeAlias = int | Answer | TransportFault
@@ -115,6 +123,24 @@ def rejecting(reasons: Mapping[str, str]) -> Answer:
     return Answer(207, {"content-type": "application/json"}, json.dumps(said).encode())
 
 
+def _tracker_into(
+    memory: MemoryTransport,
+    api_key: str | None = None,
+    *,
+    transport: Transport | None = None,
+    clock: Clock = monotonic,
+    **options: Unpack[ConfigOptions],
+) -> Tracker:
+    """The tracker that ``configure`` would make of these, but for what would leave the process."""
+    options["environ"] = {}
+    Config(api_key, **options)  # What is wrong in the application must not wait for production.
+    if options.get("license_id") is None:
+        options["license_id"] = LICENSE_ID
+    options.setdefault("strict", True)
+    options.update({"endpoint": None, "warm_up": False, "journal": False})
+    return Tracker("dk_" + "0" * 64, transport=transport or memory, clock=clock, **options)
+
+
 with suppress(ModuleNotFoundError):  # Without pytest there are no fixtures to make.
     import pytest
 
@@ -123,8 +149,17 @@ with suppress(ModuleNotFoundError):  # Without pytest there are no fixtures to m
         """What the functions of the package deliver in one test, as a :class:`MemoryTransport`.
 
         The default tracker is another for the time of the test: it is strict, so that a bad event
-        raises where it is recorded; events that name no license get ``lic_test``; and it neither
-        reads the environment nor touches the network. A test that calls ``configure`` replaces it.
+        raises where it is recorded; events that name no license get ``lic_test``; it needs no key,
+        and neither reads the environment nor touches files or the network.
+
+        What the application gives to ``configure``, before the test or within it, is checked and
+        counts (its license, attribution, hooks, ``strict``, ``enabled``…), but for what would leave
+        the process: the key, the endpoint, ``warm_up``, ``journal`` and ``environ``. A transport
+        that is given within the test is used. Import the application before the tests, at the top
+        of their file: what it configures when it is imported within a test is over with that test.
+
+        A ``Tracker`` that the application makes for itself sends where it says: give it
+        ``transport=doow_events``, and a well-formed key, in the test.
 
         ::
 
@@ -134,19 +169,14 @@ with suppress(ModuleNotFoundError):  # Without pytest there are no fixtures to m
                 assert event["measurements"] == [{"metric_name": "tokens", "quantity": 812}]
         """
         transport = MemoryTransport()
-        tracker = Tracker(
-            "dk_" + "0" * 64,
-            transport=transport,
-            license_id=LICENSE_ID,
-            strict=True,
-            warm_up=False,
-            environ={},
-        )
-        earlier = replace_default(tracker)
+        earlier_make = replace_maker(partial(_tracker_into, transport))
+        earlier = replace_default(None)
         try:
+            replace_default(_tracker_into(transport, **options_of(earlier)))
             yield transport
         finally:
             replace_default(earlier)
+            replace_maker(earlier_make)
 
     @pytest.fixture
     def doow_ingest() -> Iterator[Ingest]:

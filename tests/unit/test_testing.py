@@ -11,7 +11,7 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless import _tracker, testing
-from doow_serverless.errors import ErrorKind, InvalidEvent
+from doow_serverless.errors import ConfigurationError, ErrorKind, InvalidEvent
 from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
 from tests.network import KEY
 
@@ -108,14 +108,111 @@ def test_the_fixture_is_strict(doow_events: MemoryTransport) -> None:
     assert doow_events.batches == []
 
 
-def test_the_fixture_leaves_no_trace() -> None:
-    """The default tracker of before is back afterwards."""
+@doow.tracked
+def application(event: Any, context: Any) -> None:
+    doow.track("tokens")
+
+
+def carried(transport: MemoryTransport) -> list[tuple[str, dict[str, Any]]]:
+    """License and attribution of the events that arrived."""
+    return [(event["license_id"], event.get("attribution", {})) for event in transport.events]
+
+
+APPLICATION: dict[str, Any] = {
+    "license_id": "lic_app",
+    "attribution": {"team": "search"},
+    "endpoint": "https://ingest.test",
+    "warm_up": "connect",
+    "journal": True,
+}
+
+
+def test_the_fixture_sees_an_application_that_configures(doow_events: MemoryTransport) -> None:
+    """Its options count; what it delivers arrives in memory, without a key and the network."""
+    assert application({}, None) is None
+    tracker = doow.configure(**APPLICATION)
+    assert application({}, None) is None
+    assert carried(doow_events) == [("lic_test", {}), ("lic_app", {"team": "search"})]
+    assert tracker.engine.warm_up is None
+    with pytest.raises(InvalidEvent, match="quantity must be greater than zero"):
+        doow.track("tokens", 0)
+
+
+def test_the_fixture_sees_an_application_that_configured_before() -> None:
+    """As when its module is imported by that of the tests: once, and for all of them."""
+    doow.configure(**{**APPLICATION, "warm_up": False}, transport=Unreachable())
+    for _ in range(2):
+        generator = doow_events_generator()
+        transport = next(generator)
+        application({}, None)
+        assert carried(transport) == [("lic_app", {"team": "search"})]
+        next(generator, None)
+
+
+class Unreachable(MemoryTransport):
+    """What no test may send to."""
+
+    def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:
+        raise AssertionError("a test has sent something")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": "2"}, "budget must be a number of seconds"),
+        ({"endpoint": "http://ingest.test"}, "endpoint must be an https URL"),
+        ({"warm_up": "later"}, "warm_up must be True, False"),
+        ({"license_id": ""}, "license_id must be a non-empty string"),
+        ({"lisense_id": "lic_1"}, "did you mean 'license_id'"),
+    ],
+)
+def test_the_fixture_checks_what_the_application_says(
+    options: dict[str, Any], message: str, doow_events: MemoryTransport
+) -> None:
+    """What would fail in production fails in a test, and then nothing has changed."""
+    with pytest.raises(ConfigurationError, match=message):
+        doow.configure(**options)
+    application({}, None)
+    assert carried(doow_events) == [("lic_test", {})]
+
+
+def test_an_application_has_the_last_word(doow_events: MemoryTransport) -> None:
+    """On whether it is strict, which license counts, whether it meters, and a transport."""
+    errors: list[Any] = []
+    doow.configure(strict=False, license_id=None, on_error=errors.append)
+    doow.track("tokens", 0)
+    application({}, None)
+    assert (len(errors), carried(doow_events)) == (1, [("lic_test", {})])
+    doow.configure(enabled=False)
+    application({}, None)
+    other = MemoryTransport()
+    doow.configure(transport=other)
+    application({}, None)
+    assert (len(doow_events.events), len(other.events)) == (1, 1)
+
+
+def test_a_tracker_of_its_own(doow_events: MemoryTransport) -> None:
+    """It goes its own way: a test gives it the transport."""
+    own = doow.Tracker(KEY, transport=doow_events, license_id="lic_own", environ={})
+    own.tracked(lambda: own.track("tokens"))()
+    assert carried(doow_events) == [("lic_own", {})]
+
+
+@pytest.mark.parametrize("configures", [False, True])
+def test_the_fixture_leaves_no_trace(configures: bool) -> None:
+    """The default tracker of before is back afterwards, and is what is configured again."""
     before = doow.configure(KEY, transport=MemoryTransport(), warm_up=False)
     generator = doow_events_generator()
-    next(generator)
+    transport = next(generator)
     assert _tracker.default() is not before
+    if configures:
+        doow.configure(**APPLICATION)
     next(generator, None)
     assert _tracker.default() is before
+    after = MemoryTransport()
+    doow.configure(KEY, transport=after, license_id="lic_1", warm_up=False, environ={})
+    application({}, None)
+    assert (transport.events, len(after.events)) == ([], 1)
 
 
 def doow_events_generator() -> Any:
