@@ -5,6 +5,7 @@ Scopes and invocations ask it, and it asks delivery; users hold it through a tra
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -15,10 +16,11 @@ from ._delivery.outbox import Outbox
 from ._process import children, init_phase
 from ._process.forks import guard_forks, register
 from ._process.log import debug, warn
+from ._process.orphans import adopt
 from ._process.shutdown import install
 from ._process.timers import timers
 from ._recording.event import Defaults
-from ._recording.outside import Outside
+from ._recording.outside import Outside, Strays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ._outcome import Outcome
     from ._process.clock import Clock
     from ._recording.buffer import Buffer
+    from ._recording.event import Event
     from ._recording.ids import Identity
     from .errors import InvalidEvent
 
@@ -37,11 +40,19 @@ SOON_S = 0.5
 """Seconds after which what a forked child records leaves it, where no invocation of it ends."""
 INIT_WAIT_S = 3.0
 """Seconds of an init phase for which the key, or a connection, is waited for."""
+SNAPSHOT_LIMIT_S = 10.0
+"""Seconds of an init phase for the flush before a snapshot; Lambda grants it 130 at least."""
+_PATIENCE_S = 1.0
+"""Seconds beyond that, and after a restore, for what is being written down; Lambda grants 10."""
 _MAX_WARNED = 1_000
 
 
 class Engine:
     """Records and delivers for one tracker.
+
+    It lives as long as somebody holds it (a tracker, an invocation, a scope), and then until what
+    it has in hand is delivered or written down. So nothing that it holds refers back to it, but for
+    what an invocation has: else it would live until the next collection of garbage.
 
     Every method may be called from any thread, and none raises an Exception but :meth:`refuse`.
 
@@ -53,7 +64,6 @@ class Engine:
     Attributes:
         enabled, flush_at: Those of the configuration.
         defaults: License and attribution of events that name none.
-        outside: The scope of code that no invocation can be seen for.
         outbox: Owns the batches that are sealed and not settled.
         ends_at: The platform's deadline, on the monotonic clock, when it last told one.
     """
@@ -69,19 +79,13 @@ class Engine:
         self._clock = clock
         self.outbox = Outbox(config, credentials, self._journal, transport, clock)
         self._flusher = Flusher(config, self.outbox, self._journal, clock)
-        self.outside = Outside(
-            self,
-            self.unattended,
-            config.license_id,
-            self.defaults.attribution,
-            config.removed,
-            clock,
-        )
+        self._strays = Strays(config.license_id, config.attribution, config.removed, clock)
         self.ends_at: float | None = None
         self._is_replaced = False
         self._warned: set[str] = set()
         self._leaves_soon = False
         self.warm_up: threading.Thread | None = None
+        self._is_left = False
         register(self)
         if config.enabled:
             self._begin()
@@ -102,6 +106,11 @@ class Engine:
         return f"Engine({self._flusher!r}, {self.outbox!r})"
 
     # ── what recording asks for ────────────────────────────────────────────────────────────────
+
+    @property
+    def outside(self) -> Outside:
+        """The scope of code that no invocation can be seen for."""
+        return Outside(self, self.unattended, self._strays)
 
     @property
     def unattended(self) -> Buffer:
@@ -150,7 +159,13 @@ class Engine:
     def new_buffer(self, identity: Identity | None = None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
         init_phase.end()
-        return self._flusher.new_buffer(identity)
+        return self._flusher.new_buffer(identity, self._take_dropped)
+
+    def _take_dropped(self, events: list[Event]) -> None:
+        """Have the next flush send what a buffer held that was garbage-collected."""
+        self._flusher.dropped.append(events)
+        if self._is_left:  # Both were collected at once, and there will be no next flush.
+            adopt(self)
 
     def flush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As of `Flusher.flush`."""
@@ -186,7 +201,6 @@ class Engine:
     def take_over(self, other: Engine) -> None:
         """Take over what ``other`` has not delivered, and will not, now that it is replaced."""
         self._flusher.take_over(other._flusher)
-        other.outside.buffer = other.unattended
         self.outbox.take_over(other.outbox)
         other.outbox = self.outbox
         other._is_replaced = True
@@ -243,6 +257,31 @@ class Engine:
         """
         self._flusher.flush_last(limit_s, patience_s)
 
+    def __del__(self) -> None:
+        # In the middle of whatever this thread was doing: no locks, and no sending.
+        if sys.is_finalizing() or not hasattr(self, "_is_left"):
+            return  # The last flush has been; or a signal came while it was made.
+        self._is_left = True
+        if self._flusher.has_in_hand or (not self._is_replaced and self.outbox.has_in_hand):
+            adopt(self)
+        else:
+            self._close()
+
+    def settle(self) -> None:
+        """Deliver what is in hand, or write it down, since nobody holds this engine any more."""
+        if self._is_replaced:  # Then its successor does what is left to be done.
+            self.flush(self.unattended, self.config.timeout_s)
+        else:
+            self.outbox.close_idle()  # A collector has closed their sockets.
+            self.last_flush(self.config.timeout_s, _PATIENCE_S)
+        self._close()
+
+    def _close(self) -> None:
+        if not self._is_replaced:
+            self.outbox.close_idle()
+        if self._journal is not None:  # What is not settled stays there to be recovered.
+            self._journal.close()
+
     def before_fork(self) -> None:
         """Let other threads finish what they import."""
         if not self._is_replaced:  # Else the outbox is that of another engine.
@@ -255,13 +294,37 @@ class Engine:
 
     def after_fork_in_child(self) -> None:
         """In a child: what was recorded before is the parent's to deliver."""
-        if self._journal is not None:
-            self._journal.after_fork()
-        self._flusher.reset_after_fork()
-        self._leaves_soon = False
-        self.warm_up = None
         if not self._is_replaced:
             self.outbox.reset_after_fork()
+        self._begin_anew()
+
+    def before_snapshot(self) -> None:
+        """Deliver what waits, or write it down, since each restored process would deliver it."""
+        if self.enabled and not self._is_replaced:
+            self.last_flush(SNAPSHOT_LIMIT_S, _PATIENCE_S)
+            self._leave_here()
+
+    def after_restore(self) -> None:
+        """In a restored process: what was recorded before is in all the others, too."""
+        if self.enabled and not self._is_replaced:
+            self._flusher.write_down_all(_PATIENCE_S)
+        self._leave_here()
+
+    def _leave_here(self) -> None:
+        """Begin anew where the earlier process is not there any more to settle its journal."""
+        if self._journal is not None:
+            self._journal.discard()
+        if not self._is_replaced:
+            self.outbox.begin_anew()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        if self._journal is not None:
+            self._journal.after_fork()
+        self._flusher.begin_anew()
+        self._leaves_soon = False
+        self.warm_up = None
+        self.ends_at = None
 
 
 def _journal_of(config: Config, credentials: Credentials) -> Journal | None:

@@ -5,6 +5,7 @@ Read ``flush`` (a buffer is emptied and its outcome awaited), ``sealer`` (events
 each batch stands), ``flight`` (what a flush waits for), ``kept`` (the backlog), ``pace`` (how quick
 the server is) and ``breaker`` (whether sending is worth a try); then ``outbox`` (its driver, with
 the threads), ``sender`` (one POST of one batch), ``results`` (what became of it), ``answers`` (what
-a server's answer means), ``transport`` and ``connection`` (HTTP), ``credentials`` (the key),
-``async_wait`` (waiting without blocking an event loop), and ``guard`` (before a deadline kills).
+a server's answer means), ``transport`` and ``connection`` (HTTP), ``late_transport`` (imports them
+at the first use), ``credentials`` (the key), ``async_wait`` (waiting without blocking an event
+loop), and ``guard`` (before a deadline kills).
 """

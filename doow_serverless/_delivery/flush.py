@@ -12,9 +12,10 @@ from doow_serverless._outcome import Outcome
 from doow_serverless._process.at_work import AtWork, is_at_work
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.forks import listed
-from doow_serverless._process.log import call_hook, debug, report_fault
+from doow_serverless._process.log import call_hook, counted, debug, report_fault
 from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
+from doow_serverless.errors import DoowError, ErrorKind
 
 from .flight import Flight, summed_up
 from .sealer import Sealer
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from doow_serverless._process.clock import Clock
     from doow_serverless._recording.event import Event
     from doow_serverless._recording.ids import Identity
-    from doow_serverless.errors import DoowError
 
     from .outbox import Outbox
 
 
+TOO_LATE = (
+    "recorded after the last flush before a snapshot, which all that is restored from it holds; "
+    "hooks that record must be registered after the tracker is made, so that they run before it"
+)
 HOOKS_WAIT_S = 0.1
 """Seconds for which a flush waits for the user's hooks, though its budget is used up."""
 
@@ -85,14 +89,23 @@ class Flusher:
     def __repr__(self) -> str:
         return f"Flusher({len(self._live)} invocations, unattended: {self.unattended!r})"
 
-    def new_buffer(self, identity: Identity | None) -> Buffer:
-        """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
-        buffer = self._buffer(identity, dropped=self.dropped)
+    def new_buffer(
+        self, identity: Identity | None, dropped: Callable[[list[Event]], object]
+    ) -> Buffer:
+        """A buffer for an invocation that begins.
+
+        Args:
+            identity: Makes its ids derive from it.
+            dropped: As of `Buffer`; it puts them into :attr:`dropped`.
+        """
+        buffer = self._buffer(identity, dropped)
         self._live.add(buffer)
         return buffer
 
     def _buffer(
-        self, identity: Identity | None = None, dropped: deque[list[Event]] | None = None
+        self,
+        identity: Identity | None = None,
+        dropped: Callable[[list[Event]], object] | None = None,
     ) -> Buffer:
         return Buffer(
             self._config.max_queue_size,
@@ -106,6 +119,11 @@ class Flusher:
     def buffers(self) -> list[Buffer]:
         """Those of all invocations that run, and the unattended one."""
         return [self.unattended, *listed(self._live)]
+
+    @property
+    def has_in_hand(self) -> bool:
+        """Whether events wait here that no invocation will flush; no locks are taken."""
+        return bool(self.dropped) or self.unattended.has_waiting or self._sealer.is_late
 
     # ── what leaves before the flush ───────────────────────────────────────────────────────────
 
@@ -448,13 +466,29 @@ class Flusher:
                 for error in other._outbox.close([flight], Outcome()):
                     other._outbox.report(error)
 
-    def reset_after_fork(self) -> None:
-        """In a child: what was recorded before is the parent's to deliver."""
+    def write_down_all(self, patience_s: float) -> None:
+        """Write down what waits, and send none of it: other processes have the same in hand.
+
+        All of them do so under the same ids, so that it is known again however often it is read.
+        """
+        events: list[Event] = []
+        for buffer in self.buffers():
+            events += buffer.take()
+        self.take_dropped(into=events)
+        self._sealer.seal_late()
+        ids = self._sealer.keep(events, ErrorKind.NOT_READY, is_derived=True)
+        self._outbox.write_down_all(patience_s)
+        if ids:
+            text = f"{counted(len(ids))} not delivered, but written down: {TOO_LATE}"
+            self._outbox.report(DoowError(text, ErrorKind.NOT_READY, ids))
+
+    def begin_anew(self) -> None:
+        """What was recorded before is another process's to deliver."""
         self._making = threading.Lock()
         self._departures = WeakKeyDictionary()
-        # What the child records for an invocation that only its parent ends must leave, too.
+        # What a child records for an invocation that only its parent ends must leave, too.
         self._live = WeakSet(listed(self._live))
-        self._sealer.reset_after_fork()
+        self._sealer.begin_anew()
         self.dropped.clear()
 
 

@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 from doow_serverless._process import machine
-from doow_serverless._process.forks import reset_in_child
+from doow_serverless._process.forks import begins_anew, reset_in_child
 from doow_serverless._process.timers import timers
 
 TYPE_CHECKING = False
@@ -149,9 +149,17 @@ def _seconds_until(moment: float) -> float:
 
 
 @reset_in_child
-def _leave_to_parent() -> None:
-    global _restless, _changing
+def _open_lock() -> None:
+    global _changing
     _changing = threading.Lock()
-    if _restless:
-        _restless = 0
-        sys.setswitchinterval(_usual_interval_s)
+
+
+@begins_anew
+def _leave_to_others() -> None:
+    """No invocation is near its end here, and another machine may give another part of a core."""
+    global _restless, _schedule
+    _schedule = None
+    with _changing:
+        if _restless:
+            _restless = 0
+            sys.setswitchinterval(_usual_interval_s)

@@ -10,15 +10,14 @@ import threading
 import time
 from functools import partial
 
-from doow_serverless._config import NO_ENDPOINT
 from doow_serverless._keeping.dead_letter_format import SPLIT
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.at_work import AtWork
 from doow_serverless._process.log import call_hook, report_fault, warn
 from doow_serverless._process.workers import Workers
-from doow_serverless.errors import ConfigurationError, DoowError, ErrorKind
 
 from .flight import Flight
+from .late_transport import LateTransport
 from .outbox_state import OutboxState
 from .sender import Sender
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from doow_serverless._outcome import Outcome
     from doow_serverless._process.clock import Budget, Clock
     from doow_serverless._sealing import Batch
+    from doow_serverless.errors import DoowError, ErrorKind
 
     from .credentials import Credentials
     from .flight import Attempt
@@ -88,29 +88,44 @@ class Outbox:
         self._given_transport = transport
         self._clock = clock
         self._successor: Outbox | None = None
-        self.reset_after_fork()
+        self.reset_after_fork()  # As a child does, it begins with nothing.
 
     def __repr__(self) -> str:
         return f"Outbox({self.state!r}, {self.workers!r})"
 
     def reset_after_fork(self) -> None:
-        """Everything that belongs to this process alone: threads, connections, and their locks."""
-        config = self._config
+        """In a child: threads, connections and locks are the parent's; begin anew."""
         self._lock = threading.RLock()
-        self._loading = threading.Lock()
         self._held: list[threading.Lock] = []
-        self._predecessors: list[Outbox] = []
-        self._transport = self._given_transport
-        self._dead_letters = DeadLetters(config.dead_letter)
-        self._is_recovering = False
-        self._last_sign_at = self._clock()
-        self._thawed_at = float("-inf")
+        self._transport = LateTransport(self._config, self._given_transport)
         self.workers = Workers()
-        self.state = OutboxState(config.max_queue_size, config.max_backlog_bytes, config.timeout_s)
-        if config.obstacle is not None:
-            self.state.breaker.open(0.0, *config.obstacle, float("inf"))
         self._credentials.reset_after_fork()
-        self._sender = Sender(self.loaded_transport, self._credentials)
+        self._sender = Sender(self._transport.loaded, self._credentials)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Leave to another process what it had sealed, measured, and connected to.
+
+        The key stays: should it have been replaced meanwhile, the server's refusal has it fetched.
+        """
+        config = self._config
+        with self._lock:
+            self._predecessors: list[Outbox] = []
+            self._dead_letters = DeadLetters(config.dead_letter)
+            self._is_recovering = False
+            self._last_sign_at = self._clock()
+            self._thawed_at = float("-inf")
+            self.state = OutboxState(
+                config.max_queue_size, config.max_backlog_bytes, config.timeout_s
+            )
+            if config.obstacle is not None:
+                self.state.breaker.open(0.0, *config.obstacle, float("inf"))
+        self.close_idle()
+
+    @property
+    def has_in_hand(self) -> bool:
+        """Whether any batch is not settled, here or where it took over; no locks are taken."""
+        return not self.state.is_idle or bool(self._predecessors)
 
     @property
     def kept_events(self) -> int:
@@ -229,6 +244,7 @@ class Outbox:
             self._note(partial(self.state.keep, is_written=entry.is_written), entry.batch)
             if other._journal is not None:
                 other._journal.note_settled(entry.batch.id)
+        other.close_idle()
         if is_over and other in self._predecessors:
             self._predecessors.remove(other)
         elif not is_over and other not in self._predecessors:
@@ -253,8 +269,12 @@ class Outbox:
         budget.extend(writing_s)
         self._note(self.state.close, flight)
         for outbox in (self, *self._predecessors):
-            outbox._note(outbox.state.end)
-            outbox._dead_letters.wait(budget.remaining() + patience_s)
+            outbox.write_down_all(budget.remaining() + patience_s)
+
+    def write_down_all(self, patience_s: float) -> None:
+        """Write down what is not settled, and wait so many seconds at most until that is done."""
+        self._note(self.state.end)
+        self._dead_letters.wait(patience_s)
 
     # ── facts and orders ───────────────────────────────────────────────────────────────────────
 
@@ -323,15 +343,18 @@ class Outbox:
 
     def _try(self, attempt: Attempt) -> Attempt | None:
         """Make an attempt; the next one for this thread, if any."""
+        state = self.state
         trouble = self._sender.prepare()  # The server has no part in how long that takes.
         is_reused = not attempt.is_fresh and self._sender.reuses_connection()
-        if not self._note(partial(self.state.begin, is_reused=is_reused), attempt):
+        if not self._note(partial(state.begin, is_reused=is_reused), attempt):
             return None
         result = trouble or self._sender.send(attempt.entry.batch, fresh=attempt.is_fresh)
         with self._lock:
+            if self.state is not state:
+                return None  # What has begun anew since then leaves it to another process.
             self._last_sign_at = now = self._clock()
-            self.state.answer(attempt, result, now)
-            orders = self.state.take_orders()
+            state.answer(attempt, result, now)
+            orders = state.take_orders()
         following = orders.send.pop(0) if orders.send else None
         self._carry_out(orders)
         return following
@@ -339,24 +362,17 @@ class Outbox:
     # ── the connection, and forks ──────────────────────────────────────────────────────────────
 
     def loaded_transport(self) -> Transport:
-        """The transport; its first use imports requests, which is why it waits until here."""
-        with self._loading:
-            if self._transport is None:
-                from .transport import HttpTransport
+        """The transport, which its first use makes."""
+        return self._transport.loaded()
 
-                if self._config.endpoint is None:  # The breaker stays open, so nobody should ask.
-                    raise ConfigurationError(NO_ENDPOINT)
-                self._transport = HttpTransport(
-                    self._config.endpoint,
-                    timeout_s=self._config.timeout_s,
-                    ca_bundle=self._config.ca_bundle,
-                )
-            return self._transport
+    def close_idle(self) -> None:
+        """Close the kept connections; no locks are taken."""
+        self._transport.close_idle()
 
     def before_fork(self) -> None:
         """Let other threads finish what they import, and keep them from it during the fork."""
         ends_at = time.monotonic() + FORK_WAIT_S
-        for lock in (self._loading, self._credentials.importing):
+        for lock in (self._transport.loading, self._credentials.importing):
             if lock.acquire(timeout=max(0.0, ends_at - time.monotonic())):
                 self._held.append(lock)
 

@@ -78,19 +78,31 @@ class Sealer:
             events.clear()
             self.outbox.workers.submit(self.seal_late)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether there is something that was not sealed in time."""
+        return bool(self._late)
+
     def seal_late(self) -> None:
         """Seal what was not sealed in time: it is kept, and written down."""
         with suppress(IndexError):  # There is no more, or another thread has it.
             while True:
                 events, is_derived = self._late.popleft()
-                try:
-                    for batch in self._batches_of(events, is_derived):
-                        self.outbox.keep(batch, ErrorKind.TIMEOUT)
-                except Exception as fault:
-                    report_fault("sealing", fault)
+                self.keep(events, ErrorKind.TIMEOUT, is_derived=is_derived)
 
-    def reset_after_fork(self) -> None:
-        """In a child: what is late is the parent's to seal, and to send."""
+    def keep(self, events: Sequence[Event], reason: ErrorKind, *, is_derived: bool) -> list[str]:
+        """Seal ``events``, for which nobody waits, have them written down, and return their ids."""
+        ids: list[str] = []
+        try:
+            for batch in self._batches_of(events, is_derived):
+                self.outbox.keep(batch, reason)
+                ids += batch.event_ids
+        except Exception as fault:
+            report_fault("sealing", fault)
+        return ids
+
+    def begin_anew(self) -> None:
+        """What is late is another process's to seal, and to send."""
         self._late.clear()
 
     def _batches_of(self, events: Sequence[Event], is_derived: bool) -> Iterator[Batch]:

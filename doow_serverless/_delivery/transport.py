@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 import threading
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -74,13 +75,18 @@ class HttpTransport:
                 raise
             # The server closed it while it was idle, or just as it was used: those that idled as
             # long are in no better state.
-            with self._lock:
-                self._idle.clear()
+            self.close_idle()
             raise TransportFault(fault.kind, str(fault), is_stale=True) from None
 
     def has_idle(self) -> bool:
         """Whether the next POST would go out on a kept connection, which may have died."""
         return bool(self._idle)
+
+    def close_idle(self) -> None:
+        """Close the kept connections. A finalizer may call it: no locks are taken."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def abort(self, batch_id: str | None = None) -> None:
         """Close connections whose POST, of one batch or of any, has outlasted the timeout.

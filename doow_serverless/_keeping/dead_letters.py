@@ -33,7 +33,7 @@ MAX_WAITING = 16 * 1024 * 1024
 class DeadLetters:
     """Writes undelivered batches without holding up or failing the caller.
 
-    The records are made and written by one thread of its own, in order, each line whole. The caller
+    The records are made and written on one thread at a time, in order, each line whole. The caller
     may :meth:`wait` until its own are out, since a sandbox may be frozen next, but no longer than
     :data:`WAIT_S`; while the writing is stuck nobody else waits. What is late is written as soon as
     that can be done.
@@ -55,7 +55,7 @@ class DeadLetters:
         self._target = target
         self._stream = stream
         self._wall_clock = wall_clock
-        self._thread = Workers(max_threads=1, max_idle=1)
+        self._thread = Workers(max_threads=1)
         self._lock = threading.RLock()
         self._waiting = 0
         self._is_late = False

@@ -261,6 +261,15 @@ class Journal:
             file.close()
         self._reset()
 
+    def discard(self) -> None:
+        """Forget all that is not settled: it is written down elsewhere, or nobody's to send."""
+        with self._lock:
+            for file in self._files():
+                with suppress(OSError):
+                    os.ftruncate(file.fd, 0)
+                file.remove()
+            self._own, self._taken, self._aside = None, [], []
+
     def close(self) -> None:
         """Record no more. What is not settled stays, for another process to recover."""
         with self._lock:

@@ -1,6 +1,8 @@
-"""Forks: what each engine is told of them, and what a child forgets, in one order.
+"""Processes that begin anew: forked children, and what is restored from a snapshot; in one order.
 
-The threads of a process are not in its forked child, and the locks that they held stay shut there.
+Both hold what another process has recorded, measured and opened, and must leave it to that one. The
+threads of a process are not in its forked child, and the locks that they held stay shut there; a
+process that is restored has all of its threads, so that its locks stay what they are.
 """
 
 from __future__ import annotations
@@ -28,7 +30,13 @@ if TYPE_CHECKING:
             """Release the locks that `before_fork` took."""
 
         def after_fork_in_child(self) -> None:
-            """Forget threads, connections and locks; what waits is the parent's to deliver."""
+            """Forget threads and locks, and then begin anew; what waits is the parent's."""
+
+        def before_snapshot(self) -> None:
+            """Deliver what waits, or write it down: many processes will go on from here."""
+
+        def after_restore(self) -> None:
+            """Begin anew, as each of those does; the threads are there, and may hold locks."""
 
         def last_flush(self, limit_s: float, patience_s: float) -> None:
             """Deliver what waits within ``limit_s`` seconds, for the process is about to end.
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 
 _members: WeakSet[Member] = WeakSet()
 _resets: list[Callable[[], None]] = []
+_beginnings: list[Callable[[], None]] = []
 _forks_are_guarded = False
 _count = 0
 
@@ -71,9 +80,21 @@ def listed(weak: WeakSet[T]) -> list[T]:
 
 
 def reset_in_child(reset: Callable[[], None]) -> Callable[[], None]:
-    """Have ``reset`` called in every forked child, before the members are told; a decorator."""
+    """Have ``reset`` called in every forked child, before all else there; a decorator.
+
+    For what belongs to the threads of the parent: their locks, and what they were about.
+    """
     _resets.append(reset)
     return reset
+
+
+def begins_anew(begin: Callable[[], None]) -> Callable[[], None]:
+    """Have ``begin`` called in forked children and restored processes; a decorator.
+
+    For what is recorded and measured: it comes after the resets, and before the members are told.
+    """
+    _beginnings.append(begin)
+    return begin
 
 
 def guard_forks() -> None:
@@ -104,11 +125,32 @@ def after_fork_in_child() -> None:
     """Begin anew: first what belongs to the process, then each member."""
     for reset in _resets:
         reset()
-    for member in members():
+    for begin in _beginnings:
+        begin()
+    _tell("beginning anew after a fork", [member.after_fork_in_child for member in members()])
+
+
+def before_snapshot() -> None:
+    """Have nothing in hand that each process restored from the snapshot would deliver."""
+    _tell("preparing for a snapshot", [member.before_snapshot for member in members()])
+
+
+def after_restore() -> None:
+    """Begin anew, as after a fork, but for the threads and their locks.
+
+    The members come first, since they write down what was recorded too late for the snapshot.
+    """
+    _tell("beginning anew after a restore", [member.after_restore for member in members()])
+    for begin in _beginnings:
+        begin()
+
+
+def _tell(what: str, calls: list[Callable[[], None]]) -> None:
+    for call in calls:
         try:
-            member.after_fork_in_child()
+            call()
         except Exception as fault:
-            report_fault("beginning anew after a fork", fault)
+            report_fault(what, fault)
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork.

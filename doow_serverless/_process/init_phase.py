@@ -12,6 +12,7 @@ import os
 
 _RUNTIME_API = "AWS_LAMBDA_RUNTIME_API"
 """Set wherever a process of Lambda's asks for its invocations."""
+_INITIALIZATION = "AWS_LAMBDA_INITIALIZATION_TYPE"
 _is_over = False
 
 
@@ -23,6 +24,11 @@ def is_on() -> bool:
 def is_lambda() -> bool:
     """Whether Lambda has this process do its invocations, one at a time."""
     return _RUNTIME_API in os.environ
+
+
+def precedes_snapshot() -> bool:
+    """Whether Lambda takes a snapshot at the end of the phase, to start other sandboxes from."""
+    return os.environ.get(_INITIALIZATION) == "snap-start"
 
 
 def end() -> None:

@@ -1,16 +1,21 @@
-"""Daemon threads that are kept between jobs, and bounded in number.
+"""Jobs on other threads: the threads are the process's, and each of its many ``Workers`` a bound.
 
-Daemons, because a thread that waits on a dead network must keep no process alive; kept, because
-starting one costs more than the job; and not ``concurrent.futures``, which joins its threads at
-exit however long they hang.
+Daemons, because a thread that waits on a dead network must keep no process alive; kept between
+jobs, because starting one costs more than the job; kept by the process, so that whoever had jobs
+leaves no threads behind; and not ``concurrent.futures``, which joins its threads at exit however
+long they hang.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
+
+from .at_work import AtWork
+from .forks import reset_in_child
+from .log import report_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,80 +26,55 @@ if TYPE_CHECKING:
 MAX_THREADS = 64
 """Threads at the most, those included that were abandoned to a silent network."""
 MAX_IDLE = 8
-"""Idle threads that are kept for the next job."""
+"""Idle threads of the process that are kept for the next job, about."""
 
 
-class Workers:
-    """Runs jobs on idle threads, the one that rested shortest first, or else on new ones.
+class IdleThreads:
+    """Threads that wait for whoever has a job; the one that rested shortest takes it.
 
-    Where no more are allowed, jobs wait for a thread in the order of their coming.
+    There is no lock: a list is popped from, and appended to, in one step.
     """
 
-    def __init__(self, max_threads: int = MAX_THREADS, max_idle: int = MAX_IDLE) -> None:
-        self._max_threads = max_threads
+    def __init__(self, max_idle: int = MAX_IDLE) -> None:
         self._max_idle = max_idle
-        self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
-        self._waiting: deque[Job] = deque()
-        self._threads = 0
+        self._idle: list[_Thread] = []
 
     def __repr__(self) -> str:
-        return f"Workers({self._threads} threads, {len(self._idle)} idle)"
+        return f"IdleThreads({len(self._idle)})"
 
-    def submit(self, job: Job) -> bool:
-        """Run ``job`` on another thread; False where the system starts none.
+    def __len__(self) -> int:
+        return len(self._idle)
 
-        The job must not raise. It runs in a copy of the caller's context, since Vercel's runtime
-        tells by a ContextVar to which request a log line belongs.
-        """
-        job = partial(copy_context().run, job)
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-            if worker is None:
-                if self._threads >= self._max_threads:
-                    self._waiting.append(job)
-                    return True
-                self._threads += 1
-        if worker is None:
-            return self._start(job)
-        worker.give(job)
-        return True
-
-    def _start(self, job: Job) -> bool:
-        worker = _Worker(self)
-        worker.give(job)
+    def run(self, job: Job) -> None:
+        """Run ``job`` on one of them, or on a new one; RuntimeError if the system starts none."""
         try:
-            threading.Thread(target=worker.run, name="doow-sender", daemon=True).start()
-        except RuntimeError:
-            # The system allows no more threads, or the interpreter is shutting down.
-            self._forget()
+            thread = self._idle.pop()
+        except IndexError:
+            thread = _Thread(self)
+            thread.give(job)
+            thread.start()
+        else:
+            thread.give(job)
+
+    def rest(self, thread: _Thread) -> bool:
+        """Whether ``thread`` should wait for another job, which it may be given at once."""
+        if len(self._idle) >= self._max_idle:
             return False
+        self._idle.append(thread)
         return True
 
-    def _forget(self) -> None:
-        with self._lock:
-            self._threads -= 1
-
-    def _rest(self, worker: _Worker) -> bool:
-        """Whether ``worker`` should wait for another job, which it may be given at once."""
-        with self._lock:
-            if self._waiting:
-                worker.give(self._waiting.popleft())
-                return True
-            if len(self._idle) >= self._max_idle:
-                self._threads -= 1
-                return False
-            self._idle.append(worker)
-            return True
+    def forget(self) -> None:
+        """In a forked child: its parent has them all."""
+        self._idle.clear()
 
 
-class _Worker:
+class _Thread:
     """One thread and the job that it was given."""
 
-    __slots__ = ("_given", "_job", "_workers")
+    __slots__ = ("_given", "_home", "_job")
 
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
+    def __init__(self, home: IdleThreads) -> None:
+        self._home = home
         self._given = threading.Lock()
         self._given.acquire()
         self._job: Job | None = None
@@ -103,12 +83,87 @@ class _Worker:
         self._job = job
         self._given.release()
 
-    def run(self) -> None:
+    def start(self) -> None:
+        thread = threading.Thread(target=self._run, name="doow-sender", daemon=True)
+        # In no context: some interpreters have a thread keep that of its starter for good.
+        Context().run(thread.start)
+
+    def _run(self) -> None:
         while True:
             self._given.acquire()
             job, self._job = self._job, None
             if job is not None:
                 job()
             del job  # An idle thread must keep nothing alive.
-            if not self._workers._rest(self):
+            if not self._home.rest(self):
                 return
+
+
+_idle = IdleThreads()
+reset_in_child(_idle.forget)
+
+
+class Workers:
+    """Runs jobs on threads of the process, so many at once.
+
+    Where no more are allowed, jobs wait for a thread in the order of their coming.
+
+    Args:
+        max_threads: Jobs that run at once.
+        idle: Where threads come from, and go to. Default: those of the process.
+    """
+
+    def __init__(self, max_threads: int = MAX_THREADS, idle: IdleThreads = _idle) -> None:
+        self._max_threads = max_threads
+        self._idle = idle
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+        self._busy = 0
+
+    def __repr__(self) -> str:
+        return f"Workers({self._busy} busy, {len(self._waiting)} jobs waiting)"
+
+    def submit(self, job: Job) -> bool:
+        """Run ``job`` on another thread; False where the system starts none.
+
+        The job must not raise. It runs in a copy of the caller's context, since Vercel's runtime
+        tells by a ContextVar to which request a log line belongs.
+        """
+        job = partial(copy_context().run, job)
+        with AtWork():
+            with self._lock:
+                if self._busy >= self._max_threads:
+                    self._waiting.append(job)
+                    return True
+                self._busy += 1
+            return self._start(job)
+
+    def _start(self, job: Job) -> bool:
+        try:
+            self._idle.run(partial(self._work, job))
+        except RuntimeError:
+            # The system allows no more threads, or the interpreter is shutting down.
+            self._forget()
+            return False
+        return True
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._busy -= 1
+
+    def _work(self, job: Job | None) -> None:
+        """Do a job, and then those that wait; runs on a thread."""
+        while job is not None:
+            try:
+                job()
+            except Exception as fault:
+                report_fault("a job", fault)
+            with AtWork():
+                job = self._next()
+
+    def _next(self) -> Job | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._busy -= 1
+            return None

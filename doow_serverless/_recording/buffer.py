@@ -12,14 +12,13 @@ import threading
 from weakref import WeakSet
 
 from doow_serverless._process.at_work import is_at_work
-from doow_serverless._process.forks import listed, reset_in_child
+from doow_serverless._process.forks import begins_anew, listed, reset_in_child
 
 from .ids import DerivedIds, new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
     from .event import Event, EventLog, EventTemplate
@@ -50,8 +49,8 @@ class Buffer:
         identity: What identifies the work that records here, should it be done again: then the ids
             of its events derive from it. Default: random ids, or as the parent has it.
         log: Writes events down as they are recorded, for the next process to recover.
-        dropped: Receives the events of a buffer that is garbage-collected before its invocation
-            ended, as where a WSGI server never calls ``close()``. The next flush sends them.
+        dropped: Is given the events of a buffer that is garbage-collected before its invocation
+            ended, as where a WSGI server never calls ``close()``. It must take no locks.
 
     Attributes:
         in_hand: Events recorded here, or in a transaction of it, that are neither settled nor kept
@@ -77,12 +76,12 @@ class Buffer:
         "_lock",
         "_log",
         "_max_bytes",
+        "_root",
         "in_hand",
         "is_closed",
         "is_endless",
         "parent",
         "refused",
-        "root",
     )
 
     def __init__(
@@ -91,7 +90,7 @@ class Buffer:
         parent: Buffer | None = None,
         identity: Identity | None = None,
         log: EventLog | None = None,
-        dropped: deque[list[Event]] | None = None,
+        dropped: Callable[[list[Event]], object] | None = None,
         max_bytes: float = NO_BOUND,
         batch_bytes: float = NO_BOUND,
     ) -> None:
@@ -99,7 +98,8 @@ class Buffer:
         self._batch_bytes = self._full_from = batch_bytes
         self._bound = bound
         self.parent = parent
-        self.root: Buffer = self if parent is None else parent.root
+        # Not itself, where it is the outermost: it would live until a collection of garbage.
+        self._root: Buffer | None = parent and parent.root
         self.is_closed = False
         self.is_endless = False
         # Work that is done again after a crash records its events again, under the same ids.
@@ -109,6 +109,7 @@ class Buffer:
             self._derived = DerivedIds(*identity)
         elif parent is not None:
             self._derived = parent._derived
+        self._lock = threading.RLock()
         self._reset()
         _buffers.add(self)
         self._dropped = dropped
@@ -123,10 +124,14 @@ class Buffer:
         dropped = getattr(self, "_dropped", None)  # It may not have been made in full.
         if dropped is not None and (self._events or self._aside):
             aside = [(event[0] or _UNNAMED, *event[1:]) for event in self._aside]
-            dropped.append([*self._events, *aside])
+            dropped([*self._events, *aside])
+
+    def begin_anew(self) -> None:
+        """Forget all events, and number the next ones in a series of their own."""
+        with self.root._lock:
+            self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
         self._events: list[Event] = []
         self._aside: list[Recorded] = []
         self._bytes_in_hand = 0.0
@@ -140,10 +145,16 @@ class Buffer:
 
         An event's id is a UUID of version 4 that is random in all but its last two digits, which
         count: a draw for each event would cost more than recording it, and most of the bytes on the
-        wire. No series outlives a fork, after which two processes would go on counting.
+        wire. No series outlives a fork or a snapshot, after which several processes would go on
+        counting.
         """
         self._ids = map(new_id()[:-2].__add__, _COUNT)
         return next(self._ids)
+
+    @property
+    def root(self) -> Buffer:
+        """The outermost buffer around this one, or itself."""
+        return self._root or self
 
     @property
     def depth(self) -> int:
@@ -165,6 +176,11 @@ class Buffer:
     def is_idempotent(self) -> bool:
         """Whether the ids of its events derive from what identifies their work."""
         return self._derived is not None
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether events wait here; no lock is taken."""
+        return bool(self._events or self._aside)
 
     @property
     def is_own_work(self) -> bool:
@@ -197,7 +213,7 @@ class Buffer:
         metadata: str | None,
     ) -> int | None:
         """Keep an event; the number of events that wait, 0 if it was refused, None if closed."""
-        root = self.root
+        root = self._root or self
         if not root._lock.acquire(False):
             if self._is_interrupted():
                 self._aside.append((event_id, time, template, quantity, metadata))
@@ -230,7 +246,8 @@ class Buffer:
 
     def _new_id(self, template: EventTemplate, quantity: float | str, metadata: str | None) -> str:
         if self._derived is None:
-            return next(self.root._ids, None) or self.root._begin_series()
+            root = self._root or self
+            return next(root._ids, None) or root._begin_series()
         if self.parent is not None and not self.is_own_work:
             # Named once it is adopted: what a transaction discards must not count, since the
             # transaction may succeed at once when the work is done again.
@@ -303,13 +320,13 @@ class Buffer:
 
 @reset_in_child
 def _leave_to_parent() -> None:
-    """Forget the events that the parent has recorded, and will send.
+    """Open the locks of threads that are not here, and note what only the parent may end.
 
-    The invocation that a buffer belongs to goes on in the parent. In the child it may never end, as
-    in those of multiprocessing, which run a function of their own.
+    The invocation that a buffer belongs to goes on there. In a child of multiprocessing, which runs
+    a function of its own, it never ends.
     """
     for buffer in listed(_buffers):
-        buffer._reset()
+        buffer._lock = threading.RLock()
         if buffer._derived is not None:
             buffer._derived.leave_to_parent()
         buffer.leave_soon()
@@ -319,3 +336,10 @@ def endless_transactions() -> list[Buffer]:
     """Those that a forked child has found open, the innermost first: it may never leave them."""
     found = [each for each in listed(_buffers) if each.is_endless and each.parent is not None]
     return sorted(found, key=lambda each: each.depth, reverse=True)
+
+
+@begins_anew
+def _leave_to_others() -> None:
+    """Forget the events that another process has recorded, and will send."""
+    for buffer in listed(_buffers):
+        buffer.begin_anew()

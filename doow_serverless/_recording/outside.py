@@ -31,46 +31,60 @@ _REMEDY = (
 )
 
 
-class Outside(Scope):
-    """Records into the unattended buffer of its engine, which the next flush takes along.
+class Strays:
+    """What is known of the events that no invocation can be seen for; one for each engine.
 
     Args:
-        sink: The engine.
-        buffer: The unattended one.
         license_id, attribution, removed: As of `Defaults`.
         clock: Monotonic seconds.
     """
 
-    __slots__ = ("_clock", "_is_told", "_since")
+    __slots__ = ("_clock", "_is_told", "_since", "defaults", "life")
 
     def __init__(
         self,
-        sink: Sink,
-        buffer: Buffer,
         license_id: str | None,
         attribution: Mapping[str, Any],
         removed: list[str],
         clock: Clock,
     ) -> None:
-        defaults = Defaults(license_id, attribution, removed, remedy=_REMEDY)
-        super().__init__(sink, buffer, defaults, None, Life())
+        self.defaults = Defaults(license_id, attribution, removed, remedy=_REMEDY)
+        self.life = Life()
         self._clock = clock
         self._since = 0.0
         self._is_told = False
 
+    def note(self, *, is_first: bool) -> None:
+        """One was recorded, the first since a flush perhaps; told once when they wait for long."""
+        now = self._clock()
+        if is_first:
+            self._since = now
+        elif not self._is_told and now - self._since >= UNNOTICED_S:
+            self._is_told = True
+            warn(_UNNOTICED % (now - self._since))
+
+
+class Outside(Scope):
+    """Records into the unattended buffer of its engine, which the next flush takes along.
+
+    Args:
+        sink: The engine; it makes one whenever it is asked, since it must hold none.
+        buffer: The unattended one.
+        strays: What it knows of the events here.
+    """
+
+    __slots__ = ("_strays",)
+
+    def __init__(self, sink: Sink, buffer: Buffer, strays: Strays) -> None:
+        super().__init__(sink, buffer, strays.defaults, None, strays.life)
+        self._strays = strays
+
     def record(self, *event: Any, **named: Any) -> None:
         """As of `Scope.record`; where another engine's handler runs, that one flushes it."""
-        was_empty = not self.buffer.waiting
+        is_first = not self.buffer.waiting
         super().record(*event, **named)
         around = current.get()
         if around is not None and not around.life.is_over:
             around.life.join(self.sink, self.buffer)
-        elif was_empty:
-            self._since = self._clock()
-        elif not self._is_told:
-            self._tell(self._clock() - self._since)
-
-    def _tell(self, waited_s: float) -> None:
-        if waited_s >= UNNOTICED_S:
-            self._is_told = True
-            warn(_UNNOTICED % waited_s)
+        else:
+            self._strays.note(is_first=is_first)

@@ -124,7 +124,7 @@ tracker = doow._tracker._tracker
 thread = tracker and tracker.engine.warm_up
 if thread:
     thread.join()
-if tracker and tracker.engine.outbox._transport:
+if tracker and tracker.engine.outbox._transport.is_loaded:
     print("loaded")
 """
     environ = {name: value for name, value in {**ON_LAMBDA, **variables}.items() if value}

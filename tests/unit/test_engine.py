@@ -23,12 +23,18 @@ from tests.unit.keeping.journals import crash
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from doow_serverless._recording.buffer import Buffer
     from doow_serverless._sealing import Batch
 
 
 def new_engine(transport: MemoryTransport, clock: Any = None, **options: Any) -> Engine:
     config = Config(KEY, environ={}, **{"license_id": "lic_1", "warm_up": False, **options})
     return Engine(config, transport, clock or Clock())
+
+
+def inside(engine: Engine, buffer: Buffer) -> Scope:
+    """The scope of an invocation."""
+    return Scope(engine, buffer, engine.defaults, None, Life())
 
 
 @pytest.fixture
@@ -43,8 +49,7 @@ def test_unattended_events_leave_with_the_flush_of_an_invocation(
     engine = new_engine(transport)
     buffer = engine.new_buffer()
     engine.outside.record("outside")
-    engine.outside.buffer = buffer
-    engine.outside.record("inside")
+    inside(engine, buffer).record("inside")
     outcome = engine.flush(buffer, 1.0, last=True)
     assert (outcome.accepted, len(transport.batches)) == (2, 1)
     assert sorted(metrics(transport.events)) == ["inside", "outside"]
@@ -197,8 +202,7 @@ def test_the_last_flush_delivers_every_invocation_that_still_runs(
     running = [engine.new_buffer() for _ in range(2)]
     engine.outside.record("outside")
     for buffer in running:
-        engine.outside.buffer = buffer
-        engine.outside.record("inside")
+        inside(engine, buffer).record("inside")
     engine.last_flush(1.0)
     assert sorted(metrics(transport.events)) == ["inside", "inside", "outside"]
 
@@ -209,7 +213,7 @@ def test_a_child_of_a_fork_leaves_to_its_parent_what_that_recorded(
     """What it records itself it delivers."""
     engine = new_engine(transport)
     engine.outside.record("the parent's")
-    engine.unattended._reset()  # As each buffer is, in a child.
+    engine.unattended.begin_anew()  # As each buffer does, in a child.
     late, under_way = engine.new_buffer(), new_engine(MemoryTransport())
     Scope(engine, late, engine.defaults, None, Life()).record("late in the parent")
     engine._flusher._sealer._late.append((late.take(), False))

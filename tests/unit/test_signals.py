@@ -47,7 +47,7 @@ def ring_at_call(number: int, job: Callable[[], object]) -> tuple[list[str], obj
     def look(frame: Any, what: str, _: object) -> None:
         name = frame.f_globals.get("__name__", "")
         if what == "call" and name.startswith("doow_serverless.") and len(calls) != number:
-            calls.append(f"{name}.{frame.f_code.co_name}")
+            calls.append(f"{name}.{called(frame)}")
             if len(calls) == number:
                 signal.raise_signal(signal.SIGUSR1)
 
@@ -59,6 +59,16 @@ def ring_at_call(number: int, job: Callable[[], object]) -> tuple[list[str], obj
     finally:
         sys.setprofile(None)
     return calls, result
+
+
+def called(frame: Any) -> str:
+    """The name of the function that is called, or that of the finalizer which does."""
+    name: str = frame.f_code.co_name
+    while frame is not None and name != "__del__":
+        if frame.f_code.co_name == "__del__":
+            name = "__del__"
+        frame = frame.f_back
+    return name
 
 
 class Function:

@@ -313,7 +313,7 @@ class ThreadedMachine(Machine):
     def is_at_rest(self) -> bool:
         workers = self.tracker.engine.outbox.workers
         with workers._lock:
-            return len(workers._idle) == workers._threads
+            return not workers._busy
 
 
 TestThreaded = ThreadedMachine.TestCase

@@ -11,6 +11,7 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless._delivery import sealer
+from doow_serverless._recording.scope import Life, Scope
 from doow_serverless._sealing import seal
 from doow_serverless.errors import ErrorKind
 from doow_serverless.testing import MemoryTransport
@@ -61,12 +62,12 @@ def test_the_budget_covers_sealing(transport: MemoryTransport) -> None:
     outcomes: list[Outcome] = []
     tracker = new_tracker(transport, clock, flush_at=500, on_flush=outcomes.append)
     root = tracker.engine.new_buffer()
-    tracker.engine.outside.buffer = root
+    scope = Scope(tracker.engine, root, tracker.engine.defaults, None, Life())
     root._batch_bytes = float("inf")
     tracker.engine.flush_at = 10_000
     tracker.engine.config.flush_at = 10_000
     for n in range(2_000):
-        tracker.engine.outside.record("tokens", metadata={"n": n})
+        scope.record("tokens", metadata={"n": n})
     clock.tick = 0.06
     outcome = tracker.engine.flush(root, 0.1, last=True)
     clock.tick = 0.0

@@ -6,12 +6,11 @@ import gc
 import threading
 import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from doow_serverless._process.workers import Workers
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from doow_serverless._process.workers import IdleThreads, Workers
 
 variable: ContextVar[str] = ContextVar("variable", default="nothing")
 WAIT_S = 10
@@ -42,18 +41,24 @@ def run(workers: Workers) -> Job:
 def end(workers: Workers, *jobs: Job) -> None:
     """Let the jobs end one after the other, each before the next, and their threads rest."""
     for job in jobs:
-        idle, threads = len(workers._idle), workers._threads
+        idle = len(workers._idle)
+        assert job.thread is not None
         job.may_end.set()
-        settled = threading.Event()
         for _ in range(1_000):
-            if len(workers._idle) > idle or workers._threads < threads:
+            if len(workers._idle) > idle or not job.thread.is_alive():
                 break
-            settled.wait(0.01)
+            job.thread.join(0.01)
 
 
-def test_threads_are_daemons_and_kept() -> None:
+@pytest.fixture
+def idle() -> IdleThreads:
+    """Threads that no other test has left."""
+    return IdleThreads()
+
+
+def test_threads_are_daemons_and_kept(idle: IdleThreads) -> None:
     """The next job takes the thread of the last, which keeps no process alive."""
-    workers = Workers()
+    workers = Workers(idle=idle)
     first = run(workers)
     end(workers, first)
     second = run(workers)
@@ -63,9 +68,9 @@ def test_threads_are_daemons_and_kept() -> None:
     end(workers, second)
 
 
-def test_the_one_that_rested_shortest_is_taken() -> None:
+def test_the_one_that_rested_shortest_is_taken(idle: IdleThreads) -> None:
     """Last in, first out: the fewest threads stay warm."""
-    workers = Workers()
+    workers = Workers(idle=idle)
     first, second = run(workers), run(workers)
     assert first.thread is not second.thread
     end(workers, first, second)
@@ -91,7 +96,7 @@ def test_threads_are_bounded_and_jobs_wait_in_order() -> None:
 
 def test_idle_threads_are_bounded() -> None:
     """Beyond the bound on idle threads, a thread ends with its job."""
-    workers = Workers(max_idle=1)
+    workers = Workers(idle=IdleThreads(max_idle=1))
     jobs = [run(workers) for _ in range(3)]
     end(workers, *jobs)
     for job in jobs[1:]:
@@ -104,9 +109,9 @@ def test_idle_threads_are_bounded() -> None:
     ]
 
 
-def test_jobs_run_in_the_callers_context() -> None:
+def test_jobs_run_in_the_callers_context(idle: IdleThreads) -> None:
     """What the caller's ContextVars say is seen, on new and on kept threads, and does not stay."""
-    workers = Workers()
+    workers = Workers(idle=idle)
     saw = []
     for value in ("one", "two"):
         token = variable.set(value)
@@ -117,9 +122,9 @@ def test_jobs_run_in_the_callers_context() -> None:
     assert saw == ["one", "two"]
 
 
-def test_a_job_that_waits_for_a_thread_runs_in_its_own_context() -> None:
+def test_a_job_that_waits_for_a_thread_runs_in_its_own_context(idle: IdleThreads) -> None:
     """Not in that of the job before it."""
-    workers = Workers(max_threads=1)
+    workers = Workers(max_threads=1, idle=idle)
     first, second = run(workers), Job()
     token = variable.set("mine")
     workers.submit(second)
@@ -130,9 +135,9 @@ def test_a_job_that_waits_for_a_thread_runs_in_its_own_context() -> None:
     end(workers, second)
 
 
-def test_an_idle_thread_keeps_nothing_alive() -> None:
+def test_an_idle_thread_keeps_nothing_alive(idle: IdleThreads) -> None:
     """Neither the job nor its context outlives its run."""
-    workers = Workers()
+    workers = Workers(idle=idle)
     job = run(workers)
     gone = weakref.ref(job)
     end(workers, job)
@@ -141,9 +146,9 @@ def test_an_idle_thread_keeps_nothing_alive() -> None:
     assert gone() is None
 
 
-def test_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_threads(monkeypatch: pytest.MonkeyPatch, idle: IdleThreads) -> None:
     """Where the system starts no thread the caller is told, and the next try may succeed."""
-    workers = Workers(max_threads=1)
+    workers = Workers(max_threads=1, idle=idle)
 
     def refuse(*_: Any) -> None:
         raise RuntimeError("can't start new thread")
@@ -152,3 +157,34 @@ def test_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(threading.Thread, "start", refuse)
         assert workers.submit(lambda: None) is False
     end(workers, run(workers))
+
+
+def test_threads_are_the_processs_and_not_of_who_had_jobs(idle: IdleThreads) -> None:
+    """Many that have one job each, one after the other, leave one thread."""
+    threads = set()
+    for _ in range(50):
+        workers = Workers(idle=idle)
+        job = run(workers)
+        end(workers, job)
+        threads.add(job.thread)
+    assert (len(threads), len(idle)) == (1, 1)
+
+
+@pytest.mark.contains
+def test_a_job_that_fails_takes_no_thread_with_it(
+    idle: IdleThreads, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is reported, and the one that waits for its place comes next."""
+    workers = Workers(max_threads=1, idle=idle)
+
+    def fail() -> None:
+        raise ValueError("of a bug")
+
+    first, last = run(workers), Job()
+    workers.submit(fail)
+    workers.submit(last)
+    first.may_end.set()
+    assert last.began.wait(WAIT_S)
+    end(workers, last)
+    assert last.thread is first.thread
+    assert "of a bug" in caplog.text
