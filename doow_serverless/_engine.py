@@ -18,6 +18,7 @@ from ._process.forks import guard_forks, register
 from ._process.log import debug, warn
 from ._process.orphans import adopt
 from ._process.shutdown import install
+from ._process.snapshots import guard_snapshots
 from ._process.timers import timers
 from ._recording.event import Defaults
 from ._recording.outside import Outside, Strays
@@ -93,6 +94,7 @@ class Engine:
     def _begin(self) -> None:
         install()
         guard_forks()
+        guard_snapshots()
         children.install()
         if children.is_one():
             self.unattended.leave_soon()

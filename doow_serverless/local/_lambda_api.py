@@ -33,16 +33,24 @@ class RuntimeApi:
     Args:
         on_idle: Called when the process asks for its next event, before it waits for it.
         on_change: Called whenever the process has said something.
+        restore: Called when the process is ready for its snapshot, before it goes on from there.
 
     Attributes:
         address: What the process finds in ``AWS_LAMBDA_RUNTIME_API``.
         init_error: The error document of a module that could not be imported.
     """
 
-    def __init__(self, *, on_idle: Callable[[], None], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        on_idle: Callable[[], None],
+        on_change: Callable[[], None],
+        restore: Callable[[], None] = lambda: None,
+    ) -> None:
         self.init_error: dict[str, Any] | None = None
         self._on_idle = on_idle
         self._on_change = on_change
+        self._restore = restore
         self._turn: Turn | None = None
         self._poll: Future[Turn | None] | None = None  # the /next that waits, if one does
         self._server = ServerThread(self._application())
@@ -86,6 +94,8 @@ class RuntimeApi:
                 Route(f"{invocation}/{{request_id}}/response", self._answer, methods=["POST"]),
                 Route(f"{invocation}/{{request_id}}/error", self._answer, methods=["POST"]),
                 Route(f"{_PATH}/init/error", self._init_failed, methods=["POST"]),
+                Route(f"{_PATH}/restore/next", self._restore_next),
+                Route(f"{_PATH}/restore/error", self._init_failed, methods=["POST"]),
             ]
         )
 
@@ -109,6 +119,10 @@ class RuntimeApi:
         turn.answer(body, json.loads(body) if request.url.path.endswith("/error") else None)
         self._on_change()
         return JSONResponse({"status": "OK"}, status_code=202)
+
+    async def _restore_next(self, _: Request) -> Response:
+        await asyncio.to_thread(self._restore)
+        return Response()
 
     async def _init_failed(self, request: Request) -> Response:
         self.init_error = await request.json()

@@ -11,7 +11,7 @@ from doow_serverless.local._lambda_api import RuntimeApi
 from doow_serverless.local._sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from doow_serverless.local._lambda_invocation import Turn
@@ -39,20 +39,31 @@ class LambdaSandbox(Sandbox):
     Args:
         output: Takes what the process writes.
         freezes: Whether the process stands still while it waits for an event.
+        restored: Called where a snapshot of the process would be taken, while it stands still.
         limits: What holds it besides.
 
     Attributes:
         init_s: From the start until the first request for an event, in seconds.
     """
 
-    def __init__(self, output: Output, *, freezes: bool, limits: Limits) -> None:
+    def __init__(
+        self,
+        output: Output,
+        *,
+        freezes: bool,
+        limits: Limits,
+        restored: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(output)
         self._limits = limits
         self.init_s = 0.0
         self._freezes = freezes
         self._is_begun = False
         self._started_s = 0.0
-        self._api = RuntimeApi(on_idle=self._idle, on_change=self.notify)
+        self._restored = restored
+        self._api = RuntimeApi(
+            on_idle=self._idle, on_change=self.notify, restore=self._freeze_for_snapshot
+        )
 
     @property
     def init_error(self) -> dict[str, Any] | None:
@@ -106,6 +117,13 @@ class LambdaSandbox(Sandbox):
         """Kill the process, and stop serving it."""
         super().close()
         self._api.close()
+
+    def _freeze_for_snapshot(self) -> None:
+        """The process is ready for its snapshot: what goes on from there is that very process."""
+        self.freeze()
+        if self._restored is not None:
+            self._restored()
+        self.thaw()
 
     def _idle(self) -> None:
         """The process asks for an event, on the server's thread."""

@@ -19,7 +19,7 @@ from doow_serverless.local._lambda_sandbox import LambdaSandbox, Limits
 from doow_serverless.local._runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Invocation", "LambdaRuntime", "LambdaRuntimeError"]
 
@@ -57,10 +57,14 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
             1,769 MB, so 1/14 at 128 MB, and does not limit the init phase.
         init_cpu_share: How much of one core it gets until then. Default: all there is.
         limit_memory: Whether it is killed when it takes more than ``memory_mb``.
+        snap_start: Whether it is initialised as for SnapStart: hooks run before a snapshot and
+            after a restore, between which the process stands still. A function is called in
+            between, as hours pass there.
 
     The limits need control groups of version 1, which root can make on Linux.
 
-    What it does not do: limit payload size, provide AWS credentials, or speak the Extensions API.
+    What it does not do: limit payload size, provide AWS credentials, restore several processes from
+    one snapshot, or speak the Extensions API.
     """
 
     _error_type = LambdaRuntimeError
@@ -79,6 +83,7 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
         cpu_share: float | None = None,
         init_cpu_share: float | None = None,
         limit_memory: bool = False,
+        snap_start: Callable[[], None] | bool = False,
     ) -> None:
         super().__init__()
         self._handler = handler
@@ -92,6 +97,9 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
             **_sandbox_environment(handler, self._directory, function_name, memory_mb),
             **(env or {}),
         }
+        self._restored = snap_start if callable(snap_start) else None
+        if snap_start:
+            self._env["AWS_LAMBDA_INITIALIZATION_TYPE"] = "snap-start"
         self._one_at_a_time = threading.Lock()
 
     def _start(self) -> None:
@@ -138,7 +146,7 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
                 return self._sandbox
             self._sandbox.close()
         sandbox = self._sandbox = LambdaSandbox(
-            self._output, freezes=self._freezes, limits=self._limits
+            self._output, freezes=self._freezes, limits=self._limits, restored=self._restored
         )
         command = [self._python, "-m", "awslambdaric", self._handler]
         sandbox.start(command, self._env, self._directory)
