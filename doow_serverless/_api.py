@@ -72,8 +72,9 @@ class Api:
                 ``tracked``, else ``DOOW_TRACK_LICENSE_ID``, else that of ``configure``.
             unit: A label, such as ``"tokens"``.
             attribution: A flat mapping of at most 100 strings (to 4,096 characters), numbers and
-                bools; laid over that of ``tracked`` and ``configure``. Values that look like
-                credentials are removed, with a warning that names the key.
+                bools; laid over that of ``tracked`` and ``configure``. Entries that are None are
+                left out. Values that look like credentials are removed, with a warning that names
+                the key.
             metadata: Anything that JSON can say, to 32 levels. Credentials are removed as well.
                 No request payloads, customer content, secrets or raw logs, please.
             timestamp: When it happened: an aware datetime, or ISO 8601 with ``Z`` or an offset.
@@ -108,7 +109,8 @@ class Api:
     ) -> None:
         """Record one event with several measurements: a mapping of metric to quantity.
 
-        They are accepted or refused together. All else is as for :meth:`track`.
+        They are accepted or refused together. Of usage, zeros are left out, unless all are zero.
+        All else is as for :meth:`track`.
 
         Raises:
             InvalidEvent: In strict mode, for a bad event.

@@ -93,7 +93,8 @@ def is_asgi_call(args: tuple[Any, ...]) -> bool:
     return (
         len(args) >= 3
         and isinstance(args[-3], dict)
-        and args[-3].get("type") in ("http", "websocket", "lifespan")
+        # Not the mapping's own method, which may be the application's.
+        and dict.get(args[-3], "type") in ("http", "websocket", "lifespan")
         and callable(args[-2])
         and callable(args[-1])
     )

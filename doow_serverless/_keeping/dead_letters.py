@@ -42,7 +42,8 @@ class DeadLetters:
 
     Args:
         target: ``"log"`` for standard output, ``"off"``, or a directory, which is made if needed.
-        stream: Written to instead of ``sys.stdout``, which is looked up for each batch.
+        stream: Written to instead of what ``sys.stdout`` is now. Later it may be the application's
+            own, as under ``contextlib.redirect_stdout``: then the text is not ours to write into.
         wall_clock: Unix seconds.
     """
 
@@ -53,7 +54,9 @@ class DeadLetters:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._target = target
-        self._stream = stream
+        # Not the descriptor: the runtimes of Vercel and Lambda have put objects of their own there;
+        # the former's tells by the context to which request a line belongs.
+        self._stream = sys.stdout if stream is None else stream
         self._wall_clock = wall_clock
         self._thread = Workers(max_threads=1)
         self._lock = threading.RLock()
@@ -118,9 +121,7 @@ class DeadLetters:
 
     def _streams(self) -> Iterator[TextIO]:
         """Where a line of the log can go, the best first."""
-        # Not the descriptor: Vercel's and Lambda's runtimes put objects of their own here, and the
-        # former tells by the context to which request a line belongs.
-        for stream in (self._stream, sys.stdout, sys.__stdout__):
+        for stream in (self._stream, sys.__stdout__, sys.stdout, sys.__stderr__):
             if stream is not None:
                 yield stream
 

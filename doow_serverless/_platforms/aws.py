@@ -65,13 +65,22 @@ def _which_call(context: Any) -> str:
 
 def _record_ids(arguments: Iterable[Any]) -> str | None:
     for argument in arguments:
-        # An event may have become one of powertools' data classes, which are mappings.
-        records = argument.get("Records") if hasattr(argument, "get") else None
+        records = _entry(argument, "Records")
         if isinstance(records, list) and records:
             ids = [_record_id(record) for record in records]
             if all(ids):
                 return "records:" + ",".join(sorted(ids))
     return None
+
+
+def _entry(argument: Any, name: str) -> Any:
+    """An entry of the event, if ``argument`` is one, or one of powertools' data classes around it.
+
+    Nothing is called: a ``get`` of the application's own may do anything.
+    """
+    if any(kind.__module__.startswith("aws_lambda_powertools.") for kind in type(argument).__mro__):
+        argument = vars(argument).get("_data")
+    return dict.get(argument, name) if isinstance(argument, dict) else None
 
 
 def _record_id(record: Any) -> str:

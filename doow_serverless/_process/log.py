@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from threading import get_ident
+
 from doow_serverless._redaction import clean, show
 
 TYPE_CHECKING = False
@@ -15,19 +19,56 @@ def counted(events: int) -> str:
 
 
 def warn(message: str) -> None:
-    """One line in the logger ``doow_serverless``."""
-    from logging import getLogger  # Not needed while all is well.
-
-    getLogger("doow_serverless").warning("%s", clean(message, 1_000))
+    """One line in the logger ``doow_serverless``; never raises an Exception of the logging."""
+    _log("warning", message)
 
 
 def debug(message: str) -> None:
     """One line at debug level, whatever level the application's logging is set to."""
-    from logging import DEBUG, getLogger
+    _log("debug", message)
 
-    logger = getLogger("doow_serverless")
-    logger.setLevel(DEBUG)
-    logger.debug("%s", clean(message, 1_000))
+
+_logging: set[int] = set()
+"""Threads that are logging for us: what their handlers record may have to be told as well."""
+_MOST_SAID = 20
+_said: set[str] = set()
+
+
+def _log(level: str, message: str) -> None:
+    """Have the application's logging tell it, whose handlers, formatters and filters may raise."""
+    from logging import DEBUG, getLogger  # Not needed while all is well.
+
+    message = clean(message, 1_000)
+    me = get_ident()
+    if me in _logging:  # A handler that records: its own trouble would be told without end.
+        _say(message)
+        return
+    _logging.add(me)
+    try:
+        logger = getLogger("doow_serverless")
+        if level == "debug":
+            logger.setLevel(DEBUG)
+        getattr(logger, level)("%s", message)
+    except Exception as trouble:
+        _pass_on_signal(trouble)
+        _say(f"{message} (logging raised {show(trouble, 200)})")
+    finally:
+        _logging.discard(me)
+
+
+def _say(message: str) -> None:
+    """Tell it without logging: a few lines, each once, where the process complains."""
+    if message not in _said and len(_said) < _MOST_SAID and sys.__stderr__ is not None:
+        _said.add(message)
+        with suppress(OSError, ValueError):  # It is closed, or nobody reads it.
+            sys.__stderr__.write(f"doow_serverless: {message}\n")
+
+
+def _pass_on_signal(fault: BaseException) -> None:
+    from .signals import is_from_signal  # Not needed while all is well.
+
+    if is_from_signal(fault):
+        raise fault
 
 
 def report_fault(where: str, fault: BaseException) -> None:
@@ -36,10 +77,7 @@ def report_fault(where: str, fault: BaseException) -> None:
     Raises:
         BaseException: ``fault``, where it is none of ours: the handler of a signal has raised it.
     """
-    from .signals import is_from_signal  # Not needed while all is well.
-
-    if is_from_signal(fault):
-        raise fault
+    _pass_on_signal(fault)
     warn(f"a fault of doow-serverless itself in {where}: {show(fault, 200)}")
 
 
@@ -47,5 +85,7 @@ def call_hook(name: str, hook: Callable[..., object], argument: object) -> None:
     """Call a user's hook; what it raises is reported and goes no further."""
     try:
         hook(argument)
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:
+        if not isinstance(fault, SystemExit):
+            _pass_on_signal(fault)
         warn(f"{name} raised {show(fault, 200)}")

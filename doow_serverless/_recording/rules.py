@@ -75,10 +75,17 @@ def measurements_json(measurements: Any, kind: str) -> str:
             "measurements must be a mapping of metric to quantity with at least one entry, "
             f"such as {{'tokens': 12}}, not {show(measurements)}"
         )
+    if kind == "USAGE":
+        # The answers of language models are full of zeros, which measure nothing.
+        pairs = [pair for pair in pairs if not _is_zero(pair[1])] or pairs
     return ",".join(
         f'{{"metric_name":{text_json("metric", metric)},"quantity":{check_quantity(amount, kind)}}}'
         for metric, amount in pairs
     )
+
+
+def _is_zero(amount: Any) -> bool:
+    return type(amount) in (int, float) and amount == 0
 
 
 def check_kind(kind: Any) -> str:
@@ -117,6 +124,8 @@ def check_attribution(attribution: Any, removed: list[str]) -> dict[str, Any]:
             raise InvalidEvent(
                 f"attribution keys must be strings of 1 to {MAX_TEXT} characters, not {show(name)}"
             )
+        if value is None:
+            continue  # It says nothing.
         if looks_secret(name):
             removed.append("a key of attribution")
         elif isinstance(value, str) and looks_secret(value):

@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     Body = Callable[[], object]
 
 
-class Mapped:
-    """A data class around an event, as powertools makes them: a mapping, but no dict."""
-
-    def __init__(self, event: dict[str, Any]) -> None:
-        self._event = event
-
-    def get(self, name: str) -> Any:
-        return self._event.get(name)
-
-
 def sqs(*message_ids: str) -> dict[str, Any]:
     return {
         "Records": [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unittest.mock import MagicMock
 
 import pytest
+from aws_lambda_powertools.utilities.data_classes import SQSEvent
 
 from doow_serverless._platforms.aws import find_identity
 from tests.lambda_context import LambdaContext
-from tests.platforms.aws.retries import Mapped, counted, invoke, last, sqs, stream
+from tests.platforms.aws.retries import counted, invoke, last, sqs, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
         sqs("m1", "m2"),
         stream("kinesis", f"shardId-000000000006:{'4959033827149025660855' * 2}"),
         stream("dynamodb", "c4ca4238a0b923820dcc509a6f75849b"),
-        Mapped(sqs("m1", "m2")),
+        SQSEvent(sqs("m1", "m2")),
     ],
     ids=["sqs", "kinesis", "dynamodb", "data class"],
 )  # fmt: skip
@@ -80,3 +82,36 @@ def test_the_context_may_stand_anywhere() -> None:
     assert find_identity(({}, Durable()), {}) == expected
     assert find_identity(({},), {}) is None
     assert find_identity((sqs("m1"),), {"context": LambdaContext()}) == ("metered", "records:m1")
+
+
+class Client:
+    """As a client of HTTP is among the arguments: its ``get`` sends a request."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def get(self, *args: object) -> None:
+        self.calls.append(args)
+
+
+class Answers(dict[str, object]):
+    """A mapping of the application's own."""
+
+    def get(self, *_: object) -> object:
+        raise LookupError("a method of the application was called")
+
+
+def test_nothing_of_the_arguments_is_called(ingest: Ingest, tracker: doow.Tracker) -> None:
+    """Mappings are read, and all else is left alone."""
+    client, mock = Client(), MagicMock()
+
+    @tracker.tracked(idempotent=True)
+    def handler(self: Client, event: object, context: object, more: object) -> str:
+        tracker.track("documents")
+        return "result"
+
+    answers = Answers(sqs("m1"))
+    for request_id in ("1", "2"):
+        assert handler(client, answers, LambdaContext(request_id=request_id), mock) == "result"
+    assert (client.calls, mock.get.called) == ([], False)
+    assert counted(ingest) == {"documents": 1}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -255,12 +255,33 @@ def test_without_standard_output(
     """No handler notices; one line warns, however many batches it befalls."""
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "__stdout__", stream)
+    monkeypatch.setattr(sys, "__stderr__", stream)
     letters = DeadLetters("log")
     put(letters, batch())
     put(letters, batch())
 
     (message,) = caplog.messages
     assert message.startswith("dead letters cannot be written to standard output: ")
+
+
+def test_a_text_of_the_application_is_not_written_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it redirects standard output to for a while is an answer, say, and no log."""
+    log, text, one = io.StringIO(), io.StringIO(), batch()
+    monkeypatch.setattr(sys, "stdout", log)
+    letters = DeadLetters("log")
+    with redirect_stdout(text):
+        put(letters, one)
+    assert (read_back(log.getvalue()), text.getvalue()) == ([contents(one)], "")
+
+
+def test_where_the_log_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process's own output stands in, and then what it complains on."""
+    complaints, one = io.StringIO(), batch()
+    for name in ("stdout", "__stdout__"):
+        monkeypatch.setattr(sys, name, Closed())
+    monkeypatch.setattr(sys, "__stderr__", complaints)
+    put(DeadLetters("log"), one)
+    assert read_back(complaints.getvalue()) == [contents(one)]
 
 
 def test_the_original_standard_output_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:

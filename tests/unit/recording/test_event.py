@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.rules import (
+    check_attribution,
     check_quantity,
     check_text,
     check_timestamp,
     measurements_json,
 )
+from doow_serverless.errors import InvalidEvent
 from tests.network import KEY
 from tests.unit.recording.templates import refusal, shape
 
@@ -103,8 +105,6 @@ HINT = "metric_tuple_hint must be {'app_name': …, 'license_name': …, 'metric
          "attribution keys must be strings of 1 to 256 characters, not 1"),
         ({"attribution": {"": "x"}},
          "attribution keys must be strings of 1 to 256 characters, not ''"),
-        ({"attribution": {"team": None}},
-         "attribution['team'] must be a string, number or bool, not None"),
         ({"attribution": {"team": {}}},
          "attribution['team'] must be a string, number or bool, not {}"),
         ({"attribution": {"team": ["a"]}},
@@ -304,3 +304,21 @@ ISO = "timestamp must be ISO 8601 with Z or an offset, such as 2026-11-22T11:33:
 def test_refused_timestamps(timestamp: Any, message: str) -> None:
     """A moment that is unknown, or no date, is refused with the remedy."""
     assert refusal(check_timestamp, timestamp) == message
+
+
+def test_zeros_among_measurements_measure_nothing() -> None:
+    """As the answers of language models are full of; all of them zero, there is no usage."""
+    usage = {"input_tokens": 12, "cached_tokens": 0, "output_tokens": 0.0}
+    assert measurements_json(usage, "USAGE") == '{"metric_name":"input_tokens","quantity":12}'
+    with pytest.raises(InvalidEvent, match="greater than zero"):
+        measurements_json({"cached_tokens": 0}, "USAGE")
+    with pytest.raises(InvalidEvent, match="greater than zero"):
+        measurements_json({"input_tokens": 12, "output_tokens": -1}, "USAGE")
+    assert measurements_json({"a": 0, "b": 1}, "ADJUSTMENT").count("metric_name") == 2
+
+
+def test_an_attribute_that_is_none_says_nothing() -> None:
+    """Of the event's own, of the handler's and of the configuration."""
+    removed: list[str] = []
+    assert check_attribution({"team": None, "model": "x"}, removed) == {"model": "x"}
+    assert removed == []
