@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import partial, update_wrapper
-from types import CoroutineType
+from types import CoroutineType, FunctionType
+
+from ._stand_ins import LateSignature, StandIn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from typing_extensions import Self
+
+    Divert: TypeAlias = Callable[[Any, tuple[Any, ...]], Callable[[], Any] | None]
 
 
 class Span:
@@ -80,7 +84,20 @@ def dressed(wrapper: Any, function: Any) -> Any:
     update_wrapper(wrapper, function)
     if not hasattr(function, "__name__"):  # A partial, or an object with __call__.
         wrapper.__name__ = wrapper.__qualname__ = type(function).__name__
+    if "__signature__" not in wrapper.__dict__:
+        wrapper.__signature__ = LateSignature(function)
     return wrapper
+
+
+def _in_place_of(
+    function: Any, wrapper: Any, begin: Callable[..., Span], divert: Divert | None
+) -> Any:
+    """``wrapper``, dressed; for an object, a stand-in that keeps its methods and attributes."""
+    if type(function) is FunctionType:
+        return dressed(wrapper, function)
+    update_wrapper(wrapper, function, ("__module__", "__name__", "__qualname__", "__doc__"), ())
+    wrapper.__signature__ = LateSignature(function)
+    return StandIn(function, wrapper, partial(call_within, begin=begin, divert=divert))
 
 
 def _code_flags(function: Any) -> int:
@@ -96,7 +113,7 @@ def _code_flags(function: Any) -> int:
 def call_within(
     function: Any,
     begin: Callable[[tuple[Any, ...], dict[str, Any]], Span],
-    divert: Callable[[tuple[Any, ...]], Callable[[], Any] | None] = lambda _: None,
+    divert: Divert | None = None,
 ) -> Any:
     """``function``, of which each call runs within the span that ``begin(args, kwargs)`` makes.
 
@@ -107,12 +124,16 @@ def call_within(
     Args:
         function: The callable.
         begin: Makes the span of one call.
-        divert: What to do with a call of these arguments instead, or None.
+        divert: Gives what to do instead with a call of the function with these arguments, or None.
+
+    Returns:
+        A function, or what stands in for an object; it can be copied, and pickled where the
+        object, ``begin`` and ``divert`` can.
     """
     if is_coroutine_function(function):
 
         async def within_async(*args: Any, **kwargs: Any) -> Any:
-            instead = divert(args)
+            instead = None if divert is None else divert(function, args)
             if instead is not None:
                 return await instead()
             span = begin(args, kwargs)
@@ -125,10 +146,10 @@ def call_within(
                 span.leave_anyway()
                 raise
 
-        return dressed(within_async, function)
+        return _in_place_of(function, within_async, begin, divert)
 
     def within(*args: Any, **kwargs: Any) -> Any:
-        instead = divert(args)
+        instead = None if divert is None else divert(function, args)
         if instead is not None:
             return instead()
         span = begin(args, kwargs)
@@ -144,7 +165,7 @@ def call_within(
             raise
         return _await_within(span, result)
 
-    return dressed(within, function)
+    return _in_place_of(function, within, begin, divert)
 
 
 async def _await_within(span: Span, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -37,30 +37,30 @@ def wrap(handler: Any, options: TrackedOptions, engine: FindEngine) -> Any:
         return adapt(handler, options, engine)
     handler = prepare(handler, options)
     _check(handler)
-    return call_within(
-        handler,
-        lambda args, kwargs: begin_invocation(engine(), options, args, kwargs),
-        divert=_to_servers(handler, options, engine),
-    )
+    # Not closures: these can be pickled where the engine can, and leave the handler the only
+    # function among what the wrapper refers to, by which Bottle finds it.
+    begin = partial(_begin, engine, options)
+    return call_within(handler, begin, partial(_to_server, engine, options))
 
 
-def _to_servers(
-    handler: Any, options: TrackedOptions, engine: FindEngine
-) -> Callable[[tuple[Any, ...]], Any]:
+def _begin(
+    engine: FindEngine, options: TrackedOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Invocation:
+    return begin_invocation(engine(), options, args, kwargs)
+
+
+def _to_server(
+    engine: FindEngine, options: TrackedOptions, handler: Any, args: tuple[Any, ...]
+) -> Callable[[], Any] | None:
     """What serves a call by a web server, whose response goes on after the call, or within it."""
-    is_async = is_coroutine_function(handler)
-
-    def divert(args: tuple[Any, ...]) -> Any:
-        if not is_async and is_wsgi_call(args):
-            protocol, count = "wsgi", 2
-        elif is_asgi_call(args):
-            protocol, count = "asgi", 3
-        else:
-            return None
-        app = partial(handler, *args[:-count])
-        return partial(server_of(protocol), app, options, engine(), *args[-count:])
-
-    return divert
+    if is_wsgi_call(args) and not is_coroutine_function(handler):
+        protocol, count = "wsgi", 2
+    elif is_asgi_call(args):
+        protocol, count = "asgi", 3
+    else:
+        return None
+    app = partial(handler, *args[:-count])
+    return partial(server_of(protocol), app, options, engine(), *args[-count:])
 
 
 def begin_invocation(
@@ -79,24 +79,44 @@ def begin_invocation(
 
 
 def is_wsgi_call(args: tuple[Any, ...]) -> bool:
-    """Whether these are the arguments of a WSGI application (PEP 3333), maybe after a self."""
+    """Whether these are the arguments of a WSGI application, maybe after a self.
+
+    By keys that every environ has: https://peps.python.org/pep-3333/#environ-variables
+    """
     return (
         len(args) >= 2
         and type(args[-2]) is dict
         and "wsgi.version" in args[-2]
+        and "REQUEST_METHOD" in args[-2]
         and callable(args[-1])
     )
 
 
+_SCOPES = {
+    "http": ("path", "headers"),
+    "websocket": ("path", "headers"),
+    "lifespan": (),
+}
+"""What the scope of each type has, by ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html"""
+
+
 def is_asgi_call(args: tuple[Any, ...]) -> bool:
-    """Whether these are the arguments of an ASGI application, maybe after a self."""
+    """Whether these are the arguments of an ASGI application, maybe after a self.
+
+    A type is not enough: an event may have one, and a test double can be called. Starlette's test
+    client leaves ``asgi`` out, but what it has the application receive by is an ``async def``.
+    """
+    if len(args) < 3 or not isinstance(args[-3], dict):
+        return False
+    scope, receive, send = args[-3:]
+    kind = dict.get(scope, "type")  # Not the mapping's own method, which may do anything.
+    needed = _SCOPES.get(kind) if isinstance(kind, str) else None
     return (
-        len(args) >= 3
-        and isinstance(args[-3], dict)
-        # Not the mapping's own method, which may be the application's.
-        and dict.get(args[-3], "type") in ("http", "websocket", "lifespan")
-        and callable(args[-2])
-        and callable(args[-1])
+        needed is not None
+        and all(dict.__contains__(scope, key) for key in needed)
+        and callable(receive)
+        and callable(send)
+        and (isinstance(dict.get(scope, "asgi"), dict) or is_coroutine_function(receive))
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
+from threading import get_ident
 from time import time
 from weakref import ref
 
@@ -165,32 +166,35 @@ class Scope:
 
 current: ContextVar[Scope | None] = ContextVar("doow_serverless.current", default=None)
 """The scope of the running code, which counts while its life lasts; None where none can be seen."""
-_running: list[ref[Scope]] = []
-"""Those of the outermost handlers that a platform has called in this process, web servers aside."""
+_running: dict[ref[Scope], int] = {}
+"""Those of the outermost handlers that a platform has called in this process, requests to servers
+of ASGI aside, and the thread of each."""
 
 
 def run(scope: Scope) -> ref[Scope]:
     """Note that the handler of ``scope`` runs, until `stop`, or until nobody holds it any more."""
     noted = ref(scope, stop)
-    _running.append(noted)
+    _running[noted] = get_ident()
     return noted
 
 
 def stop(noted: ref[Scope]) -> None:
     """It runs no more."""
-    with suppress(ValueError):
-        _running.remove(noted)
+    _running.pop(noted, None)
 
 
 def elsewhere(scope: Scope | None) -> Scope | None:
     """The scope of code whose current one, ``scope``, is none or over; None for outside of all.
 
-    Lambda runs one invocation at a time in a process, so that there a thread that sees none belongs
-    to the one that runs. https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
+    Lambda runs one invocation at a time in a process, so that there another thread, which sees
+    none, belongs to the one that runs. On the handler's own thread somebody has put it aside.
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
     """
     if scope is None:
-        only = _running[:]
-        return only[0]() if len(only) == 1 and init_phase.is_lambda() else None
+        only = list(_running.items())
+        if len(only) != 1 or only[0][1] == get_ident() or not init_phase.is_lambda():
+            return None
+        return only[0][0]()
     while scope is not None and scope.life.is_over:
         scope = scope.outer
     return scope

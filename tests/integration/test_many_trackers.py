@@ -14,6 +14,7 @@ import pytest
 import doow_serverless as doow
 from doow_serverless._process import orphans
 from doow_serverless._process.forks import members
+from doow_serverless._process.workers import Workers
 from doow_serverless.testing import MemoryTransport
 from doow_serverless.wsgi import DoowMiddleware
 from tests.network import KEY
@@ -60,6 +61,14 @@ def wait_until_settled() -> None:
             return
         pause.wait(0.01)
     pytest.fail(f"never settled: {orphans._orphans}")
+
+
+@pytest.fixture(autouse=True)
+def _no_other_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests have dropped, with servers that never answer, takes its time elsewhere."""
+    gc.collect()
+    monkeypatch.setattr(orphans, "_orphans", [])
+    monkeypatch.setattr(orphans, "_workers", Workers(orphans._AT_ONCE))
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ FLOORS = (
     "_sealing",
     "_recording",
     "_process",
-    "_values",
-    "_redaction _callables _outcome",
+    "_values _callables",
+    "_redaction _stand_ins _outcome",
     "errors _version local",
 )
 """The modules and packages, from the roof to the ground. Each imports from floors below its own,

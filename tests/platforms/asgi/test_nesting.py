@@ -170,12 +170,12 @@ def test_two_trackers(new_tracker: Callable[..., Tracker], ingest: Ingest) -> No
         other.track("of other")
         await send(START)
         await send(LAST)
-        assert per_post(ingest) == [["of other"], ["of one"]]
+        assert sorted(per_post(ingest)) == [["of one"], ["of other"]]  # Both were on their way.
 
     Wire().serve(inner(one, inner(other, app)))
-    assert [
+    assert {
         (event["license_id"], event["measurements"][0]["metric_name"]) for event in ingest.events()
-    ] == [("lic_other", "of other"), ("lic_one", "of one")]
+    } == {("lic_other", "of other"), ("lic_one", "of one")}
 
 
 @pytest.mark.parametrize("fails", [False, True])
