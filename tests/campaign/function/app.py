@@ -110,8 +110,9 @@ class Work:
 
     def _thread(self, scope: str, step: Step) -> None:
         if step["raw"]:
-            # It sees no invocation, nor a transaction.
-            thread = threading.Thread(target=self._track, args=("-", step))
+            # It sees no transaction, but belongs to the invocation, since only one runs.
+            seen = WHOLE_HANDLER if scope.startswith(WHOLE_HANDLER) else "-"
+            thread = threading.Thread(target=self._track, args=(seen, step))
         else:
             thread = threading.Thread(target=copy_context().run, args=(self._track, scope, step))
         thread.start()
