@@ -315,7 +315,8 @@ def test_recovered_and_pushed_out(
         crashed.engine._journal.close()
         errors: list[DoowError] = []
 
-        new_tracker(nobody, journal=tmp_path, max_queue_size=20, on_error=errors.append)
+        tracker = new_tracker(nobody, journal=tmp_path, max_queue_size=20, on_error=errors.append)
+        tracker.engine.outbox._dead_letters.wait(20.0)  # They are written by a thread.
 
     assert [error.kind for error in errors] == ["DROPPED_EVENTS"]
     assert logged(capsys.readouterr().out) == {str(number): 1 for number in range(30)}
