@@ -131,7 +131,7 @@ class Engine:
     def _flush_endless(self) -> None:
         self._leaves_soon = False
         for buffer in self._flusher.buffers():
-            if buffer.is_endless and buffer.waiting and not buffer.is_idempotent:
+            if buffer.is_endless and buffer.has_waiting and not buffer.is_idempotent:
                 self.flush_meanwhile(buffer, lambda: self.config.budget_s)
 
     def end_transaction(self, transaction: Buffer, *, discard: bool) -> None:

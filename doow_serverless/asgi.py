@@ -91,7 +91,7 @@ async def serve(
         # Mangum puts there what Lambda told it.
         told = (scope, scope.get("aws.context"), scope.get("aws.event"))
         async with begin_invocation(engine, options, told, {}, scope) as invocation:
-            send, receive = _apart(send), _apart(receive)
+            send, receive = _around(send, invocation), _around(receive, invocation)
             if kind == "websocket":
                 invocation.flush_every(engine.config.flush_interval_s)
                 await app(scope, receive, _Session(invocation, send))
@@ -99,15 +99,17 @@ async def serve(
                 await _serve_http(app, invocation, scope, receive, send)
 
 
-def _apart(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """``call`` of the server, in which no scope is current.
+def _around(
+    call: Callable[..., Awaitable[Any]], invocation: Invocation
+) -> Callable[..., Awaitable[Any]]:
+    """``call``, which is of the code around ``invocation``, and runs in the scope of that.
 
-    What the server sets up there, such as a callback for the next request of a connection, keeps
-    the context for good.
+    What a server sets up in it, such as a callback for the next request of a connection, keeps the
+    context for good.
     """
 
     async def called(*args: Any) -> Any:
-        token = current.set(None)
+        token = current.set(invocation.outer)
         try:
             return await call(*args)
         finally:

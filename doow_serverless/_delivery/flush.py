@@ -288,7 +288,9 @@ class Flusher:
         events: list[Event] = []
         unattended: list[Event] = []
         try:
-            events = buffer.take_last() if last else buffer.take()
+            # The unattended one outlives whatever invocation flushes it.
+            is_end = last and buffer is not self.unattended
+            events = buffer.take_last() if is_end else buffer.take()
             refused = buffer.take_refused()
             if buffer is not self.unattended:
                 unattended = self.unattended.take()

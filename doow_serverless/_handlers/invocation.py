@@ -108,6 +108,11 @@ class Invocation(Span):
         state = "over" if self._is_over else "suspended" if self._is_suspended else "running"
         return f"Invocation({state}, {self._owned or 'within another'}, {self._options!r})"
 
+    @property
+    def outer(self) -> Scope | None:
+        """The scope of the code around."""
+        return None if self._scope is None else self._scope.outer
+
     def settle(self, result: Any) -> None:
         """Follow what the handler returned, where that is a stream whose body is yet to run."""
         if is_stream(result):
@@ -263,26 +268,26 @@ class Invocation(Span):
     def _flush(self, last: bool) -> None:
         if self._life is not None and not self._platform_flushes():
             began = monotonic()
-            left = self._life.depart()
+            left = self._life.held[:]
             try:
+                self._life.depart()
                 while left:
-                    engine, buffer = left[0]
+                    engine, buffer = left.pop(0)
                     engine.flush(buffer, self._left_s(began), last=last)
-                    del left[0]
             finally:  # Also where a signal has ended the wait: what is not delivered must be kept.
-                self._give_up(left[1:], began, last)
+                self._give_up(left, began, last)
 
     async def _aflush(self, last: bool) -> None:
         if self._life is not None and not self._platform_flushes():
             began = monotonic()
-            left = self._life.depart()
+            left = self._life.held[:]
             try:
+                self._life.depart()
                 while left:
-                    engine, buffer = left[0]
+                    engine, buffer = left.pop(0)
                     await engine.aflush(buffer, self._left_s(began), last=last)
-                    del left[0]
             finally:  # Also when it was cancelled meanwhile.
-                self._give_up(left[1:], began, last)
+                self._give_up(left, began, last)
 
     def _give_up(self, left: list[tuple[Any, Buffer]], began: float, last: bool) -> None:
         """End a flush: what could not be waited for is kept, and written down."""

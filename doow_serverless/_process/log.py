@@ -78,6 +78,11 @@ def report_fault(where: str, fault: BaseException) -> None:
         BaseException: ``fault``, where it is none of ours: the handler of a signal has raised it.
     """
     _pass_on_signal(fault)
+    tell_fault(where, fault)
+
+
+def tell_fault(where: str, fault: BaseException) -> None:
+    """As :func:`report_fault`, on a thread of ours, where no handler of a signal runs."""
     warn(f"a fault of doow-serverless itself in {where}: {show(fault, 200)}")
 
 

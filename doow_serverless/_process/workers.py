@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 
 from .at_work import AtWork
 from .forks import reset_in_child
-from .log import report_fault
+from .log import tell_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,8 +157,9 @@ class Workers:
         while job is not None:
             try:
                 job()
-            except Exception as fault:
-                report_fault("a job", fault)
+            except BaseException as fault:  # Whatever it is, also an exit, the slot is given back.
+                with suppress(BaseException):  # As of a handler of the log that exits.
+                    tell_fault("a job", fault)
             with AtWork():
                 job = self._next()
 

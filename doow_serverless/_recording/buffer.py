@@ -161,11 +161,6 @@ class Buffer:
         """How many transactions deep this one is."""
         return 0 if self.parent is None else self.parent.depth + 1
 
-    @property
-    def waiting(self) -> int:
-        """How many events wait to leave."""
-        return len(self._events)
-
     def leave_soon(self) -> None:
         """Have every event recorded here told as one that fills a batch, but for transactions."""
         self.is_endless = True

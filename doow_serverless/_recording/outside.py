@@ -81,7 +81,7 @@ class Outside(Scope):
 
     def record(self, *event: Any, **named: Any) -> None:
         """As of `Scope.record`; where another engine's handler runs, that one flushes it."""
-        is_first = not self.buffer.waiting
+        is_first = not self.buffer.has_waiting
         super().record(*event, **named)
         around = current.get()
         if around is not None and not around.life.is_over:

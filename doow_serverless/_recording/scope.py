@@ -51,37 +51,37 @@ class Life:
 
     Attributes:
         request: The same.
+        held: What the outermost flushes, its own first: engines (`Engine`), and a buffer of each.
         is_over: Whether the last flush is done.
         ends_at: The platform's deadline on the monotonic clock, where one of them knows it.
         guard: What delivers before it.
     """
 
-    __slots__ = ("_held", "ends_at", "guard", "is_over", "request")
+    __slots__ = ("ends_at", "guard", "held", "is_over", "request")
 
     def __init__(self, request: object = None) -> None:
         self.request = request
         self.is_over = False
         self.ends_at: float | None = None
         self.guard: Any = None
-        self._held: list[tuple[Any, Buffer]] = []
+        self.held: list[tuple[Any, Buffer]] = []
 
     def __repr__(self) -> str:
-        return f"Life({'over' if self.is_over else 'running'}, {len(self._held)} buffers)"
+        return f"Life({'over' if self.is_over else 'running'}, {len(self.held)} buffers)"
 
     def join(self, engine: object, buffer: Buffer) -> None:
         """Have the outermost flush ``buffer``, too, which is one of ``engine`` (an `Engine`)."""
-        if (engine, buffer) not in self._held:
-            self._held.append((engine, buffer))
+        if (engine, buffer) not in self.held:
+            self.held.append((engine, buffer))
 
-    def depart(self) -> list[tuple[Any, Buffer]]:
-        """What is to be flushed; of all but the first, what waits is on its way already."""
-        for engine, buffer in self._held[1:]:
+    def depart(self) -> None:
+        """Have what waits leave, but for the first, whose flush comes at once."""
+        for engine, buffer in self.held[1:]:
             engine.send_early(buffer, 1)
-        return self._held[:]
 
     def flush_meanwhile(self, limit_s: Callable[[], float]) -> None:
         """Have other threads deliver what was recorded so far."""
-        for engine, buffer in self._held[:]:
+        for engine, buffer in self.held[:]:
             engine.flush_meanwhile(buffer, limit_s)
 
 

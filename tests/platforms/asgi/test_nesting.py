@@ -280,3 +280,32 @@ def test_one_task_serves_one_request_after_the_other(
     asyncio.run(serve())
     expected = Counter({(name, what): 1 for name in names for what in ((1, 2, 3), (4,))})
     assert expected == carried(ingest)
+
+
+def test_what_is_between_two_records_for_the_outer_one(
+    new_tracker: Callable[..., Tracker], ingest: Ingest
+) -> None:
+    """A middleware of the application's that meters what goes through it, in both directions."""
+    tracker = new_tracker(ingest.url, license_id="lic_default")
+
+    async def between(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        async def metered_send(message: MutableMapping[str, Any]) -> None:
+            doow.track("sent")
+            await send(message)
+
+        async def metered_receive() -> MutableMapping[str, Any]:
+            doow.track("received")
+            return await receive()
+
+        await innermost(scope, metered_receive, metered_send)
+
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        await send(START)
+        await send(LAST)
+
+    innermost = DoowMiddleware(app, tracker=tracker, license_id="lic_inner")
+    wire = Wire({"type": "http.request", "body": b""})
+    wire.serve(DoowMiddleware(between, tracker=tracker, license_id="lic_outer"))
+    assert {event["license_id"] for event in ingest.events()} == {"lic_outer"}
+    assert per_post(ingest) == [["received", "sent", "sent"]]

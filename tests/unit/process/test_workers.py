@@ -171,14 +171,15 @@ def test_threads_are_the_processs_and_not_of_who_had_jobs(idle: IdleThreads) -> 
 
 
 @pytest.mark.contains
+@pytest.mark.parametrize("problem", [ValueError("of a bug"), SystemExit("of a bug")])
 def test_a_job_that_fails_takes_no_thread_with_it(
-    idle: IdleThreads, caplog: pytest.LogCaptureFixture
+    problem: BaseException, idle: IdleThreads, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is reported, and the one that waits for its place comes next."""
     workers = Workers(max_threads=1, idle=idle)
 
     def fail() -> None:
-        raise ValueError("of a bug")
+        raise problem
 
     first, last = run(workers), Job()
     workers.submit(fail)
