@@ -113,12 +113,19 @@ class _PromptServer(uvicorn.Server):
         tasks = set(self.server_state.tasks)
         if tasks:
             _, tasks = await asyncio.wait(tasks, timeout=self.config.timeout_graceful_shutdown)
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
+        await self._abort_connections()
         # Cancelled after that, tasks find their connection lost, and do not try to answer.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._abort_connections()  # One may have come meanwhile.
+
+    async def _abort_connections(self) -> None:
+        """Cut them off; their sockets are closed some turns of the loop later."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 def _cancellable(app: Any) -> Any:
