@@ -248,7 +248,9 @@ class Broken(io.StringIO):
         raise BrokenPipeError(32, "Broken pipe")
 
 
-@pytest.mark.parametrize("stream", [None, Closed(), Broken(), object()], ids=repr)
+@pytest.mark.parametrize(
+    "stream", [None, Closed(), Broken(), object()], ids=["none", "closed", "broken", "odd"]
+)
 def test_without_standard_output(
     stream: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
