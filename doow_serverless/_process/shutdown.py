@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from types import BuiltinFunctionType
 
 from .clock import Budget
 from .forks import members, reset_in_child
@@ -50,11 +51,13 @@ class _Ending:
     Attributes:
         is_delivered: Whether the last flush is over, but for what was recorded meanwhile.
         tries: How often the signal has found the main thread at work in this library.
+        is_swept: Whether what was recorded during the last flush has had one of its own.
     """
 
     def __init__(self) -> None:
         self.is_delivered = False
         self.tries = 0
+        self.is_swept = False
         self._patient_until = time.monotonic() + SIGTERM_LIMIT_S + _PATIENCE_S
         # Threads take turns where this library holds a lock, if they may not do so elsewhere.
         self._interval_s = sys.getswitchinterval()
@@ -79,14 +82,15 @@ def install() -> None:
     if not _is_installed:
         _is_installed = True
         atexit.register(flush_at_exit)
-    # Only the main thread may set a handler: where another comes first, the next time counts.
-    if not _is_listening and threading.current_thread() is threading.main_thread():
-        _is_listening = True
-        _earlier = signal.getsignal(signal.SIGTERM)
-        # None is a handler that C code has set, which could not be called on.
-        if _earlier not in (None, signal.SIG_IGN):
-            with suppress(ValueError):  # Not the main interpreter.
-                signal.signal(signal.SIGTERM, _on_sigterm)
+    # None is a handler that C code has set, which could not be called on.
+    earlier = signal.getsignal(signal.SIGTERM)
+    if not _is_listening and earlier not in (None, signal.SIG_IGN, _on_sigterm):
+        _earlier = earlier
+        # Only the main thread may set a handler: where another comes first, the next time counts.
+        # That is asked of the system, since under eventlet `threading` knows no main thread.
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, _on_sigterm)
+            _is_listening = True
 
 
 def flush_at_exit() -> None:
@@ -151,7 +155,12 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
             ending.tries += 1
             _thread.start_new_thread(_signal, (number, _PAUSE_S))
             return
-        _flush_within(SIGTERM_LIMIT_S / 2, ending.patience_s())
+        if not _are_threads_green():
+            _flush_within(SIGTERM_LIMIT_S / 2, ending.patience_s())
+        elif not ending.is_swept:
+            ending.is_swept = True
+            _thread.start_new_thread(_deliver_and_signal, (number, ending))
+            return
     except RuntimeError:
         pass  # No more threads: then nothing can be delivered either.
     ending.end()
@@ -162,6 +171,14 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         # The default ends the process, and tells its parent that it was this signal.
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+def _are_threads_green() -> bool:
+    """Whether gevent or eventlet stand in for threads, so that all of them are this one.
+
+    Such a handler may be called by what has them take turns, where nothing can be waited for.
+    """
+    return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 
 def _is_ours(frame: FrameType | None) -> bool:
@@ -181,7 +198,8 @@ def _deliver_and_signal(number: int, ending: _Ending) -> None:
 
 def _signal(number: int, after_s: float = 0.0) -> None:
     time.sleep(after_s)
-    if hasattr(signal, "pthread_kill"):
+    # Green threads are all in the main thread, whose number they have replaced by one of theirs.
+    if hasattr(signal, "pthread_kill") and not _are_threads_green():
         # To the main thread, which may sleep in a system call that others do not end.
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:

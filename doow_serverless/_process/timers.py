@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from itertools import count
 from time import monotonic
 
@@ -41,17 +40,22 @@ class Timers:
         Returns:
             The number to give to :meth:`cancel`.
         """
+        number = next(self._numbers)
         with self._changed:
-            number = next(self._numbers)
             self._calls[number] = (at, call)
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="doow-timers", daemon=True)
-                with suppress(RuntimeError):  # No more threads: the next call tries again.
-                    thread.start()
-                    self._thread = thread
-            elif at < self._sleeps_until:
-                self._changed.notify()
-            return number
+            if self._thread is not None:
+                if at < self._sleeps_until:
+                    self._changed.notify()
+                return number
+            thread = threading.Thread(target=self._run, name="doow-timers", daemon=True)
+            self._thread = thread
+        # Not under the lock: where gevent has patched `threading` since, the thread runs in ours,
+        # and would wait for the lock for ever.
+        try:
+            thread.start()
+        except RuntimeError:  # No more threads: the next call tries again.
+            self._thread = None
+        return number
 
     def cancel(self, number: int) -> None:
         """Do not make the call of this number, unless it has begun."""

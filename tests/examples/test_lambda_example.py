@@ -192,6 +192,7 @@ def runtime_client(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.timeout(300)  # pip downloads, on a cold cache
+@pytest.mark.extensive
 class TestBuilt:
     """What ``sam build`` made, run as Lambda runs it."""
 
@@ -267,6 +268,7 @@ def create_secret(aws: dict[str, str]) -> str:
     return arn
 
 
+@pytest.mark.extensive
 def test_the_template_is_valid(sam: str) -> None:
     """SAM's own check, and cfn-lint's, find nothing."""
     run([sam, "validate", "--lint"], AWS_DEFAULT_REGION="us-east-1")

@@ -22,7 +22,8 @@ PLACE = ROOT / ".venv-vercel" / "node"
 # For tools that download; in the tests themselves, nothing of proxies and certificates is left.
 SURROUNDINGS = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
-pytestmark = pytest.mark.timeout(300)  # npm and pip download, on a cold cache
+# npm and pip download, on a cold cache.
+pytestmark = [pytest.mark.extensive, pytest.mark.timeout(300)]
 
 
 def run(command: list[str | Path], directory: Path, **variables: str) -> None:

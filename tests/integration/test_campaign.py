@@ -22,6 +22,7 @@ INVOCATIONS = 160
 LANES = 4
 
 
+@pytest.mark.extensive
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot stop a process")
 def test_every_event_is_accounted_for(tmp_path: Path) -> None:
     """Recorded = accepted + rejected with a reason + recovered from the log, and none twice."""

@@ -10,6 +10,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 from doow_serverless import Outcome
 from doow_serverless._delivery.answers import Answer
 from doow_serverless.local import Fault, Ingest
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
 
 AT_ONCE = 32
-ROUNDS = 200
+each_number_of_rounds = pytest.mark.parametrize(
+    "rounds", [20, pytest.param(200, marks=pytest.mark.extensive)]
+)
 
 
 class Memory:
@@ -51,13 +55,13 @@ def in_threads(call: Callable[[int], None]) -> None:
         list(threads.map(call, range(AT_ONCE)))
 
 
-def calls() -> dict[str, int]:
+def calls(rounds: int) -> dict[str, int]:
     """The invocations of a test, and how many events each records."""
-    names = [f"{caller}-{number}" for caller in range(AT_ONCE) for number in range(ROUNDS)]
+    names = [f"{caller}-{number}" for caller in range(AT_ONCE) for number in range(rounds)]
     return {name: 1 + index % 3 for index, name in enumerate(names)}
 
 
-def check(ingest: Ingest, outcomes: list[Outcome]) -> None:
+def check(ingest: Ingest, outcomes: list[Outcome], calls: dict[str, int]) -> None:
     """One POST for each invocation, with all of its events in their order and no other's."""
     posts = ingest.posts()
     assert {(post.status, post.duplicate) for post in posts} == {(202, False)}
@@ -65,26 +69,25 @@ def check(ingest: Ingest, outcomes: list[Outcome]) -> None:
     for event in ingest.events():
         recorded = (event["attribution"]["invocation"], event["measurements"][0]["quantity"])
         carried[event["batch_id"]].append(recorded)
-    expected = [
-        [(name, 1 + number) for number in range(events)] for name, events in calls().items()
-    ]
+    expected = [[(name, 1 + number) for number in range(events)] for name, events in calls.items()]
     assert sorted(carried.values()) == sorted(expected)
     assert len(posts) == len(expected)
     for outcome in outcomes:
         outcome.elapsed_s = 0.0
     assert Counter(map(repr, outcomes)) == Counter(
-        repr(Outcome(events, requests=1)) for events in calls().values()
+        repr(Outcome(events, requests=1)) for events in calls.values()
     )
 
 
-def test_threads(new_tracker: Callable[..., Tracker]) -> None:
-    """32 threads at once, 200 times, each with events and attribution of its own."""
+@each_number_of_rounds
+def test_threads(rounds: int, new_tracker: Callable[..., Tracker]) -> None:
+    """32 threads at once, many times, each with events and attribution of its own."""
     outcomes: list[Outcome] = []
     together = threading.Barrier(AT_ONCE)
-    events = calls()
+    events = calls(rounds)
 
     def call(caller: int) -> None:
-        for number in range(ROUNDS):
+        for number in range(rounds):
             together.wait(30)
             name = f"{caller}-{number}"
             assert handler(name) == name
@@ -99,16 +102,17 @@ def test_threads(new_tracker: Callable[..., Tracker]) -> None:
             return name
 
         in_threads(call)
-        check(ingest, outcomes)
+        check(ingest, outcomes, events)
 
 
-def test_tasks(new_tracker: Callable[..., Tracker]) -> None:
+@each_number_of_rounds
+def test_tasks(rounds: int, new_tracker: Callable[..., Tracker]) -> None:
     """32 tasks at once on one loop, whose events take turns, some recorded on other threads."""
     outcomes: list[Outcome] = []
-    events = calls()
+    events = calls(rounds)
 
     async def call(caller: int) -> None:
-        for number in range(ROUNDS):
+        for number in range(rounds):
             name = f"{caller}-{number}"
             assert await handler(name) == name
 
@@ -132,10 +136,11 @@ def test_tasks(new_tracker: Callable[..., Tracker]) -> None:
             return name
 
         asyncio.run(call_all())
-        check(ingest, outcomes)
+        check(ingest, outcomes, events)
 
 
-def test_attribution_of_tracked(new_tracker: Callable[..., Tracker]) -> None:
+@each_number_of_rounds
+def test_attribution_of_tracked(rounds: int, new_tracker: Callable[..., Tracker]) -> None:
     """Threads whose handlers have attribution and license of their own never see another's."""
     memory = Memory()
     tracker = new_tracker(transport=memory, budget=20.0)
@@ -148,7 +153,7 @@ def test_attribution_of_tracked(new_tracker: Callable[..., Tracker]) -> None:
             with tracker.transaction():
                 tracker.track("pages", 1)
 
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             together.wait(30)
             handler()
 
@@ -157,7 +162,7 @@ def test_attribution_of_tracked(new_tracker: Callable[..., Tracker]) -> None:
         tuple((event["license_id"], event["attribution"]["caller"]) for event in body["events"])
         for body in map(json.loads, memory.sent)
     )
-    assert seen == {((f"lic_{caller}", caller),) * 2: ROUNDS for caller in range(AT_ONCE)}
+    assert seen == {((f"lic_{caller}", caller),) * 2: rounds for caller in range(AT_ONCE)}
 
 
 def test_more_at_once_than_threads(new_tracker: Callable[..., Tracker]) -> None:

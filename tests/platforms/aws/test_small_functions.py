@@ -11,9 +11,13 @@ from doow_serverless.local import _cgroups as cgroups
 from tests.campaign.small_functions import cold_starts, kills, runtime_of
 
 pytest.importorskip("awslambdaric")
-pytestmark = pytest.mark.skipif(
-    not cgroups.can_be_had("cpu"), reason="control groups of version 1 can be made by root alone"
-)
+pytestmark = [
+    pytest.mark.extensive,
+    pytest.mark.skipif(
+        not cgroups.can_be_had("cpu"),
+        reason="control groups of version 1 can be made by root alone",
+    ),
+]
 
 SHARES = [Fraction(1, 4), Fraction(1, 7), Fraction(1, 14)]
 

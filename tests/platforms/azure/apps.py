@@ -16,7 +16,7 @@ import pytest
 from doow_serverless.local import Fault
 from tests.network import KEY
 from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import pythons
+from tests.runtimes.azure.host import each, pythons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from doow_serverless.local import Ingest
     from tests.runtimes.azure.host import Trigger
 
-every_python = pytest.mark.parametrize("python", pythons(), ids=lambda path: path.parts[-3])
+every_python = pytest.mark.parametrize("python", each(pythons()), ids=lambda path: path.parts[-3])
 """All interpreters: for what depends on how Python tells functions and their signatures."""
 both_ends = pytest.mark.parametrize(
-    "python", sorted({pythons()[0], pythons()[-1]}), ids=lambda path: path.parts[-3]
+    "python", each(sorted({pythons()[0], pythons()[-1]})), ids=lambda path: path.parts[-3]
 )
 """The oldest and the newest: for what depends on the versions of the libraries at most."""
 

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pytest
+
 from doow_serverless.local._runtime import Runtime
 from doow_serverless.local._sandbox import Sandbox
 from tests.runtimes.azure.application import PROGRAMS, Application, platform_settings
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
+    from _pytest.mark.structures import ParameterSet
+
     from doow_serverless.local._output import Output
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "Invocation",
     "Log",
     "Trigger",
+    "each",
     "http_request",
     "pythons",
 ]
@@ -55,6 +60,15 @@ def pythons() -> list[Path]:
     found = _ROOT.glob(".venv-azure-3.*/bin/python")
     by_version = sorted(found, key=lambda path: int(path.parts[-3].rpartition(".")[2]))
     return by_version or [_ROOT / ".venv-azure-3.x" / "bin" / "python"]
+
+
+def each(pythons: list[Path]) -> list[ParameterSet]:
+    """Parameters of a test for these interpreters; all but the newest for ``make test-all``."""
+    *older, newest = pythons
+    return [
+        *(pytest.param(python, marks=pytest.mark.extensive) for python in older),
+        pytest.param(newest),
+    ]
 
 
 class WorkerSandbox(Sandbox):

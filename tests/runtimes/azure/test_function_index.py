@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, AzureHostError, Log, http_request, pythons
+from tests.runtimes.azure.host import AzureHost, AzureHostError, Log, each, http_request, pythons
 from tests.runtimes.azure.sample_apps import HTTP_BINDINGS, V1_FUNCTIONS, V2_APP, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("python", pythons(), ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize("python", each(pythons()), ids=lambda path: path.parts[-3])
 def test_every_interpreter_answers(python: Path, v2_app: Path, v1_app: Path) -> None:
     """A function of each model answers under every environment that there is."""
     with AzureHost(v2_app, python=python, model="v2") as host:
