@@ -154,11 +154,15 @@ class Api:
             license_id: The license of events that name none.
             attribution: Attribution of all events of this handler, under their own.
             on_exception: ``"flush"`` delivers what was recorded although the handler raised;
-                ``"discard"`` forgets it.
+                ``"discard"`` forgets it. Default: ``"flush"``, but ``"discard"`` where
+                ``idempotent``.
             metric: A metric of which one is recorded for each invocation.
             idempotent: True derives the ids of events and batches from what the platform calls the
                 work (the request, or its messages), so that an invocation that is retried and
-                records the same events is counted once.
+                records the same events is counted once. An attempt that fails, or that the platform
+                kills, counts nothing, since the retry records everything again: until the handler
+                has returned nothing is sent, also not by ``flush`` or shortly before the deadline.
+                Not guaranteed: that messages which come again in other company count once.
             flush_mode: ``"after_response"`` has the platform wait for the flush once the response
                 has gone back, where it can. Default: that of ``configure``,
                 ``"before_response"``.

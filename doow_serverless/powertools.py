@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ._callables import call_within
 from ._middleware import Middleware, api_of
 from ._outcome import Outcome
+from ._platforms.aws_events import record_name
 from ._process.log import report_fault
 from ._recording.transaction import Block
 from ._redaction import show
@@ -154,8 +153,9 @@ def _identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
 def record_identity(record: object) -> str | None:
     """What names a record, and names it again when it is delivered again; None if nothing does.
 
-    The message id for SQS; the stream's ARN and the event id for Kinesis (shard and sequence
-    number) and DynamoDB streams; topic, partition and offset for Kafka.
+    The message id for SQS; the event id and the stream's ARN for Kinesis (shard and sequence
+    number) and DynamoDB streams; topic, partition and offset for Kafka; and what AWS names the
+    records of its other events by: SNS, S3, SES, Amazon MQ, Firehose, DocumentDB, EventBridge.
 
     Args:
         record: Powertools' data class, a model of its parser, or the dict that Lambda passes.
@@ -163,22 +163,7 @@ def record_identity(record: object) -> str | None:
     Not guaranteed: that a message which a producer sends twice, or which is moved back from a
     dead-letter queue, keeps its identity, since SQS gives it another.
     """
-    message_id = _field(record, "messageId")
-    if isinstance(message_id, str) and message_id:
-        return message_id
-    event_id, stream = _field(record, "eventID"), _field(record, "eventSourceARN")
-    if isinstance(event_id, str) and event_id:
-        # Shards are numbered in each stream anew, and so, as far as is promised, are records.
-        return f"{stream}/{event_id}" if isinstance(stream, str) else event_id
-    topic, offset = _field(record, "topic"), _field(record, "offset")
-    if isinstance(topic, str) and isinstance(offset, int):
-        return f"{topic}-{_field(record, 'partition')}/{offset}"
-    return None
-
-
-def _field(record: Any, name: str) -> Any:
-    """A field by the name that Lambda gives it, which data classes and models keep."""
-    return record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
+    return record_name(record)
 
 
 def cloudwatch_metrics(

@@ -154,8 +154,7 @@ class Flusher:
             events = transaction.take_last()
             is_counted = True
             root = transaction.root
-            own = transaction.is_own_work and transaction.parent is root and not root.is_closed
-            if events and not discard and own and not is_at_work():
+            if events and not discard and transaction.goes_apart and not is_at_work():
                 # Doow knows a batch again, not an event: so what may be done again apart from the
                 # rest travels apart from it, as soon as it is done.
                 with AtWork():

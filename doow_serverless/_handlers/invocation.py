@@ -195,6 +195,7 @@ class Invocation(Span):
             defaults = defaults.overlaid(options, options.license_id, options.attribution)
         if options.discards:
             buffer = buffer.transaction()
+            buffer.is_attempt = options.is_attempt
         life = self._life_of(outer)
         self._scope = Scope(engine, buffer, defaults, outer, life)
         self._token = current.set(self._scope)

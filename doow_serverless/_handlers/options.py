@@ -20,13 +20,11 @@ if TYPE_CHECKING:
         budget: float | None
         license_id: str | None
         attribution: Mapping[str, Any] | None
-        on_exception: Literal["flush", "discard"]
+        on_exception: Literal["flush", "discard"] | None
         metric: str | None
         idempotent: bool
         flush_mode: Literal["before_response", "after_response"] | None
 
-
-_ON_EXCEPTION = ("flush", "discard")
 
 
 class TrackedOptions:
@@ -41,6 +39,8 @@ class TrackedOptions:
         license_id, attribution, metric: As given, checked.
         discards: Whether an invocation that raises forgets what it recorded.
         idempotent: Whether ids derive from what the platform calls the work.
+        is_attempt: Whether an invocation is one of several attempts, of which the one that succeeds
+            counts; then records that are work of their own, and have succeeded, count at once.
         flush_mode: One of `FLUSH_MODES`, or None for that of the configuration.
         removed: Names of attributes that looked like credentials, until they are reported.
 
@@ -58,9 +58,11 @@ class TrackedOptions:
             self.metric = _unless_none(given, "metric", check_text)
         except DoowError as problem:
             raise ConfigurationError(f"{called}(): {problem}") from None
-        on_exception = given.take("on_exception", _ON_EXCEPTION[0])
-        self.discards = one_of("on_exception", on_exception, _ON_EXCEPTION) == "discard"
+        on_exception = _unless_none(given, "on_exception", _on_exception)
         self.idempotent = true_or_false("idempotent", given.take("idempotent", False))
+        # A retry records again what the attempt that failed had recorded, and perhaps not alike.
+        self.is_attempt = self.idempotent and on_exception is None
+        self.discards = self.is_attempt or on_exception == "discard"
         self.flush_mode = _unless_none(given, "flush_mode", _flush_mode)
         given.close()
 
@@ -72,6 +74,10 @@ class TrackedOptions:
 def _unless_none(given: Given, name: str, check: Callable[[str, Any], Any]) -> Any:
     value = given.take(name, None)
     return None if value is None else check(name, value)
+
+
+def _on_exception(name: str, value: Any) -> str:
+    return one_of(name, value, ("flush", "discard"))
 
 
 def _flush_mode(name: str, value: Any) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from math import isfinite
 from time import monotonic
 from weakref import WeakKeyDictionary
 
+from .aws_events import work_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from doow_serverless._handlers.options import TrackedOptions
@@ -38,18 +41,26 @@ def find_deadline(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None
 def find_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identity | None:
     """The function, and what stays the same when Lambda has it do its work again.
 
-    That is the ids of the messages or stream records where the event holds some, since those come
-    again in another invocation; else the request id, which Lambda keeps when it retries an
-    asynchronous invocation (https://docs.aws.amazon.com/lambda/latest/dg/invocation-retries.html).
+    That is the ids of the messages or records that the event brings, since those come again in
+    another invocation; else the request id, which Lambda keeps when it retries an asynchronous
+    invocation (https://docs.aws.amazon.com/lambda/latest/dg/invocation-retries.html).
     """
     arguments = (*args, *kwargs.values())
-    contexts = (getattr(argument, "lambda_context", argument) for argument in arguments)
-    for context in contexts:
+    for context in chain.from_iterable(map(_contexts, arguments)):
         request_id = getattr(context, "aws_request_id", None)
         if isinstance(request_id, str) and request_id:
-            work = _record_ids(arguments) or f"request:{request_id}"
+            works = filter(None, map(work_of, arguments))
+            work = next(works, f"request:{request_id}")
             return str(getattr(context, "function_name", "")), work + _which_call(context)
     return None
+
+
+def _contexts(argument: Any) -> Iterator[Any]:
+    """What may be Lambda's context: an argument, or what it carries."""
+    yield argument
+    yield getattr(argument, "lambda_context", None)  # As the durable functions' does.
+    if type(argument).__module__.startswith("chalice."):
+        yield getattr(argument, "context", None)
 
 
 def _which_call(context: Any) -> str:
@@ -63,35 +74,9 @@ def _which_call(context: Any) -> str:
     return f"#{earlier}" if earlier else ""
 
 
-def _record_ids(arguments: Iterable[Any]) -> str | None:
-    for argument in arguments:
-        records = _entry(argument, "Records")
-        if isinstance(records, list) and records:
-            ids = [_record_id(record) for record in records]
-            if all(ids):
-                return "records:" + ",".join(sorted(ids))
-    return None
-
-
-def _entry(argument: Any, name: str) -> Any:
-    """An entry of the event, if ``argument`` is one, or one of powertools' data classes around it.
-
-    Nothing is called: a ``get`` of the application's own may do anything.
-    """
-    if any(kind.__module__.startswith("aws_lambda_powertools.") for kind in type(argument).__mro__):
-        argument = vars(argument).get("_data")
-    return dict.get(argument, name) if isinstance(argument, dict) else None
-
-
-def _record_id(record: Any) -> str:
-    """The id of an SQS message (``messageId``) or of a stream record (``eventID``)."""
-    found = record.get("messageId") or record.get("eventID") if isinstance(record, dict) else None
-    return found if isinstance(found, str) else ""
-
-
 def _remaining_millis(argument: Any) -> float | None:
     try:
-        for context in (argument, getattr(argument, "lambda_context", None)):
+        for context in _contexts(argument):
             ask = getattr(context, "get_remaining_time_in_millis", None)
             millis: Any = ask() if callable(ask) else None
             # A stand-in of a test may answer to any name: only a number is a time.

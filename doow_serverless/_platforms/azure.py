@@ -112,9 +112,10 @@ def _asking_for_context(handler: Any) -> Any:
         return handler
     parameters = [*declared.parameters.values()]
     is_catch_all = bool(parameters) and parameters[-1].kind is Parameter.VAR_KEYWORD
-    parameters.insert(
-        len(parameters) - is_catch_all, Parameter("context", Parameter.KEYWORD_ONLY, default=None)
-    )
+    # `mcp_tool` makes each parameter one of the tool, but for those that are annotated like this.
+    ours = getattr(sys.modules.get("azure.functions"), "MCPToolContext", Parameter.empty)
+    context = Parameter("context", Parameter.KEYWORD_ONLY, default=None, annotation=ours)
+    parameters.insert(len(parameters) - is_catch_all, context)
     if is_coroutine_function(handler):
 
         async def without_context_async(*args: Any, context: Any = None, **kwargs: Any) -> Any:  # noqa: ARG001
@@ -141,9 +142,54 @@ def find_identity(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identity | 
     for context in kwargs.values():
         invocation_id = getattr(context, "invocation_id", None)
         if isinstance(invocation_id, str) and hasattr(context, "function_name"):
-            works = filter(None, map(_work, kwargs.values()))
-            return str(context.function_name), next(works, f"invocation:{invocation_id}")
+            work = _trigger_of(kwargs, context) or f"invocation:{invocation_id}"
+            return str(context.function_name), work
     return None
+
+
+def _trigger_of(kwargs: dict[str, Any], context: Any) -> str | None:
+    """What names the trigger among the arguments; never an input that the function reads besides.
+
+    The worker does not say which it is. In the older model function.json does; else it is what
+    only ever is a trigger, such as a queue's message, or a document or blob that is alone. Beside
+    anything else these may be mere inputs: then all of them, and nothing that has no name.
+    """
+    directory = getattr(context, "function_directory", None)
+    trigger = _declared_trigger(directory) if isinstance(directory, str) else None
+    if trigger is not None:
+        return _work(kwargs.get(trigger))
+    given = [
+        argument
+        for argument in kwargs.values()
+        if argument is not context and type(argument).__name__ != "Out"
+    ]
+    messages = [argument for argument in given if _is_message(argument)]
+    works = [_work(argument) for argument in messages or given]
+    return None if None in works else "+".join(sorted(filter(None, works))) or None
+
+
+def _is_message(argument: Any) -> bool:
+    """Whether it is a message or event, or several: no input is."""
+    several = getattr(argument, "data", argument)
+    first = several[0] if isinstance(several, list) and several else argument
+    return any(hasattr(first, name) for name in _OF_MESSAGES)
+
+
+@cache
+def _declared_trigger(directory: str) -> str | None:
+    """The name of the trigger in function.json; None where there is no such file."""
+    import json
+
+    try:
+        with open(os.path.join(directory, "function.json"), encoding="utf-8-sig") as file:
+            bindings = json.load(file)["bindings"]
+        return next(each["name"] for each in bindings if each["type"].endswith("Trigger"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return None
+
+
+_OF_MESSAGES = ("dequeue_count", "message_id", "iothub_metadata", "offset", "event_type")
+"""What messages and events have, as `_name` tells them, and documents and blobs have not."""
 
 
 def _work(argument: Any) -> str | None:
@@ -165,6 +211,10 @@ def _name(message: Any) -> str | None:
         return _joined(message.message_id, getattr(message, "sequence_number", None))
     if hasattr(message, "iothub_metadata"):  # Event Hubs number the events of each partition.
         return _joined(_partition(message.metadata), message.sequence_number)
+    if hasattr(message, "enqueued_time") and hasattr(message, "offset"):
+        # As the SDK of Event Hubs has it, which does not name the partition: the moment does.
+        moment = (message.enqueued_time, message.offset, message.sequence_number)
+        return None if None in moment else _joined("event", *moment, message.partition_key)
     if hasattr(message, "offset"):  # Kafka, likewise; text has a partition, too.
         return _joined(message.topic, message.partition, message.offset)
     if hasattr(message, "event_type"):  # Event Grid.

@@ -151,16 +151,17 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
             return
         if not ending.is_delivered:
             return  # Another signal meanwhile: the application gets one soon.
-        if ending.tries < _MAX_TRIES and _is_ours(frame):
+        if _are_threads_green():
+            if not ending.is_swept:
+                ending.is_swept = True
+                _thread.start_new_thread(_deliver_and_signal, (number, ending))
+                return
+        elif ending.tries < _MAX_TRIES and _is_ours(frame):
             ending.tries += 1
             _thread.start_new_thread(_signal, (number, _PAUSE_S))
             return
-        if not _are_threads_green():
+        else:
             _flush_within(SIGTERM_LIMIT_S / 2, ending.patience_s())
-        elif not ending.is_swept:
-            ending.is_swept = True
-            _thread.start_new_thread(_deliver_and_signal, (number, ending))
-            return
     except RuntimeError:
         pass  # No more threads: then nothing can be delivered either.
     ending.end()

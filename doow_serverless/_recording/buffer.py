@@ -78,6 +78,7 @@ class Buffer:
         "_max_bytes",
         "_root",
         "in_hand",
+        "is_attempt",
         "is_closed",
         "is_endless",
         "parent",
@@ -102,6 +103,7 @@ class Buffer:
         self._root: Buffer | None = parent and parent.root
         self.is_closed = False
         self.is_endless = False
+        self.is_attempt = False
         # Work that is done again after a crash records its events again, under the same ids.
         self._log = log if identity is None else None
         self._derived: DerivedIds | None = None
@@ -181,6 +183,15 @@ class Buffer:
     def is_own_work(self) -> bool:
         """Whether this is a transaction around work that may be done again apart from the rest."""
         return self.parent is not None and self._derived is not self.parent._derived
+
+    @property
+    def goes_apart(self) -> bool:
+        """Whether its events, once it has succeeded, count whatever becomes of what is around."""
+        around = self.parent
+        if around is not None and around.is_attempt:
+            around = around.parent
+        root = self.root
+        return self.is_own_work and around is root and not root.is_closed
 
     def transaction(self, identity: str | None = None) -> Buffer:
         """A buffer whose events come here only if it is committed.

@@ -92,7 +92,10 @@ def test_sigterm_reaches_the_application(library: str, is_first: bool, ingest: I
     """What waits is delivered, and the application's own handler runs, once."""
     body = f"""
 import os, signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
+def leave(*_):
+    print("told", flush=True)
+    raise SystemExit(7)
+signal.signal(signal.SIGTERM, leave)
 doow.configure({KEY!r}, endpoint={ingest.url!r}, license_id="lic", environ={{}})
 doow.track("waits")
 print("ready", flush=True)
@@ -108,7 +111,7 @@ os._exit(0)
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == "told\n"
-    assert process.returncode == 0
+    assert process.returncode == 7
     assert metrics(ingest) == ["waits"]
 
 

@@ -62,7 +62,6 @@ def test_messages_in_another_order(ingest: Ingest, tracker: doow.Tracker) -> Non
         {"Records": [None]},
         {"Records": [{"messageId": 7}]},
         {"Records": [{"messageId": "m1"}, {}]},
-        {"Records": [{"Sns": {"MessageId": "1"}}]},
     ],
 )
 def test_without_ids_the_request_counts(event: object) -> None:

@@ -45,10 +45,10 @@ IDENTITIES = [
         kinesis_record("49"),
         KinesisStreamRecord,
         "KinesisDataStreamRecord",
-        f"{STREAM}/shardId-000000000000:49",
+        f"shardId-000000000000:49/{STREAM}",
     ),
-    (dynamodb_record("e-1"), DynamoDBRecord, "DynamoDBStreamRecordModel", f"{TABLE}/e-1"),
-    (kafka_record(7), KafkaEventRecord, "KafkaRecordModel", "clicks-0/7"),
+    (dynamodb_record("e-1"), DynamoDBRecord, "DynamoDBStreamRecordModel", f"e-1/{TABLE}"),
+    (kafka_record(7), KafkaEventRecord, "KafkaRecordModel", "clicks/0/7"),
 ]
 
 
@@ -110,10 +110,6 @@ class Hostile:
         raise RuntimeError("no")
 
 
-@pytest.mark.contains
-def test_a_record_that_cannot_be_read_is_still_processed(
-    strict_events: MemoryTransport, contained_faults: list[str]
-) -> None:
-    """Looking for an identity never keeps a record from its handler."""
+def test_a_record_that_cannot_be_read_is_still_processed(strict_events: MemoryTransport) -> None:
+    """Nothing of it is run to look for an identity."""
     assert record_transaction(lambda record: "result")(Hostile()) == "result"
-    assert len(contained_faults) == 1
