@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         flush_mode: Literal["before_response", "after_response"] | None
 
 
-
 class TrackedOptions:
     """The options of one ``tracked`` or middleware.
 

@@ -75,7 +75,7 @@ def record_name(record: object) -> str | None:
 
 def _all(records: Any, event: dict[str, Any]) -> str | None:
     names = [_name(_fields(record), event, _KINDS) for record in records]
-    return None if None in names else "records:" + ",".join(sorted(filter(None, names))) or None
+    return "records:" + ",".join(sorted(filter(None, names))) if names and all(names) else None
 
 
 def _name(

@@ -183,7 +183,8 @@ def _declared_trigger(directory: str) -> str | None:
     try:
         with open(os.path.join(directory, "function.json"), encoding="utf-8-sig") as file:
             bindings = json.load(file)["bindings"]
-        return next(each["name"] for each in bindings if each["type"].endswith("Trigger"))
+        names = (each["name"] for each in bindings if each["type"].endswith("Trigger"))
+        return str(next(names))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
         return None
 

@@ -213,6 +213,34 @@ def test_the_sdk_is_not_imported(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+TOOL = """
+import json, sys
+import azure.functions as func
+import doow_serverless as doow
+import azure_functions_runtime
+doow.configure(None)
+app = func.FunctionApp()
+
+@app.mcp_tool()
+@doow.tracked(idempotent=True)
+def weather(city: str, days: int) -> str:
+    return city
+
+(builder,) = app._function_builders
+trigger = builder._function._trigger
+properties = json.loads(trigger.get_dict_repr()["toolProperties"])
+print([each["propertyName"] for each in properties])
+"""
+
+
+def test_a_tool_has_its_own_parameters_alone() -> None:
+    """``mcp_tool`` makes each parameter one of the tool: ours is none."""
+    command = [str(pythons()[-1]), "-I", "-W", "ignore", "-c", TOOL]
+    environ = {"FUNCTIONS_WORKER_RUNTIME": "python"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["['city', 'days']"], done.stderr
+
+
 # ── the timeout ────────────────────────────────────────────────────────────────────────────────
 
 SLOW = (

@@ -142,6 +142,13 @@ def http(trigger: func.HttpRequest) -> str:
     doow.track("calls", attribution={"function": "http"})
     return "fine"
 
+@app.route(route="b", trigger_arg_name="trigger")
+@app.cosmos_db_input(arg_name="doc", database_name="d", container_name="c", connection="C")
+@doow.tracked(idempotent=True)
+def reads(trigger: func.HttpRequest, doc: func.DocumentList) -> str:
+    doow.track("calls", attribution={"function": "reads"})
+    return str(len(doc))
+
 @app.timer_trigger(arg_name="trigger", schedule="0 * * * * *")
 @doow.tracked(idempotent=True)
 async def timer(trigger: func.TimerRequest) -> None:
@@ -198,11 +205,15 @@ def test_what_counts_again(ingest: Ingest, tmp_path: Path) -> None:
         for name, trigger in by_function.items():
             for again in (0, 1):
                 invoke(host, name, trigger, again)
+        document = triggers.cosmos_documents({"id": "d-1", "_etag": "e-1"}).value
+        for _ in range(3):
+            inputs = {"trigger": triggers.http_request(), "doc": document}
+            assert host.invoke("reads", inputs).error is None
         for tag in ("0x1", "0x1", "0x2"):
             properties = {"Properties": {"ETag": tag}}
             reply = host.invoke("blob", {"trigger": triggers.blob()}, trigger_metadata=properties)
             assert (reply.error, reply.logs) == (None, [])
     assert counted(ingest) == {
-        "http": 2, "timer": 2, "text": 2, "random_ids": 2, "with_output": 1, "blob": 2,
+        "http": 2, "reads": 3, "timer": 2, "text": 2, "random_ids": 2, "with_output": 1, "blob": 2,
         "twin": 2,
     }  # fmt: skip

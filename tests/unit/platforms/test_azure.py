@@ -215,6 +215,66 @@ def test_an_output_in_front_of_the_trigger_is_no_work() -> None:
     assert azure.find_identity((), arguments) == ("f", "message:1")
 
 
+def http() -> Any:
+    return SimpleNamespace(method="GET", url="http://localhost/")
+
+
+def event_data(number: int = 1, moment: str = "12:00:00.001") -> Any:
+    """As the SDK of Event Hubs has it."""
+    return SimpleNamespace(
+        enqueued_time=moment, offset="64", sequence_number=number, partition_key=None
+    )
+
+
+class Out:
+    """As azure.functions names what takes an output."""
+
+
+INPUT = Document(_rid="r", _etag="1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"req": http(), "doc": INPUT}, "invocation:i-1"),
+        ({"doc": INPUT, "req": http()}, "invocation:i-1"),
+        ({"message": "text", "docs": UserList([INPUT])}, "invocation:i-1"),
+        ({"timer": SimpleNamespace(past_due=False), "file": blob()}, "invocation:i-1"),
+        ({"doc": INPUT, "message": queue()}, "message:1"),
+        ({"doc": INPUT, "messages": [queue("1"), queue("2")]}, "messages:1,2"),
+        ({"file": blob(), "out": Out()}, "message:u/1"),
+        ({"docs": UserList([INPUT])}, "messages:r/1"),
+        ({"file": blob(), "doc": INPUT}, "message:r/1+message:u/1"),
+    ],
+)
+def test_an_input_is_not_the_work(arguments: dict[str, Any], expected: str) -> None:
+    """Three requests that read one document are three; what can be both counts where alone."""
+    found = azure.find_identity((), {**arguments, "context": CONTEXT})
+    assert found == ("f", expected)
+
+
+def test_the_older_model_declares_the_trigger(tmp_path: Path) -> None:
+    """function.json says which argument it is: the other is an input."""
+    (tmp_path / "function.json").write_text(
+        '{"bindings": [{"type": "blob", "name": "file", "direction": "in"},'
+        ' {"type": "cosmosDBTrigger", "name": "docs", "direction": "in"}]}'
+    )
+    context = SimpleNamespace(
+        invocation_id="i-1", function_name="f", function_directory=str(tmp_path)
+    )
+    arguments = {"file": blob(), "docs": UserList([INPUT]), "context": context}
+    assert azure.find_identity((), arguments) == ("f", "messages:r/1")
+    arguments["docs"] = "text"
+    assert azure.find_identity((), arguments) == ("f", "invocation:i-1")
+
+
+def test_the_types_of_the_sdks_are_known() -> None:
+    """An event of Event Hubs does not name its partition, but says when it was enqueued."""
+    assert work(event_data()) == work(event_data())
+    assert len({work(event_data()), work(event_data(2)), work(event_data(moment="1"))}) == 3
+    assert work([event_data(1), event_data(2)]) == work([event_data(2), event_data(1)])
+
+
 # ── the context ────────────────────────────────────────────────────────────────────────────────
 
 
