@@ -124,6 +124,12 @@ class Api:
         Use it as ``with doow.transaction():``, or ``@doow.transaction()`` on a def or an async def.
         It nests: an inner block that fails takes only its own events with it, one that succeeds
         inside an outer one that fails is discarded too.
+
+        In a generator, sync or async, the block is around the generator's own code, on whatever
+        thread that runs, and not around its consumer, who may stop early: that is no failure. A
+        ``@contextmanager`` lends its blocks to the code within; so does a FastAPI dependency with
+        ``yield`` that is an ``async def``. One that is a plain ``def`` cannot, since FastAPI runs
+        its two halves apart from the route.
         """
         return Transaction(self._scope)
 

@@ -156,7 +156,7 @@ def call_within(
         try:
             with span:
                 result = function(*args, **kwargs)
-                if type(result) is not CoroutineType:
+                if type(result) is not CoroutineType and not _is_coroutine(result):
                     span.settle(result)
                     return result
                 span.suspend()
@@ -166,6 +166,12 @@ def call_within(
         return _await_within(span, result)
 
     return _in_place_of(function, within, begin, divert)
+
+
+def _is_coroutine(result: Any) -> bool:
+    """Whether it is a coroutine of another kind, as compiled code makes; no future is one."""
+    kind = type(result)
+    return hasattr(kind, "__await__") and hasattr(kind, "send") and hasattr(kind, "throw")
 
 
 async def _await_within(span: Span, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -11,7 +11,7 @@ from ._engine import Engine
 from ._process import init_phase
 from ._process.forks import reset_in_child
 from ._process.log import report_fault
-from ._recording.scope import current, elsewhere
+from ._recording.scope import elsewhere, here
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Tracker(Api):
         return self.engine
 
     def _scope(self) -> Scope:
-        scope = current.get()
+        scope = here()
         if scope is None or scope.life.is_over:
             scope = elsewhere(scope)
         return (scope and scope.of(self.engine)) or self.engine.outside
@@ -83,7 +83,7 @@ class Current(Api):
         return sink if isinstance(sink, Engine) else default().engine
 
     def _scope(self) -> Scope:
-        scope = current.get()
+        scope = here()
         if scope is None:
             return elsewhere(None) or default().engine.outside
         if scope.life.is_over:

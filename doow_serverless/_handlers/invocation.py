@@ -10,7 +10,17 @@ from doow_serverless._callables import Span
 from doow_serverless._process.log import report_fault
 from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.timers import timers
-from doow_serverless._recording.scope import Life, Scope, current, elsewhere, leave, run, stop
+from doow_serverless._recording.replays import has_failed
+from doow_serverless._recording.scope import (
+    Life,
+    Scope,
+    current,
+    elsewhere,
+    here,
+    leave,
+    run,
+    stop,
+)
 from doow_serverless.errors import InvalidEvent
 
 from .platform import run_after_response
@@ -141,7 +151,7 @@ class Invocation(Span):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._end(failed=kind is not None):
+        if self._end(failed=has_failed(kind)):
             self._flush(last=True)
         self._is_left = True
 
@@ -149,7 +159,7 @@ class Invocation(Span):
         if kind is GeneratorExit:
             # The coroutine is being closed, and may not await any more.
             self.__exit__(kind)
-        elif self._end(failed=kind is not None):
+        elif self._end(failed=has_failed(kind)):
             self._is_left = (
                 True  # A flush that is cancelled has sent all: no second one, that blocks.
             )
@@ -181,7 +191,7 @@ class Invocation(Span):
 
     def _begin(self) -> None:
         engine, options = self._engine, self._options
-        outer = current.get()
+        outer = here()
         if outer is not None and (outer.life.is_over or self._request is not None):
             outer = self._around(elsewhere(outer))
         enclosing = None if outer is None else outer.of(engine)

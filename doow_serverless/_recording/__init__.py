@@ -2,6 +2,7 @@
 
 Read ``rules`` (what a field may say), ``event`` (checked fields become a plain tuple), ``ids``,
 ``buffer`` (where events wait), ``scope`` (which buffer the running code records into), ``outside``
-(the one for code that no invocation can be seen for), ``transaction``, and ``interfaces`` (what all
+(the one for code that no invocation can be seen for), ``generators`` and ``replays`` (code that is
+suspended, or runs again), ``transaction``, and ``interfaces`` (what all
 of these ask of the engine).
 """

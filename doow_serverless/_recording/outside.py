@@ -5,7 +5,7 @@ from __future__ import annotations
 from doow_serverless._process.log import warn
 
 from .event import Defaults
-from .scope import Life, Scope, current
+from .scope import Life, Scope, here
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Outside(Scope):
         """As of `Scope.record`; where another engine's handler runs, that one flushes it."""
         is_first = not self.buffer.has_waiting
         super().record(*event, **named)
-        around = current.get()
+        around = here()
         if around is not None and not around.life.is_over:
             around.life.join(self.sink, self.buffer)
         else:

@@ -13,6 +13,8 @@ from doow_serverless._process.log import report_fault
 from doow_serverless.errors import InvalidEvent
 
 from .event import check_size
+from .generators import around, blocks
+from .replays import are_possible, is_replaying
 from .rules import (
     check_metadata,
     check_quantity,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from .buffer import Buffer
     from .event import Defaults, Labels
+    from .generators import Generator
     from .interfaces import Sink
 
 MANY: Any = object()
@@ -53,15 +56,17 @@ class Life:
         request: The same.
         held: What the outermost flushes, its own first: engines (`Engine`), and a buffer of each.
         is_over: Whether the last flush is done.
+        may_replay: Whether its code may be a durable function's, which runs again and again.
         ends_at: The platform's deadline on the monotonic clock, where one of them knows it.
         guard: What delivers before it.
     """
 
-    __slots__ = ("ends_at", "guard", "held", "is_over", "request")
+    __slots__ = ("ends_at", "guard", "held", "is_over", "may_replay", "request")
 
     def __init__(self, request: object = None) -> None:
         self.request = request
         self.is_over = False
+        self.may_replay = are_possible()
         self.ends_at: float | None = None
         self.guard: Any = None
         self.held: list[tuple[Any, Buffer]] = []
@@ -94,13 +99,21 @@ class Scope:
         defaults: License and attribution of events that name none.
         outer: The scope that was current before, of whatever engine.
         life: How long this one counts.
+        generator: Where it is that of a block in a generator, this: it counts while that runs.
     """
 
-    __slots__ = ("__weakref__", "buffer", "defaults", "life", "outer", "sink")
+    __slots__ = ("__weakref__", "buffer", "defaults", "generator", "life", "outer", "sink")
 
     def __init__(
-        self, sink: Sink, buffer: Buffer, defaults: Defaults, outer: Scope | None, life: Life
+        self,
+        sink: Sink,
+        buffer: Buffer,
+        defaults: Defaults,
+        outer: Scope | None,
+        life: Life,
+        generator: Generator | None = None,
     ) -> None:
+        self.generator = generator
         self.sink = sink
         self.buffer = buffer
         self.defaults = defaults
@@ -132,7 +145,7 @@ class Scope:
             InvalidEvent: In strict mode, for an event that breaks a rule.
         """
         sink, defaults = self.sink, self.defaults
-        if not sink.enabled:
+        if not sink.enabled or (self.life.may_replay and is_replaying()):
             return
         try:
             amount: float | str
@@ -169,6 +182,15 @@ current: ContextVar[Scope | None] = ContextVar("doow_serverless.current", defaul
 _running: dict[ref[Scope], int] = {}
 """Those of the outermost handlers that a platform has called in this process, requests to servers
 of ASGI aside, and the thread of each."""
+
+
+def here() -> Scope | None:
+    """The scope of the running code, which may be over; None where none can be seen."""
+    scope = current.get()
+    if blocks or (scope is not None and scope.generator is not None):
+        found: Scope | None = around(scope)
+        return found
+    return scope
 
 
 def run(scope: Scope) -> ref[Scope]:

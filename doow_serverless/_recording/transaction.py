@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from contextvars import ContextVar
 
 from doow_serverless._callables import Span, call_within, is_generator_function, name_of
 from doow_serverless._process.log import report_fault
 from doow_serverless.errors import ConfigurationError
 
-from .scope import Scope, current, leave
+from .generators import generator_of
+from .replays import has_failed
+from .scope import Scope, current, here, leave
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from typing_extensions import Self
+
+    from .generators import Generator
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,7 +47,7 @@ class Transaction:
         self._open: list[Block] = []
 
     def __enter__(self) -> None:
-        block = Block(self._where(), self._identity)
+        block = Block(self._where(), self._identity, generator_of(sys._getframe(1)))
         block.__enter__()
         self._open.append(block)
         _entered.set((*_entered.get(), (self, block)))
@@ -76,27 +81,38 @@ class Block(Span):
     Args:
         outer: The scope that encloses it.
         identity: As of `Transaction`.
+        generator: The one that it is a block of, if it is.
     """
 
     __slots__ = ("_scope", "_token")
 
-    def __init__(self, outer: Scope, identity: str | None) -> None:
+    def __init__(
+        self, outer: Scope, identity: str | None, generator: Generator | None = None
+    ) -> None:
         enclosing = outer.buffer.open() or outer.sink.unattended
         buffer = enclosing.transaction(identity)
-        self._scope = Scope(outer.sink, buffer, outer.defaults, current.get(), outer.life)
+        self._scope = Scope(outer.sink, buffer, outer.defaults, here(), outer.life, generator)
         self._token: Token[Scope | None] | None = None
         super().__init__()
 
     def __enter__(self) -> Self:
         self._token = current.set(self._scope)
+        if self._scope.generator is not None:
+            self._scope.generator.open(self._scope)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._token is not None:
+        generator, failed = self._scope.generator, has_failed(kind)
+        if generator is not None:
+            generator.leave()
+            # Whoever consumes it has had enough: what it did so far, it did.
+            failed = failed and kind is not GeneratorExit
+        # The consumer of a generator may have entered a block of its own meanwhile, and be in it.
+        if self._token is not None and (generator is None or current.get() is self._scope):
             leave(self._token)
         if not self._is_suspended:
             try:
-                self._scope.sink.end_transaction(self._scope.buffer, discard=kind is not None)
+                self._scope.sink.end_transaction(self._scope.buffer, discard=failed)
             except Exception as fault:
                 report_fault("ending a transaction", fault)
         self._is_left = True

@@ -308,10 +308,11 @@ def test_idempotent_functions_ask_for_the_context() -> None:
     """As a keyword, before what catches all; the function itself does not see it."""
     settings = TrackedOptions(idempotent=True)
     asking: Any = azure.prepare(plain, settings)
-    assert parameters(asking) == ["message: 'str'", "out: 'int' = 1", "context=None"]
+    assert parameters(asking)[:2] == ["message: 'str'", "out: 'int' = 1"]
+    assert [*inspect.signature(asking).parameters] == ["message", "out", "context"]
     assert asking("a", context=CONTEXT) == ("a", 1)
     asking = azure.prepare(catching, settings)
-    assert parameters(asking)[-2:] == ["context=None", "**more: 'str'"]
+    assert [*inspect.signature(asking).parameters][-2:] == ["context", "more"]
     assert asking("a", "b", c="d", context=CONTEXT) == ("a", ("b",), {"c": "d"})
     assert azure.prepare(naming, settings) is naming
     assert azure.prepare(plain, TrackedOptions()) is plain
