@@ -66,17 +66,16 @@ class Api:
 
         Args:
             metric: Name of the metric, such as ``"tokens"``; 1 to 256 characters, as all names.
-            quantity: An int, float or Decimal of at most 64 digits, exact on the wire; greater
-                than zero for usage, of any sign for an adjustment.
+            quantity: An int, float, Decimal or other number of at most 64 digits, exact on the
+                wire; greater than zero for usage, of any sign for an adjustment.
             license_id: The license that receives the usage. Default: that of the enclosing
                 ``tracked``, else ``DOOW_TRACK_LICENSE_ID``, else that of ``configure``.
             unit: A label, such as ``"tokens"``.
             attribution: A flat mapping of at most 100 strings (to 4,096 characters), numbers and
                 bools; laid over that of ``tracked`` and ``configure``. Entries that are None are
-                left out. Values that look like credentials are removed, with a warning that names
-                the key.
-            metadata: Anything that JSON can say, to 32 levels. Credentials are removed as well.
-                No request payloads, customer content, secrets or raw logs, please.
+                left out.
+            metadata: Anything that JSON can say, to 32 levels, and sets, decimals and dates. No
+                request payloads, customer content, secrets or raw logs, please.
             timestamp: When it happened: an aware datetime, or ISO 8601 with ``Z`` or an offset.
                 Default: now.
             kind: ``"USAGE"``, or ``"ADJUSTMENT"`` to correct.
@@ -85,8 +84,13 @@ class Api:
                 help Doow find the metric.
             event_id: Your own id of the event. Default: a random UUID.
 
-        An event is at most 256 KiB of JSON. Not guaranteed: that Doow knows the metric and the
-        license; it says so in its answer, which ``on_error`` receives.
+        UUIDs, members of enums, dates, and numbers of numpy are taken for what they say. A label
+        (unit, attribution, metadata, source system, hint) that cannot be said exactly, or that
+        looks like a credential, is left out, and told by name to ``on_error``, or else in the log:
+        it never costs the usage. An event is at most 256 KiB of JSON.
+
+        Not guaranteed: that Doow knows the metric and the license; it says so in its answer, which
+        ``on_error`` receives.
 
         Raises:
             InvalidEvent: In strict mode, for a bad event.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
 
     from ._outcome import Outcome
+    from ._recording.rules import LeftOut
 
     _Take = Callable[[str, Any], Any]
 
@@ -135,7 +136,7 @@ class Config:
         given = Given("configure", options)
         environ = given.take("environ", None)
         self.problems: list[tuple[str, str]] = []
-        self.removed: list[str] = []
+        self.removed: list[LeftOut] = []
         self._environ = os.environ if environ is None else environ
         self._read_where(given.take)
         self._read_modes(given.take)

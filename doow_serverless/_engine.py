@@ -22,6 +22,7 @@ from ._process.snapshots import guard_snapshots
 from ._process.timers import timers
 from ._recording.event import Defaults
 from ._recording.outside import Outside, Strays
+from .errors import InvalidEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ._recording.buffer import Buffer
     from ._recording.event import Event
     from ._recording.ids import Identity
-    from .errors import InvalidEvent
+    from ._recording.rules import LeftOut
 
 SOON_S = 0.5
 """Seconds after which what a forked child records leaves it, where no invocation of it ends."""
@@ -148,13 +149,15 @@ class Engine:
             raise problem
         self.outbox.report(problem)
 
-    def report_removed(self, names: list[str]) -> None:
-        """Warn of what looked like a credential, once for each name, and empty the list."""
-        while names:
-            name = names.pop()
-            if name not in self._warned and len(self._warned) < _MAX_WARNED:
-                self._warned.add(name)
-                warn(f"{name} looked like a credential and was removed; the event goes on without")
+    def report_removed(self, left_out: list[LeftOut]) -> None:
+        """Tell what was left out of events, each thing once, and empty the list."""
+        while left_out:
+            what = left_out.pop()
+            why = " looked like a credential and" if isinstance(what, str) else ", and"
+            said = f"{what}{why} was left out; the event goes on without it"
+            if said not in self._warned and len(self._warned) < _MAX_WARNED:
+                self._warned.add(said)
+                self.outbox.report(InvalidEvent(said))
 
     # ── what invocations ask for ───────────────────────────────────────────────────────────────
 

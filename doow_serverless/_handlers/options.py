@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypedDict, Unpack
 
+    from doow_serverless._recording.rules import LeftOut
+
     class Options(TypedDict, total=False):
         """What each means, says ``doow_serverless.tracked``."""
 
@@ -49,7 +51,7 @@ class TrackedOptions:
 
     def __init__(self, called: str = "tracked", /, **options: Unpack[Options]) -> None:
         given = Given(called, options)
-        self.removed: list[str] = []
+        self.removed: list[LeftOut] = []
         self.budget_s = _unless_none(given, "budget", seconds)
         try:
             self.license_id = _unless_none(given, "license_id", check_text)

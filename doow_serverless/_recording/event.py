@@ -12,12 +12,15 @@ import json
 from doow_serverless._redaction import show
 from doow_serverless.errors import InvalidEvent
 
+from .labels import fit, fit_text
 from .rules import check_attribution, check_kind, number_json, text_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
     from typing import Any, Protocol, TypeAlias
+
+    from .rules import LeftOut
 
     # id, time (Unix seconds, or ISO text), template, quantity (a number, or the JSON that stands in
     # its place), metadata as JSON.
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
 
 MAX_EVENT_BYTES = 256 * 1024
 """Bytes of an event as JSON, metadata included."""
+
+_MAX_ATTRIBUTION = MAX_EVENT_BYTES - 16 * 1024
+"""Bytes of an attribution as JSON: the rest of an event, but for metadata, fits besides."""
 
 _quoted = json.JSONEncoder().encode
 _HINT_FIELDS = ("app_name", "license_name", "metric_name")
@@ -85,8 +91,8 @@ class Defaults:
     Args:
         license_id: The license of events that name none.
         attribution: Attribution of all events, under their own.
-        removed: Receives the names of entries that looked like credentials, until somebody reports
-            them and empties the list.
+        removed: Receives what is left out of events, until somebody reports it and empties the
+            list.
         remedy: What to do where there is no license.
     """
 
@@ -96,7 +102,7 @@ class Defaults:
         self,
         license_id: str | None,
         attribution: Mapping[str, Any] | None,
-        removed: list[str],
+        removed: list[LeftOut],
         remedy: str = _LICENSE_REMEDY,
     ) -> None:
         self._remedy = remedy
@@ -152,36 +158,47 @@ class Defaults:
         license_id, unit, attribution, kind, source_system, hint = labels
         if license_id is None and self.license_id is None:
             raise InvalidEvent(f"license_id is missing: {self._remedy}")
-        own = check_attribution(attribution, self.removed)
+        own = check_attribution(attribution, self.removed, lenient=True)
         fields = {
             "license_id": text_json(
                 "license_id", self.license_id if license_id is None else license_id
             ),
-            "source_system": text_json("source_system", source_system or "sdk"),
+            "source_system": _quoted(
+                fit_text("source_system", source_system or "sdk", self.removed) or "sdk"
+            ),
             "kind": _quoted(check_kind(kind)),
         }
+        unit = None if unit is None else fit_text("unit", unit, self.removed)
         if unit is not None:
-            fields["unit"] = text_json("unit", unit)
+            fields["unit"] = _quoted(unit)
         if self.attribution or own:
-            fields["attribution"] = _attribution_json({**self.attribution, **own})
+            written = _attribution_json({**self.attribution, **own})
+            if len(written) <= _MAX_ATTRIBUTION:
+                fields["attribution"] = written
+            else:
+                self.removed.append(
+                    InvalidEvent(
+                        f"attribution is {len(written):,} bytes of JSON, {_MAX_ATTRIBUTION:,} are "
+                        "allowed"
+                    )
+                )
         before = ",".join(f'"{name}":{value}' for name, value in fields.items())
         before, after = f'{before},"measurements":[', "]"
         if metric is not None:
             before += f'{{"metric_name":{metric},"quantity":'
-            after = f"{_hint_json(hint)}}}]"
-        template = EventTemplate(before, after)
-        check_size(template, "", None)
-        return template
+            after = f"{fit(lambda: _hint_json(hint), self.removed) or ''}}}]"
+        return EventTemplate(before, after)
 
 
-def check_size(template: EventTemplate, quantity: object, metadata: str | None) -> None:
-    """Refuse an event that is larger than :data:`MAX_EVENT_BYTES` as JSON; raises InvalidEvent."""
-    size = template.size + len(str(quantity)) + len(metadata or "")
+def room_of(template: EventTemplate, quantity: object) -> int:
+    """Bytes that are left for metadata; raises InvalidEvent for more than `MAX_EVENT_BYTES`."""
+    size = template.size + len(str(quantity))
     if size > MAX_EVENT_BYTES:
         raise InvalidEvent(
             f"the event is {size:,} bytes of JSON, {MAX_EVENT_BYTES:,} are allowed: "
-            "shorten metadata or attribution"
+            "split its measurements"
         )
+    return MAX_EVENT_BYTES - size
 
 
 def _length(value: object) -> int:

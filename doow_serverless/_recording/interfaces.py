@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from .buffer import Buffer
     from .event import Defaults
+    from .rules import LeftOut
 
     class Sink(Protocol):
         """Takes what is recorded.
@@ -41,5 +42,5 @@ if TYPE_CHECKING:
         def refuse(self, problem: InvalidEvent, event_id: object) -> None:
             """Report an event that breaks a rule; raises it in strict mode."""
 
-        def report_removed(self, names: list[str]) -> None:
-            """Warn of what looked like a credential, and empty the list."""
+        def report_removed(self, left_out: list[LeftOut]) -> None:
+            """Tell what was left out of events, and empty the list."""

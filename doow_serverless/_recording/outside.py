@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .buffer import Buffer
     from .interfaces import Sink
+    from .rules import LeftOut
 
 UNNOTICED_S = 30.0
 """Seconds for which events may wait for a flush before somebody is told."""
@@ -45,7 +46,7 @@ class Strays:
         self,
         license_id: str | None,
         attribution: Mapping[str, Any],
-        removed: list[str],
+        removed: list[LeftOut],
         clock: Clock,
     ) -> None:
         self.defaults = Defaults(license_id, attribution, removed, remedy=_REMEDY)

@@ -1,25 +1,29 @@
 """The rules that a field of an event must keep; each check returns what is written on the wire.
 
 Pure functions. Each raises :class:`~doow_serverless.errors.InvalidEvent`, whose message names the
-field, its value and what is allowed. What looks like a credential is left out instead: its name is
-appended to the list ``removed``, for the engine to report, and the event goes on without it.
+field, its value and what is allowed; of labels, `labels` makes what is left out instead. What looks
+like a credential always is: its name is appended to the list ``removed``, for the engine to report.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal
 
 from doow_serverless._redaction import looks_secret, scrub, show
 from doow_serverless.errors import InvalidEvent
+
+from .plain import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Number: TypeAlias = int | float | Decimal
+    # The name of what looked like a credential, or what is wrong with a label.
+    LeftOut: TypeAlias = str | InvalidEvent
 
 MAX_TEXT = 256
 """Characters of a metric, license id, unit, source system, event id or attribution key."""
@@ -40,6 +44,8 @@ _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d
 
 def check_text(name: str, value: Any) -> str:
     """``value`` as a string of 1 to :data:`MAX_TEXT` characters that is no credential."""
+    if not isinstance(value, (str, date)):
+        value = plain(value)
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
         raise InvalidEvent(
             f"{name} must be a non-empty string of at most {MAX_TEXT} characters, not {show(value)}"
@@ -85,7 +91,8 @@ def measurements_json(measurements: Any, kind: str) -> str:
 
 
 def _is_zero(amount: Any) -> bool:
-    return type(amount) in (int, float) and amount == 0
+    amount = plain(amount)
+    return isinstance(amount, (int, float, Decimal)) and amount is not False and amount == 0
 
 
 def check_kind(kind: Any) -> str:
@@ -97,6 +104,7 @@ def check_kind(kind: Any) -> str:
 
 def check_quantity(quantity: Any, kind: str) -> int | float | str:
     """The quantity as it is written as JSON: itself, or for decimals its exact digits."""
+    quantity = plain(quantity)
     number = number_json("quantity", quantity)
     if kind == "USAGE" and not quantity > 0:
         raise InvalidEvent(
@@ -106,10 +114,37 @@ def check_quantity(quantity: Any, kind: str) -> int | float | str:
     return number
 
 
-def check_attribution(attribution: Any, removed: list[str]) -> dict[str, Any]:
-    """A checked copy without what looks like credentials; their names go into ``removed``."""
+def check_attribution(
+    attribution: Any, removed: list[LeftOut], *, lenient: bool = False
+) -> dict[str, Any]:
+    """A checked copy without what looks like credentials; their names go into ``removed``.
+
+    Args:
+        attribution: A mapping, or None.
+        removed: Takes what was left out.
+        lenient: Whether what cannot be said is left out likewise, instead of raising.
+    """
+    checked: dict[str, Any] = {}
+    try:
+        for name, value in _attributes(attribution):
+            try:
+                name = _attribute_name(name)
+                if value is not None:  # Which says nothing.
+                    _add_attribute(checked, name, plain(value), removed)
+            except InvalidEvent as problem:
+                if not lenient:
+                    raise
+                removed.append(problem)
+    except InvalidEvent as problem:
+        if not lenient:
+            raise
+        removed.append(problem)
+    return checked
+
+
+def _attributes(attribution: Any) -> list[tuple[Any, Any]]:
     if attribution is None:
-        return {}
+        return []
     try:
         items = list(attribution.items())
     except Exception:
@@ -118,23 +153,27 @@ def check_attribution(attribution: Any, removed: list[str]) -> dict[str, Any]:
         ) from None
     if len(items) > MAX_ATTRIBUTES:
         raise InvalidEvent(f"attribution has {len(items)} entries, {MAX_ATTRIBUTES} are allowed")
-    checked: dict[str, Any] = {}
-    for name, value in items:
-        if not isinstance(name, str) or not name or len(name) > MAX_TEXT:
-            raise InvalidEvent(
-                f"attribution keys must be strings of 1 to {MAX_TEXT} characters, not {show(name)}"
-            )
-        if value is None:
-            continue  # It says nothing.
-        if looks_secret(name):
-            removed.append("a key of attribution")
-        elif isinstance(value, str) and looks_secret(value):
-            removed.append(f"attribution.{name}")
-        else:
-            check_unicode("a key of attribution", name)
-            _check_attribute(name, value)
-            checked[name] = value
-    return checked
+    return items
+
+
+def _attribute_name(name: Any) -> str:
+    said = plain(name)
+    if not isinstance(said, str) or not said or len(said) > MAX_TEXT:
+        raise InvalidEvent(
+            f"attribution keys must be strings of 1 to {MAX_TEXT} characters, not {show(name)}"
+        )
+    return said
+
+
+def _add_attribute(checked: dict[str, Any], name: str, value: Any, removed: list[LeftOut]) -> None:
+    if looks_secret(name):
+        removed.append("a key of attribution")
+    elif isinstance(value, str) and looks_secret(value):
+        removed.append(f"attribution.{name}")
+    else:
+        check_unicode("a key of attribution", name)
+        _check_attribute(name, value)
+        checked[name] = value
 
 
 def _check_attribute(name: str, value: Any) -> None:
@@ -147,26 +186,48 @@ def _check_attribute(name: str, value: Any) -> None:
         number_json(label, value)
 
 
-def check_metadata(metadata: Any, removed: list[str]) -> str:
+def check_metadata(metadata: Any, removed: list[LeftOut]) -> str:
     """Metadata as JSON, without what looks like credentials; their names go into ``removed``."""
     text = _metadata_json(metadata)
     if looks_secret(text):
         if isinstance(metadata, str):
             removed.append("metadata")
             return "null"
-        text = _metadata_json(scrub(metadata, "metadata", removed))
+        names: list[str] = []
+        text = _metadata_json(scrub(json.loads(text), "metadata", names))
+        removed += names
     return text
 
 
 def _metadata_json(metadata: Any) -> str:
     _check_depth(metadata, MAX_DEPTH)
     try:
-        text = json.dumps(metadata, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as problem:
+        text = json.dumps(metadata, allow_nan=False, separators=(",", ":"), default=_said)
+    except (TypeError, ValueError, RecursionError) as problem:
         raise InvalidEvent(f"metadata must be JSON: {show(str(problem), 120)}") from None
     if "\\ud" in text:  # An emoji, or a lone surrogate, or a backslash before ud.
-        check_unicode("metadata", json.dumps(metadata, ensure_ascii=False))
+        check_unicode("metadata", json.dumps(metadata, ensure_ascii=False, default=_said))
     return text
+
+
+def _said(value: Any) -> Any:
+    """What JSON can say in the place of ``value``, exactly."""
+    said = plain(value)
+    if isinstance(said, Decimal):
+        return decimal_json(said)
+    if isinstance(said, (set, frozenset)):
+        return sorted(said, key=lambda item: json.dumps(item, default=_said))
+    if said is value:
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return said
+
+
+def decimal_json(value: Decimal) -> float | str:
+    """The number that JSON reads as exactly ``value``; its digits, where no float is that near."""
+    if not value.is_finite():
+        raise ValueError("Out of range float values are not JSON compliant")
+    number = float(value)
+    return number if Decimal(repr(number)) == value else str(value)
 
 
 def _check_depth(value: Any, left: int) -> None:

@@ -12,11 +12,11 @@ from doow_serverless._process import init_phase
 from doow_serverless._process.log import report_fault
 from doow_serverless.errors import InvalidEvent
 
-from .event import check_size
+from .event import room_of
 from .generators import around, blocks
+from .labels import fit_metadata
 from .replays import are_possible, is_replaying
 from .rules import (
-    check_metadata,
     check_quantity,
     check_text,
     check_timestamp,
@@ -160,8 +160,7 @@ class Scope:
             if event_id is not None:
                 event_id = check_text("event_id", event_id)
             if metadata is not None or type(amount) is str:
-                metadata = None if metadata is None else check_metadata(metadata, defaults.removed)
-                check_size(template, amount, metadata)
+                metadata = fit_metadata(metadata, room_of(template, amount), defaults.removed)
             buffer = self.buffer
             waiting = buffer.record(event_id, when, template, amount, metadata)
             while waiting is None:  # It is being flushed for the last time, or was replaced.

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,9 +33,11 @@ IMPORT = "import doow_serverless as doow"
 libraries = pytest.mark.parametrize("library", PATCH)
 orders = pytest.mark.parametrize("is_first", [True, False], ids=["before us", "after us"])
 
-pytest.importorskip("gevent")
-pytest.importorskip("eventlet")
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+# Not imported here: eventlet would warn of each fork in this process from then on.
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or not all(map(find_spec, PATCH)),
+    reason="needs gevent, eventlet and signals",
+)
 
 
 def program(library: str, is_first: bool, body: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from doow_serverless import Tracker
 from doow_serverless._config import Config
 from doow_serverless._engine import Engine
 from doow_serverless._process.timers import timers
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from doow_serverless._recording.buffer import Buffer
+    from doow_serverless._recording.rules import LeftOut
     from doow_serverless._sealing import Batch
 
 
@@ -77,10 +79,31 @@ def test_names_of_credentials_are_told_once(
     """Each name once for each engine, and the list is emptied."""
     engine = new_engine(transport)
     for _ in range(2):
-        names = ["attribution['password']"]
+        names: list[LeftOut] = ["attribution['password']"]
         engine.report_removed(names)
         assert names == []
     assert len(caplog.messages) == 1
+
+
+def test_what_is_left_out_is_told_to_the_user(
+    transport: MemoryTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By name, to ``on_error`` where there is one, once; the event is delivered."""
+    told: list[str] = []
+    tracker = Tracker(
+        "dk_" + "0" * 64, transport=transport, license_id="lic", environ={},
+        on_error=lambda error: told.append(f"{error.kind} {error}"),
+    )  # fmt: skip
+    for _ in range(2):
+        tracker.track("tokens", attribution={"tags": ["a"]}, metadata={"a": object, "b": 1})
+    assert tracker.flush().accepted == 2
+    end = ", and was left out; the event goes on without it"
+    assert told == [
+        f"INVALID_EVENT metadata['a'] must be JSON, not <class 'object'>{end}",
+        f"INVALID_EVENT attribution['tags'] must be a string, number or bool, not ['a']{end}",
+    ]
+    assert [event["metadata"] for event in transport.events] == [{"b": 1}] * 2
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("left_s", [0.25, 0.0, -1.0])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.rules import (
     check_attribution,
+    check_metadata,
     check_quantity,
     check_text,
     check_timestamp,
@@ -25,6 +28,9 @@ from doow_serverless._recording.rules import (
 from doow_serverless.errors import InvalidEvent
 from tests.network import KEY
 from tests.unit.recording.templates import refusal, shape
+
+if TYPE_CHECKING:
+    from doow_serverless._recording.rules import LeftOut
 
 MANY = {f"key{i}": i for i in range(101)}
 
@@ -85,12 +91,22 @@ HINT = "metric_tuple_hint must be {'app_name': …, 'license_name': …, 'metric
         ({"license_id": ""}, f"license_id {TEXT} ''"),
         ({"license_id": 7}, f"license_id {TEXT} 7"),
         ({"license_id": KEY}, "license_id looks like a credential, and was not recorded"),
-        ({"unit": ""}, f"unit {TEXT} ''"),
-        ({"unit": 1}, f"unit {TEXT} 1"),
-        ({"source_system": "s" * 300}, f"source_system {TEXT} '{'s' * 59}…"),
         ({"kind": "usage"}, "kind must be 'USAGE' or 'ADJUSTMENT', not 'usage'"),
         ({"kind": None}, "kind must be 'USAGE' or 'ADJUSTMENT', not None"),
         ({"kind": ["USAGE"]}, "kind must be 'USAGE' or 'ADJUSTMENT', not ['USAGE']"),
+    ],
+)  # fmt: skip
+def test_refused_shapes(fields: dict[str, Any], message: str) -> None:
+    """A refusal names the field, its value, and what is allowed."""
+    assert refusal(shape, **fields) == message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"unit": ""}, f"unit {TEXT} ''"),
+        ({"unit": 1}, f"unit {TEXT} 1"),
+        ({"source_system": "s" * 300}, f"source_system {TEXT} '{'s' * 59}…"),
         ({"hint": {}}, f"{HINT} {{}}"),
         ({"hint": "app"}, f"{HINT} 'app'"),
         ({"hint": {"app_name": "a"}}, f"{HINT} {{'app_name': 'a'}}"),
@@ -121,9 +137,87 @@ HINT = "metric_tuple_hint must be {'app_name': …, 'license_name': …, 'metric
          "a key of attribution holds half of a surrogate pair, which is no valid text"),
     ],
 )  # fmt: skip
-def test_refused_shapes(fields: dict[str, Any], message: str) -> None:
-    """A refusal names the field, its value, and what is allowed."""
-    assert refusal(shape, **fields) == message
+def test_a_label_that_cannot_be_said(fields: dict[str, Any], message: str) -> None:
+    """It is left out, and told by its name; the event goes on as one without it."""
+    left_out: list[LeftOut] = []
+    assert shape(Defaults("lic_1", None, left_out), **fields) == shape()
+    assert list(map(str, left_out)) == [message]
+
+
+def test_the_other_labels_stay() -> None:
+    """One attribute that cannot be said takes no other with it."""
+    left_out: list[LeftOut] = []
+    given = {"team": "ai", "tags": ["a"], "n": math.inf, 3: "x", "yes": True}
+    made = shape(Defaults("lic_1", {"env": "prod"}, left_out), attribution=given, unit="tokens")
+    assert made["attribution"] == {"env": "prod", "team": "ai", "yes": True}
+    assert (made["unit"], len(left_out)) == ("tokens", 3)
+
+
+class Number(Enum):
+    ONE = 1
+
+
+class Half(Fraction):
+    """A number of an application's own."""
+
+
+ID = UUID("12345678-1234-5678-1234-567812345678")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (ID, str(ID)),
+        (Number.ONE, 1),
+        (datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc), "2026-01-02T03:04:00+00:00"),
+        (datetime(2026, 1, 2), "2026-01-02T00:00:00"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (Half(1, 2), 0.5),
+        (numpy.int64(7), 7),
+        (numpy.float32(0.5), 0.5),
+        (numpy.float64(0.25), 0.25),
+        (numpy.bool_(True), True),
+        (numpy.str_("ai"), "ai"),
+    ],
+    ids=repr,
+)
+def test_what_can_be_said_exactly(value: Any, said: Any) -> None:
+    """Ids, members of enums, moments and numbers of other types are taken, in all labels."""
+    left_out: list[LeftOut] = []
+    made = shape(Defaults("lic_1", None, left_out), attribution={"x": value})
+    assert (made["attribution"], left_out) == ({"x": said}, [])
+    assert type(made["attribution"]["x"]) in (type(said), Decimal)
+    assert json.loads(check_metadata({"x": [value]}, [])) == {"x": [said]}
+
+
+def test_ids_that_are_uuids() -> None:
+    """Of a license, a unit, an attribute's key."""
+    made = shape(license_id=ID, unit=ID, attribution={ID: 1})
+    assert (made["license_id"], made["unit"]) == (str(ID), str(ID))
+    assert made["attribution"] == {str(ID): 1}
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (numpy.int64(7), 7),
+        (numpy.float32(0.1), float(numpy.float32(0.1))),
+        (Fraction(1, 4), 0.25),
+        (Number.ONE, 1),
+    ],
+    ids=repr,
+)
+def test_quantities_of_other_types(number: Any, written: Any) -> None:
+    """Numbers count as the number that they are equal to."""
+    assert check_quantity(number, "USAGE") == written
+    if number is not Number.ONE:
+        assert measurements_json({"a": number, "b": number - number}, "USAGE").count("metric") == 1
+
+
+@pytest.mark.parametrize("number", [Fraction(1, 3), numpy.bool_(True), 1j, numpy.array([1, 2])])
+def test_no_quantity_that_would_be_another(number: Any) -> None:
+    """What cannot be said exactly falsifies the usage, and is refused."""
+    assert refusal(check_quantity, number, "USAGE").startswith("quantity must be an int, float or")
 
 
 def test_a_missing_license() -> None:
@@ -134,11 +228,14 @@ def test_a_missing_license() -> None:
     )
 
 
-def test_large_shapes_are_refused() -> None:
-    """Attribution alone may not carry an event over its bound, nor hide behind escapes."""
-    assert refusal(shape, attribution={f"k{i}": "\u00e9" * 4_000 for i in range(100)}) == (
-        "the event is 2,401,017 bytes of JSON, 262,144 are allowed: shorten metadata or attribution"
-    )
+def test_an_attribution_that_is_too_large() -> None:
+    """It may not carry an event over its bound, nor hide behind escapes: it is left out."""
+    left_out: list[LeftOut] = []
+    large = {f"k{i}": "\u00e9" * 4_000 for i in range(100)}
+    assert shape(Defaults("lic_1", None, left_out), attribution=large) == shape()
+    assert list(map(str, left_out)) == [
+        "attribution is 2,400,891 bytes of JSON, 245,760 are allowed"
+    ]
 
 
 class Text(str, Enum):
@@ -319,6 +416,6 @@ def test_zeros_among_measurements_measure_nothing() -> None:
 
 def test_an_attribute_that_is_none_says_nothing() -> None:
     """Of the event's own, of the handler's and of the configuration."""
-    removed: list[str] = []
+    removed: list[LeftOut] = []
     assert check_attribution({"team": None, "model": "x"}, removed) == {"model": "x"}
     assert removed == []

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime, timezone
+from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doow_serverless._recording.labels import fit_metadata
 from doow_serverless._recording.rules import (
     check_attribution,
     check_metadata,
@@ -20,10 +24,13 @@ from doow_serverless.errors import InvalidEvent
 from tests.network import KEY
 from tests.unit.recording.templates import refusal
 
+if TYPE_CHECKING:
+    from doow_serverless._recording.rules import LeftOut
+
 
 def test_credentials_are_removed_from_attribution() -> None:
     """The event goes on without them; what was removed is told by its key, never by value."""
-    removed: list[str] = []
+    removed: list[LeftOut] = []
     given = {"team": "ai", "token": KEY, KEY: "x", "n": 1}
     assert check_attribution(given, removed) == {"team": "ai", "n": 1}
     assert removed == ["attribution.token", "a key of attribution"]
@@ -44,7 +51,7 @@ def test_credentials_are_removed_from_metadata(
     metadata: Any, written: Any, removed: list[str]
 ) -> None:
     """They are found at any depth, in mappings and lists, behind line breaks too."""
-    found: list[str] = []
+    found: list[LeftOut] = []
     assert json.loads(check_metadata(metadata, found)) == written
     assert found == removed
 
@@ -59,7 +66,10 @@ def _nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"a": {1, 2}}, "metadata must be JSON: 'Object of type set is not JSON serializable'"),
+        (
+            {"a": object()},
+            "metadata must be JSON: 'Object of type object is not JSON serializable'",
+        ),
         (
             {"a": math.nan},
             "metadata must be JSON: 'Out of range float values are not JSON compliant",
@@ -103,7 +113,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_metadata_comes_back_as_it_was(metadata: Any) -> None:
     """Whatever JSON can say is written as it is."""
-    removed: list[str] = []
+    removed: list[LeftOut] = []
     assert json.loads(check_metadata(metadata, removed)) == metadata
     assert removed == []
 
@@ -118,3 +128,61 @@ def test_any_text_is_written_or_refused(text: str) -> None:
             continue
         assert json.loads(result) == text
         text.encode()
+
+
+def fitted(metadata: Any, room: int = 1_000) -> tuple[Any, list[str]]:
+    """What is kept of metadata, and what is told."""
+    left_out: list[LeftOut] = []
+    text = fit_metadata(metadata, room, left_out)
+    return None if text is None else json.loads(text), list(map(str, left_out))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        ({"a": {2, 1}, "b": frozenset("x")}, {"a": [1, 2], "b": ["x"]}),
+        ({"price": Decimal("0.10"), "n": Decimal(7)}, {"price": 0.1, "n": 7.0}),
+        (Decimal("0.1234567890123456789"), "0.1234567890123456789"),
+        (
+            {"when": datetime(2026, 1, 2, tzinfo=timezone.utc)},
+            {"when": "2026-01-02T00:00:00+00:00"},
+        ),
+        ({UUID(int=1): [UUID(int=2)]}, {str(UUID(int=1)): [str(UUID(int=2))]}),
+    ],
+)
+def test_what_json_has_no_word_for(metadata: Any, kept: Any) -> None:
+    """Sets, decimals, moments and ids are said exactly."""
+    assert fitted(metadata) == (kept, [])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept", "told"),
+    [
+        ({"a": 1, "b": object}, {"a": 1}, "metadata['b'] must be JSON, not <class 'object'>"),
+        ([1, math.nan, 2], [1, 2], "metadata[1] must be JSON, not nan"),
+        ({"a": 1, (1, 2): 3}, {"a": 1}, "metadata[(1, 2)] has a key that JSON cannot say"),
+        ({"a": 1, "b": "\ud800"}, {"a": 1}, "metadata['b'] must be JSON, not '\\ud800'"),
+        ({"a": [Decimal("NaN")]}, {"a": []}, "metadata['a'][0] must be JSON, not Decimal('NaN')"),
+        (object, None, "metadata must be JSON: 'Object of type type is not JSON serializable'"),
+        ("x" * 999, None, "metadata is 1,001 bytes of JSON, where 1,000 are left"),
+    ],
+)
+def test_what_cannot_be_said_is_left_out(metadata: Any, kept: Any, told: str) -> None:
+    """The rest of the metadata stays, and the event goes on."""
+    assert fitted(metadata) == (kept, [told])
+
+
+def test_metadata_that_holds_itself() -> None:
+    """It is cut off where it is too deep, and is no endless work however often it does."""
+    cycle: list[Any] = [1]
+    cycle.append(cycle)
+    kept, told = fitted(cycle)
+    assert kept[0] == 1
+    assert told == [f"metadata{'[1]' * 32} is nested deeper than 32 levels"]
+    cycle += [cycle] * 3
+    assert fitted(cycle) == (None, ["metadata is nested deeper than 32 levels"])
+
+
+def test_no_credential_hides_in_a_set() -> None:
+    """What is converted is looked at as well."""
+    assert fitted({"a": {KEY}, "b": 1}) == ({"a": [], "b": 1}, ["metadata.a[0]"])

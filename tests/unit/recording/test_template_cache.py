@@ -71,7 +71,8 @@ def test_what_is_refused_once_is_refused_again() -> None:
     """A bad shape is not kept, and spoils no good one."""
     defaults = Defaults("lic_1", None, [])
     for _ in range(2):
-        assert refusal(shape, defaults, attribution={"x": []})
+        assert refusal(shape, defaults, kind="OTHER", attribution={"x": 1})
+        assert "attribution" not in shape(defaults, attribution={"x": []})
         assert shape(defaults, attribution={"x": 1})["attribution"] == {"x": 1}
 
 
