@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 from ._callables import call_within
 from ._middleware import Middleware, api_of
 from ._outcome import Outcome
@@ -192,7 +195,7 @@ def cloudwatch_metrics(
         ConfigurationError: There is no namespace, or there are too many dimensions.
     """
     # Imported when the hook is made, not while the first flush holds a response.
-    from aws_lambda_powertools.metrics import EphemeralMetrics, SchemaValidationError
+    from aws_lambda_powertools.metrics import EphemeralMetrics, SchemaValidationError, functions
 
     def measured(outcome: Outcome) -> EphemeralMetrics:
         # Metrics share one state in their class; each of these has its own, on whatever thread.
@@ -210,4 +213,13 @@ def cloudwatch_metrics(
         measured(Outcome()).serialize_metric_set()
     except SchemaValidationError as problem:
         raise ConfigurationError(f"cloudwatch_metrics(): {problem}") from None
-    return lambda outcome: measured(outcome).flush_metrics()
+    is_disabled = getattr(functions, "is_metrics_disabled", bool)  # Not in every version.
+    stream = sys.stdout  # As of now: later it may be a text that the handler writes.
+
+    def write(outcome: Outcome) -> None:
+        document = measured(outcome).serialize_metric_set()
+        if not is_disabled():
+            stream.write(f"{json.dumps(document, separators=(',', ':'))}\n")
+            stream.flush()
+
+    return write

@@ -21,7 +21,8 @@ and these facts move it:
 What goes out next: while the breaker is closed, up to PARALLEL batches of each flight, and one of
 the backlog; while it is open, nothing; once it is due, one probe, which is whatever has failed
 least. What failed goes behind what did not. A batch that fails again while others get through is
-halved, down to the one event that cannot be delivered, which is reported and left alone.
+halved, down to the one event that cannot be delivered, which is reported and left alone; unless Doow
+may have the whole of it, whose halves it would count again.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ UNREADY = Failed(
 )
 STRIKES = 2
 """Failures between which others got through, after which a batch is halved."""
+LAST_STRIKE = 6
+"""Those after which a batch that Doow may have is left to the log, since it must stay whole."""
 
 
 class OutboxState:
@@ -428,7 +431,7 @@ class OutboxState:
             self._open(failure, now)
             self._ledger.put_back(entry)
         elif self._has_struck(entry):
-            self._isolate(entry, failure)
+            self._isolate(entry, failure, now)
         else:
             # One batch that fails in the background may be at fault itself: a flush will find out.
             alone = attempt.seen_successes == self._successes
@@ -456,10 +459,17 @@ class OutboxState:
         # As long as there is time, there is another attempt.
         return self._uniform() * min(longest_s, max(left_s, FIRST_BACKOFF_S))
 
-    def _isolate(self, entry: Entry, failure: Failed) -> None:
-        """Find out which event of a batch it is that cannot be delivered, though others can."""
-        if len(entry.batch) > 1:
+    def _isolate(self, entry: Entry, failure: Failed, now: float) -> None:
+        """Find out which event of a batch it is that cannot be delivered, though others can.
+
+        Where an attempt broke off, and answers have come since that decide nothing, Doow may have
+        the batch, and know it by its id alone: its halves would count again. So it stays whole.
+        """
+        may_be_there = entry.is_ambiguous and not failure.is_fault
+        if len(entry.batch) > 1 and not may_be_there:
             entry.is_suspect = True
             self._ledger.halve(entry, split(entry.batch))
-            return
-        self._ledger.abandon(entry, failure)
+        elif len(entry.batch) > 1 and entry.strikes < LAST_STRIKE:
+            self._ledger.put_again(entry, now + self._backoff_s(entry, now))
+        else:
+            self._ledger.abandon(entry, failure)

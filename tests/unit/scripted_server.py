@@ -56,20 +56,32 @@ class Server(MemoryTransport):
         self.mood: int | str = 202
         self.script: deque[int | str] = deque()
         self.deciding = threading.Lock()
+        self.under_way: dict[int, str | None] = {}
         self.rejected: list[int] = []
         self.decided: dict[str, int | Answer] = {}
         self.lost: set[int] = set()
 
     def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:
         self.clock.now += POST_S
+        with self.deciding:
+            self.under_way[threading.get_ident()] = batch.id
         answer = super().post(batch, api_key, fresh=fresh)
         if answer.headers.get("lost"):
             self.lost |= set(tags(batch))
             raise TransportFault(ErrorKind.NETWORK_ERROR, "reset")
         return answer
 
+    def abort(self, batch_id: str) -> None:
+        """What has been cut off before it arrived never does, however late its thread may run."""
+        with self.deciding:
+            for thread, under_way in self.under_way.items():
+                if under_way == batch_id:
+                    self.under_way[thread] = None
+
     def decide(self, batch: Batch) -> int | Answer | TransportFault:
         with self.deciding:
+            if self.under_way[threading.get_ident()] is None:
+                return TransportFault(ErrorKind.NETWORK_ERROR, "cut off")
             say = self.script.popleft() if self.script else self.mood
             if say == "fault":
                 return TransportFault(ErrorKind.NETWORK_ERROR, "refused")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from typing import Any
 
@@ -160,6 +162,23 @@ def test_namespace_and_service_come_from_the_environment(
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
     hook(doow.Outcome())
     assert capsys.readouterr().out == ""
+
+
+def test_a_text_of_the_application_is_not_written_into(
+    key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a handler captures of its own output has no metrics of ours in it; the log has."""
+    hook = cloudwatch_metrics("MyApp", service="documents")
+    doow.configure(key, transport=MemoryTransport(), license_id="lic_1", on_flush=hook)
+
+    @doow.tracked
+    def handler() -> None:
+        doow.track("tokens")
+
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        handler()
+    assert text.getvalue() == ""
+    assert emf(capsys.readouterr().out)["EventsAccepted"] == [1.0]
 
 
 def test_metrics_that_cannot_be_written_are_refused_at_once(

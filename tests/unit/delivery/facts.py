@@ -125,10 +125,14 @@ class Facts:
         return self.state.pause_s(flight, self.now)
 
 
-def keep(facts: Facts, *ids: str, events: int = 1, is_written: bool = False) -> None:
-    """These batches are left by a crash, as it were."""
+def keep(
+    facts: Facts, *ids: str, events: int = 1, is_written: bool = False, is_sent: bool = True
+) -> None:
+    """These batches are left by a crash, as it were, by which they may have been sent."""
     for one in ids:
         facts.state.keep(batch(events, batch_id=one), facts.now, is_written=is_written)
+    for entry in facts.state.kept:
+        entry.is_ambiguous = is_sent
     facts.collect()
 
 

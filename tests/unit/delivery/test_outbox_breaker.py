@@ -243,7 +243,7 @@ def swallow(facts: Facts, poison: str, rounds: int = 60) -> None:
 
 def test_one_event_that_cannot_be_delivered_stops_nothing(facts: Facts) -> None:
     """Its batch is halved, down to that one event, which is reported, written and left alone."""
-    keep(facts, "bad", events=8)
+    keep(facts, "bad", events=8, is_sent=False)
     swallow(facts, "bad-5")
     assert (facts.kept(), facts.state.is_idle) == ([], True)
     (error,) = facts.reported
@@ -256,7 +256,7 @@ def test_one_event_that_cannot_be_delivered_stops_nothing(facts: Facts) -> None:
 
 def test_how_often_a_batch_must_fail(facts: Facts) -> None:
     """Three times, with successes in between, until it is halved; a half twice, as a suspect."""
-    keep(facts, "bad", events=2)
+    keep(facts, "bad", events=2, is_sent=False)
     attempts: list[str] = []
     for number in range(60):
         facts.pass_s(100.0)
@@ -269,6 +269,34 @@ def test_how_often_a_batch_must_fail(facts: Facts) -> None:
     assert attempts.count("bad") == 3
     assert [attempts.count(half) for half in halves] == [2, 2]
     assert facts.state.is_idle
+
+
+def test_what_the_server_may_have_stays_whole(facts: Facts) -> None:
+    """An answer was lost, and others decide nothing: Doow would count its halves once more."""
+    keep(facts, "bad", events=2, is_sent=False)
+    results = iter([RESET])
+    for number in range(60):
+        facts.pass_s(100.0)
+        while facts.sends:
+            facts.answer(facts.begin(), next(results, ERROR_500))
+        facts.deliver(f"good{number}")
+    assert (facts.splits, facts.state.is_idle) == ([], True)
+    (error,) = facts.reported
+    assert error.event_ids == ("bad-0", "bad-1")
+    assert facts.written == ["bad"]
+
+
+def test_what_the_server_may_have_is_known_again(facts: Facts) -> None:
+    """It goes on being sent under its own id, by which Doow tells in the end."""
+    keep(facts, "bad", events=2, is_sent=False)
+    results = iter([RESET, ERROR_500, ERROR_500, ERROR_500])
+    for number in range(60):
+        facts.pass_s(100.0)
+        while facts.sends:
+            facts.answer(facts.begin(), next(results, None))
+        facts.deliver(f"good{number}")
+    assert (facts.splits, facts.state.is_idle, facts.reported) == ([], True, [])
+    assert "bad" in facts.settled
 
 
 def test_poison_is_not_sought_where_nothing_gets_through(facts: Facts) -> None:
