@@ -21,8 +21,8 @@ and these facts move it:
 What goes out next: while the breaker is closed, up to PARALLEL batches of each flight, and one of
 the backlog; while it is open, nothing; once it is due, one probe, which is whatever has failed
 least. What failed goes behind what did not. A batch that fails again while others get through is
-halved, down to the one event that cannot be delivered, which is reported and left alone; unless Doow
-may have the whole of it, whose halves it would count again.
+halved, down to the one event that cannot be delivered, which is reported and left alone; unless
+Doow may have the whole of it, whose halves it would count again.
 """
 
 from __future__ import annotations
