@@ -306,7 +306,12 @@ class Engine:
     def before_snapshot(self) -> None:
         """Deliver what waits, or write it down, since each restored process would deliver it."""
         if self.enabled and not self._is_replaced:
-            self.last_flush(SNAPSHOT_LIMIT_S, _PATIENCE_S)
+            began = time.monotonic()
+            if self.warm_up is not None:
+                # Else it opens a journal of its own when the earlier one has been left.
+                self.warm_up.join(SNAPSHOT_LIMIT_S)
+            left_s = SNAPSHOT_LIMIT_S - (time.monotonic() - began)
+            self.last_flush(max(0.0, left_s), _PATIENCE_S)
             self._leave_here()
 
     def after_restore(self) -> None:
