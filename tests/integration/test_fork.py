@@ -345,7 +345,10 @@ def test_what_children_record_arrives(
     """Such children run a function and end by ``os._exit``: all the same nothing is lost."""
     script = f"""
         import multiprocessing
+        from doow_serverless._process import shutdown
 
+        # The quarter of a second that platforms grant is too short for imports on a busy machine.
+        shutdown.SIGTERM_LIMIT_S = 20.0
         context = multiprocessing.get_context("fork")
         names = [f"job_{{each}}" for each in range(4)]
         within = {where != "nowhere"}
