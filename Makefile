@@ -7,7 +7,8 @@ SOURCE := $(shell find doow_serverless -name '*.py') pyproject.toml
 # Tests are independent; those of one file share what is costly to start.
 SIDE_BY_SIDE := -q -n 2 --dist loadfile
 # Code that runs in other processes is not measured, so that their timing is what it is.
-COVERED := tests/unit tests/conformance tests/local tests/integration/test_replay.py tests/platforms/asgi tests/platforms/wsgi
+COVERED := tests/unit tests/conformance tests/local tests/runtimes/aws tests/platforms/asgi tests/platforms/aws \
+  tests/platforms/wsgi $(wildcard tests/integration/test_replay*.py)
 
 # Interpreters of one version: pyenv's real ones, since its shims refuse versions that are not chosen.
 python_of = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python3) $(shell command -v python$(1)))

@@ -222,5 +222,6 @@ def test_a_large_stream_batch_is_quick(new_tracker: Callable[..., doow.Tracker])
 
     began = time.process_time()
     invoke(tracker, body, event)
-    # About 0.1 s; digesting the identity with each event takes ten times as long.
-    assert time.process_time() - began < 1.0
+    # About 0.15 s, and 1 s while coverage is measured; digesting the identity, half a megabyte,
+    # with each event takes many times as long.
+    assert time.process_time() - began < 5.0
