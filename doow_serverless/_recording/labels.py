@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
+from doow_serverless._process.signals import is_from_signal
 from doow_serverless._redaction import show
 from doow_serverless.errors import InvalidEvent
 
 from .plain import plain
-from .rules import MAX_DEPTH, check_metadata, check_text, check_unicode, decimal_json
+from .rules import MAX_DEPTH, check_metadata, check_text, decimal_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,23 +47,34 @@ def fit_metadata(metadata: Any, room: int, left_out: list[LeftOut]) -> str | Non
     """Metadata as JSON of at most ``room`` characters, without what JSON cannot say; or None."""
     if metadata is None:
         return None
-    before = len(left_out)
     try:
-        text = check_metadata(metadata, left_out)
-    except InvalidEvent as problem:
-        parts = _Parts(left_out)
-        kept = parts.kept(metadata, "metadata", MAX_DEPTH)
-        if kept is _NOTHING or parts.left <= 0:
-            del left_out[before:]
-            left_out.append(problem)
-            return None
-        text = check_metadata(kept, left_out)
-    if len(text) > room:
+        text = _json_of_the_rest(metadata, left_out)
+    except Exception as fault:  # Its methods are somebody else's.
+        if is_from_signal(fault):
+            raise
+        left_out.append(InvalidEvent(f"metadata cannot be read: {show(fault, 120)}"))
+        return None
+    if text is not None and len(text) > room:
         left_out.append(
             InvalidEvent(f"metadata is {len(text):,} bytes of JSON, where {room:,} are left")
         )
         return None
     return text
+
+
+def _json_of_the_rest(metadata: Any, left_out: list[LeftOut]) -> str | None:
+    """What can be said of it; None where that is nothing, or would take too long to find out."""
+    before = len(left_out)
+    try:
+        return check_metadata(metadata, left_out)
+    except InvalidEvent as problem:
+        parts = _Parts(left_out)
+        kept = parts.kept(metadata, "metadata", MAX_DEPTH)
+        if kept is not _NOTHING and parts.left > 0:
+            return check_metadata(kept, left_out)
+        del left_out[before:]
+        left_out.append(problem)
+        return None
 
 
 class _Parts:
@@ -100,13 +112,10 @@ class _Parts:
             label = f"{name}[{show(key)}]"
             if self.left <= 0:
                 return
-            if not isinstance(said, (str, int, float, bool, type(None))) or said != said:
-                self._without(label, "has a key that JSON cannot say")
-                continue
             try:
-                check_unicode(f"a key of {name}", str(said))
-            except InvalidEvent as problem:
-                self._left_out.append(problem)
+                check_metadata({said: None}, [])
+            except InvalidEvent:
+                self._without(label, "has a key that JSON cannot say")
                 continue
             kept = self.kept(item, label, levels)
             if kept is not _NOTHING:

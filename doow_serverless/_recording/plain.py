@@ -8,6 +8,8 @@ from decimal import Decimal
 from enum import Enum
 from numbers import Integral, Real
 
+from doow_serverless._process.signals import is_from_signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -25,7 +27,9 @@ def plain(value: Any) -> Any:
         return value
     try:
         return _converted(value)
-    except Exception:
+    except Exception as fault:
+        if is_from_signal(fault):
+            raise
         return value  # Its methods are somebody else's.
 
 
@@ -40,7 +44,9 @@ def _converted(value: Any) -> Any:
     if isinstance(value, (str, int, float, Decimal)):
         return value
     if type(value).__module__ == "numpy":
-        value = value.item()  # One of its scalars, also a bool; an array of many raises.
+        item = value.item()  # Of one of its scalars, also a bool; an array of many raises.
+        if type(item) is not type(value):
+            return plain(item)
     number: Any = value
     if isinstance(value, Integral) and not isinstance(value, int):
         number = int(value)

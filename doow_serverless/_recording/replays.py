@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from doow_serverless._process.signals import is_from_signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +36,9 @@ def is_replaying() -> bool:
     context = None if kind is None else _innermost(kind)
     try:
         return context is not None and bool(context.is_replaying())
-    except Exception:
+    except Exception as fault:
+        if is_from_signal(fault):
+            raise
         return False  # A stand-in of a test: what it records counts.
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless.errors import InvalidEvent
 from tests.metering import metrics
 
 if TYPE_CHECKING:
@@ -136,10 +135,3 @@ def test_a_block_around_a_suspension(tracker: Tracker, transport: MemoryTranspor
 
     assert run(handler) == "FAILED"
     assert Counter(metrics(transport.events)) == {"before": 1, "after": 1}
-
-
-def test_what_is_wrong_is_told_where_it_counts(tracker: Tracker) -> None:
-    """Elsewhere in the process nothing is asked of durable functions."""
-    strict = tracker.__class__("dk_" + "0" * 64, license_id="lic", strict=True, environ={})
-    with pytest.raises(InvalidEvent):
-        strict.track("")

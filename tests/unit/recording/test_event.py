@@ -178,6 +178,7 @@ ID = UUID("12345678-1234-5678-1234-567812345678")
         (numpy.float64(0.25), 0.25),
         (numpy.bool_(True), True),
         (numpy.str_("ai"), "ai"),
+        (numpy.datetime64("2026-01-02T03:04:05"), "2026-01-02T03:04:05"),
     ],
     ids=repr,
 )

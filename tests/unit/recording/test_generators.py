@@ -58,6 +58,18 @@ def chunks(tracker: Tracker) -> Callable[[int, bool], Iterator[int]]:
     return generator
 
 
+def consume(tracker: Tracker, stream: Iterator[int]) -> None:
+    """A handler that meters for itself whatever comes, also of a stream that fails."""
+
+    @tracker.tracked
+    def handler() -> None:
+        with contextlib.suppress(ValueError):
+            for _ in stream:
+                tracker.track("characters")
+
+    handler()
+
+
 def test_the_consumer_keeps_its_events(tracker: Tracker, chunks: Any, counted: Any) -> None:
     """They are none of the block's, also when that fails, and the caller's block is its own."""
 
@@ -186,12 +198,7 @@ def test_one_within_the_other(tracker: Tracker, chunks: Any, counted: Any) -> No
                 raise KeyError
             tracker.track("outer")
 
-    @tracker.tracked
-    def handler() -> None:
-        for _ in outer():
-            tracker.track("characters")
-
-    handler()
+    consume(tracker, outer())
     assert counted() == {"outer": 2, "characters": 3}
 
 
@@ -237,13 +244,7 @@ def test_an_exit_stack_in_a_generator(tracker: Tracker, counted: Any) -> None:
             yield 1
             raise ValueError
 
-    @tracker.tracked
-    def handler() -> None:
-        with contextlib.suppress(ValueError):
-            for _ in stream():
-                tracker.track("characters")
-
-    handler()
+    consume(tracker, stream())
     assert counted() == {"characters": 1}
 
 
