@@ -126,10 +126,11 @@ class Sandbox:
         """Have them run on."""
         with self._switch:
             self.stopped = False
-            if self._freezer is not None:
-                _cgroups.set_frozen(self._freezer, False)
+            # All of it before the process runs: it may soon stop itself, which must stay so.
             self._stops_when_thawed = self._stops
             self.send_signal(signal.SIGCONT)
+            if self._freezer is not None:
+                _cgroups.set_frozen(self._freezer, False)
 
     def confirm_stop(self) -> None:
         """Wait until the process, whoever stops it, has stopped since it was last continued."""

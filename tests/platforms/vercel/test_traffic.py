@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot stop a process")
 
+SLOW_S = 0.3
+"""Far more than a busy machine delays a byte by."""
+
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_fifty_requests_at_once_do_not_mix(shape: str, tmp_path: Path, vercel_python: Path) -> None:
@@ -71,11 +74,11 @@ def test_streams_are_not_delayed(shape: str, tmp_path: Path, vercel_python: Path
     with Stage(tmp_path, vercel_python, shape, "ipc", bare=True, freeze=False) as stage:
         for runtime in (stage.runtime, stage.bare):
             stage.request("stream", runtime=runtime)
-        stage.delay()
+        stage.delay(SLOW_S)
         metered: list[float] = []
         bare: list[float] = []
         with Metronome() as noise:
-            for _ in range(11):
+            for _ in range(7):
                 for runtime, times in ((stage.runtime, metered), (stage.bare, bare)):
                     first_byte_s = stage.request("stream", runtime=runtime).first_byte_s
                     assert first_byte_s is not None
@@ -83,7 +86,7 @@ def test_streams_are_not_delayed(shape: str, tmp_path: Path, vercel_python: Path
     figures = [round(1000 * median(times), 2) for times in (metered, bare)]
     sys.stdout.write(f"{shape}: first byte after {figures[0]} ms, bare {figures[1]} ms\n")
     assert median(metered) - median(bare) < 0.005 + noise.worst_s
-    assert max(metered) < DELAY_S / 2 + max(bare) + noise.worst_s
+    assert max(metered) < SLOW_S / 2 + max(bare) + noise.worst_s
 
 
 def test_a_connection_is_given_back_as_it_was(tmp_path: Path, vercel_python: Path) -> None:
