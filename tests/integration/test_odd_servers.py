@@ -60,7 +60,10 @@ def test_one_event_that_the_server_cannot_digest(
     with Server(behave) as server:
         service = Service(
             # Ample for a busy machine: what counts here is that nothing is waited for in vain.
-            new_tracker, server.url, budget=1.0, clock=lambda: time.monotonic() + passed_s
+            new_tracker,
+            server.url,
+            budget=1.0,
+            clock=lambda: time.monotonic() + passed_s,
         )
         service.invoke("evt_a", "poison", "evt_b", "evt_c")
         for number in range(60):
