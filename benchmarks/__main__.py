@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from . import cold, deadline, warm, web
+from . import cold, deadline, handing_over, warm, web
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ def main() -> None:
     recording = [*warm.recording(), *warm.journaled(), *warm.ten_thousand()]
     console.print(table("Recording", ("", "median"), recording))
     console.print(table("An invocation's deadline", ("", "median"), deadline.rows()))
+    title = "A response on Lambda, ms, and the end of the wrapper in it, server delay 20 ms"
+    console.print(table(title, handing_over.COLUMNS, handing_over.rows()))
     headings = ("", "bare, µs", "middleware, µs", "difference")
     console.print(table("A request that records nothing", headings, web.rows()))
     for delay_s, rounds in ((0.0, 200), (0.02, 40)):

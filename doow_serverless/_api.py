@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._handlers.options import TrackedOptions
+from ._handlers.platform import expect_after_response
 from ._handlers.wrap import wrap
 from ._recording.scope import MANY
 from ._recording.transaction import Transaction
@@ -174,8 +175,9 @@ class Api:
                 has returned nothing is sent, also not by ``flush`` or shortly before the deadline.
                 Not guaranteed: that messages which come again in other company count once.
             flush_mode: ``"after_response"`` has the platform wait for the flush once the response
-                has gone back, where it can. Default: that of ``configure``,
-                ``"before_response"``.
+                has gone back, where it can: on Vercel, and on Lambda. Elsewhere the flush comes
+                first, as by default, and one line in the log says why. Default: that of
+                ``configure``, ``"before_response"``.
             tracker: The tracker to use. Default: the current one.
 
         Raises:
@@ -217,4 +219,7 @@ def parted(called: str, options: ApiOptions) -> tuple[Api | None, TrackedOptions
         options: As the user gave them.
     """
     tracker = options.pop("tracker", None)
-    return tracker, TrackedOptions(called, **options)  # type: ignore[misc]  # without the tracker
+    tracked = TrackedOptions(called, **options)  # type: ignore[misc]  # without the tracker
+    if tracked.flush_mode == "after_response":
+        expect_after_response()
+    return tracker, tracked

@@ -13,9 +13,9 @@ from ._values import (
     as_it_is,
     count,
     flag,
+    flush_mode,
     hook,
     milliseconds,
-    one_of,
     place,
     seconds,
     true_or_false,
@@ -74,8 +74,6 @@ KEY_REMEDY = f"set {API_KEY_VARIABLE} to an SDK key (Doow: Settings, API Keys, S
 ENDPOINT_VARIABLE = "DOOW_TRACK_ENDPOINT"
 NO_ENDPOINT = f"{ENDPOINT_VARIABLE} is wrong"
 NOT_SENT = "; usage events are kept and not sent"
-
-FLUSH_MODES = ("before_response", "after_response")
 
 
 class Given:
@@ -203,7 +201,8 @@ class Config:
         self.warm_up = self._first(
             "DOOW_TRACK_WARM_UP", warm_up, warm_up("warm_up", take("warm_up", True))
         )
-        self.flush_mode = one_of("flush_mode", take("flush_mode", FLUSH_MODES[0]), FLUSH_MODES)
+        mode = flush_mode("flush_mode", take("flush_mode", "before_response"))
+        self.flush_mode = self._first("DOOW_TRACK_FLUSH_MODE", flush_mode, mode)
         self.compress = not true_or_false("disable_compression", take("disable_compression", False))
         self.dead_letter = self._first(
             "DOOW_TRACK_DEAD_LETTER", place, place("dead_letter", take("dead_letter", "log"))

@@ -8,6 +8,7 @@ import time
 from ._api import Api
 from ._config import Config, environment_names_key
 from ._engine import Engine
+from ._handlers.platform import expect_after_response
 from ._process import init_phase
 from ._process.forks import reset_in_child
 from ._process.log import report_fault
@@ -57,6 +58,8 @@ class Tracker(Api):
     ) -> None:
         self.engine = Engine(Config(api_key, **options), transport, clock)
         self._options = options
+        if self.engine.enabled and self.engine.config.flush_mode == "after_response":
+            expect_after_response()
 
     def __repr__(self) -> str:
         config = self.engine.config
@@ -185,7 +188,9 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
             the session goes on; 0 for not before its end. ``DOOW_TRACK_FLUSH_INTERVAL``
             (milliseconds).
         flush_mode: ``"before_response"``, or ``"after_response"`` to have the platform wait for the
-            flush once the response has gone back, where it can: on Vercel, through ``wait_until``.
+            flush once the response has gone back, where it can: on Vercel, through ``wait_until``;
+            on Lambda, through an internal extension, if this is said in the init phase.
+            ``DOOW_TRACK_FLUSH_MODE``.
         max_queue_size: Events that one invocation, and the backlog, may hold in memory.
         max_queue_bytes: Bytes of JSON that one invocation may hold in memory, to a few percent.
         max_backlog_bytes: Compressed bytes that the backlog may hold.

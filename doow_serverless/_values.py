@@ -38,6 +38,11 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value  # type: ignore[no-any-return]  # it is one of them
 
 
+def flush_mode(name: str, value: Any) -> str:
+    """When to deliver."""
+    return one_of(name, value, ("before_response", "after_response"))
+
+
 def as_it_is(_variable: str, text: str) -> str:
     """Any text."""
     return text

@@ -51,7 +51,7 @@ class _Flusher(Enum):
 
     UNDECIDED = "the platform has not been asked yet"
     INVOCATION = "the invocation, before its response is complete"
-    PLATFORM = "a coroutine that the platform runs once the response has gone back"
+    PLATFORM = "the platform, which calls on the invocation once the response has gone back"
 
 
 class Invocation(Span):
@@ -318,14 +318,30 @@ class Invocation(Span):
         """Whether the platform runs the flush after the response; asked at the first flush."""
         if self._who_flushes is _Flusher.UNDECIDED:
             mode = self._options.flush_mode or self._engine.config.flush_mode
-            takes = mode == "after_response" and run_after_response(self._flush_after_response())
+            takes = mode == "after_response" and run_after_response(self)
             self._who_flushes = _Flusher.PLATFORM if takes else _Flusher.INVOCATION
         return self._who_flushes is _Flusher.PLATFORM
 
-    async def _flush_after_response(self) -> None:
+    def flush_after_response(self, ends_at: float) -> None:
+        """Deliver, once a platform that has taken it calls this, on whatever thread.
+
+        Args:
+            ends_at: The platform's deadline on the monotonic clock; the arguments of the handler
+                may have told none.
+        """
+        self._begin_late_flush()
+        if self._life is not None and self._life.ends_at is None:
+            self._life.ends_at = ends_at
+        self._flush(last=self._is_over)
+
+    async def aflush_after_response(self) -> None:
+        """As :meth:`flush_after_response`, without blocking the event loop."""
+        self._begin_late_flush()
+        await self._aflush(last=self._is_over)
+
+    def _begin_late_flush(self) -> None:
         self._who_flushes = _Flusher.INVOCATION
         self._cancel_guard()
-        await self._aflush(last=self._is_over)
 
     def _flush_meanwhile(self, interval_s: float) -> None:
         # Called by the timers' thread, which must not wait.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from doow_serverless._config import FLUSH_MODES, Given
+from doow_serverless._config import Given
 from doow_serverless._recording.rules import check_attribution, check_text
-from doow_serverless._values import one_of, seconds, true_or_false
+from doow_serverless._values import flush_mode, one_of, seconds, true_or_false
 from doow_serverless.errors import ConfigurationError, DoowError
 
 TYPE_CHECKING = False
@@ -42,7 +42,8 @@ class TrackedOptions:
         idempotent: Whether ids derive from what the platform calls the work.
         is_attempt: Whether an invocation is one of several attempts, of which the one that succeeds
             counts; then records that are work of their own, and have succeeded, count at once.
-        flush_mode: One of `FLUSH_MODES`, or None for that of the configuration.
+        flush_mode: ``"before_response"`` or ``"after_response"``; None for that of the
+            configuration.
         removed: Names of attributes that looked like credentials, until they are reported.
 
     Raises:
@@ -64,7 +65,7 @@ class TrackedOptions:
         # A retry records again what the attempt that failed had recorded, and perhaps not alike.
         self.is_attempt = self.idempotent and on_exception is None
         self.discards = self.is_attempt or on_exception == "discard"
-        self.flush_mode = _unless_none(given, "flush_mode", _flush_mode)
+        self.flush_mode = _unless_none(given, "flush_mode", flush_mode)
         given.close()
 
     def __repr__(self) -> str:
@@ -79,7 +80,3 @@ def _unless_none(given: Given, name: str, check: Callable[[str, Any], Any]) -> A
 
 def _on_exception(name: str, value: Any) -> str:
     return one_of(name, value, ("flush", "discard"))
-
-
-def _flush_mode(name: str, value: Any) -> str:
-    return one_of(name, value, FLUSH_MODES)

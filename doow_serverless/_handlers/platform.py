@@ -10,17 +10,28 @@ import os
 import sys
 from importlib import import_module
 
-from doow_serverless._process.log import report_fault
+from doow_serverless._process import init_phase
+from doow_serverless._process.log import report_fault, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Protocol
 
     from doow_serverless._engine import Engine
     from doow_serverless._recording.ids import Identity
 
     from .options import TrackedOptions
+
+    class Deferred(Protocol):
+        """What a platform may call once the response has gone back (an `Invocation`)."""
+
+        def flush_after_response(self, ends_at: float) -> None:
+            """Deliver, on whatever thread, until that moment on the monotonic clock."""
+
+        async def aflush_after_response(self) -> None:
+            """Deliver, without blocking the event loop."""
+
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -30,7 +41,9 @@ class Platform:
 
     Args:
         module: The name of its module in ``_platforms``, which offers ``find_deadline(args,
-            kwargs)``, ``find_identity(args, kwargs)`` and ``prepare(handler, options)``.
+            kwargs)``, ``find_identity(args, kwargs)`` and ``prepare(handler, options)``; and, where
+            code may run after the response, ``after_response(invocation)``, which says in words
+            why not, or None once it is arranged.
         loaded: Modules of which one is loaded there. None: its functions are known by their
             arguments alone.
         variable: One that is set there. Only one, since it is asked for at each call.
@@ -133,16 +146,39 @@ def adapter_of(handler: Any) -> Callable[[Any, TrackedOptions, Callable[[], Engi
     return None
 
 
-def run_after_response(flush: Coroutine[Any, Any, None]) -> bool:
-    """Whether a platform has taken ``flush`` to run after the response; else it is closed."""
+def expect_after_response() -> None:
+    """Flushes after the response are asked for, which Lambda must hear in its init phase."""
     try:
-        # Only Vercel goes on once the response has gone back.
-        if import_module(f"{_PACKAGE}._platforms.vercel").after_response(flush):
-            return True
+        if init_phase.is_on():
+            import_module(f"{_PACKAGE}._platforms.aws").expect_after_response()
     except Exception as fault:
         report_fault("asking the platform to go on after the response", fault)
-    flush.close()
+
+
+def run_after_response(invocation: Deferred) -> bool:
+    """Whether a platform will have ``invocation`` flush after the response."""
+    why = "no platform here goes on once the response has gone back"
+    try:
+        for platform in PLATFORMS:
+            module = platform.module()
+            if hasattr(module, "after_response"):
+                why_not = module.after_response(invocation)
+                if why_not is None:
+                    return True
+                why = why_not or why
+    except Exception as fault:
+        report_fault("asking the platform to go on after the response", fault)
+    _warn_once(f"flush_mode='after_response' is not to be had ({why}): the flush comes before it")
     return False
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if not _warned:  # Whatever the reason: it would be told at each invocation.
+        _warned.add(message)
+        warn(message)
 
 
 def server_of(protocol: str) -> Any:

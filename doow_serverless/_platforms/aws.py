@@ -7,6 +7,8 @@ from math import isfinite
 from time import monotonic
 from weakref import WeakKeyDictionary
 
+from doow_serverless._process import init_phase
+
 from .aws_events import work_of
 
 TYPE_CHECKING = False
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from doow_serverless._handlers.options import TrackedOptions
+    from doow_serverless._handlers.platform import Deferred
     from doow_serverless._recording.ids import Identity
 
 
@@ -90,6 +93,22 @@ def _remaining_millis(argument: Any) -> float | None:
 def prepare(handler: Any, _options: TrackedOptions) -> Any:
     """``handler`` as it is: Lambda calls any callable."""
     return handler
+
+
+def expect_after_response() -> None:
+    """Register for what comes after the response: Lambda allows it in the init phase alone."""
+    from .aws_extension import register  # Only who asks for it pays for its imports.
+
+    register()
+
+
+def after_response(invocation: Deferred) -> str | None:
+    """Have ``invocation`` flushed after its response; else why not, "" where this is no Lambda."""
+    if not init_phase.is_lambda():
+        return ""
+    from .aws_extension import take
+
+    return take(invocation.flush_after_response)
 
 
 def load_key_fetch() -> Callable[[str, str, bool], str]:

@@ -12,7 +12,7 @@ from doow_serverless._handlers.wrap import begin_invocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from typing_extensions import Self
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from doow_serverless._engine import Engine
     from doow_serverless._handlers.invocation import Invocation
     from doow_serverless._handlers.options import TrackedOptions
+    from doow_serverless._handlers.platform import Deferred
     from doow_serverless._recording.ids import Identity
 
 
@@ -133,23 +134,27 @@ def _request(argument: Any) -> tuple[str, str | None]:
     return argument.get("path", ""), found.decode("latin-1")
 
 
-def after_response(flush: Coroutine[Any, Any, None]) -> bool:
-    """Whether Vercel takes ``flush`` to run when the response has gone back.
+def after_response(invocation: Deferred) -> str | None:
+    """Have Vercel run the flush of ``invocation`` when the response has gone back.
 
     Through ``vercel.functions.wait_until`` (package ``vercel``, 0.8 and later), which outside of a
     request closes what it is given, without a word. Not in the mode in which the runtime is called
     as a Lambda function: there the invocation ends with the response, whatever waits.
+
+    Returns:
+        Why not, in words; None where it will be.
     """
     if hasattr(sys.modules.get("vercel_runtime.vc_init"), "vc_handler"):
-        return False
+        return "the runtime is called as a Lambda function, and ends with the response"
     from inspect import CORO_CLOSED, getcoroutinestate
 
     try:
         from vercel.functions import wait_until
     except ImportError:
-        return False
+        return "it needs the package vercel, 0.8 or later"
+    flush = invocation.aflush_after_response()
     try:
         wait_until(flush)
     except RuntimeError:  # The invocation has ended already.
-        return False
-    return getcoroutinestate(flush) != CORO_CLOSED
+        flush.close()
+    return "there is no request" if getcoroutinestate(flush) == CORO_CLOSED else None

@@ -1,10 +1,11 @@
-"""Lambda's Runtime API, through which a process asks for events and answers them."""
+"""Lambda's Runtime and Extensions APIs: a process asks for events there, and answers them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
+import uuid
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,20 @@ if TYPE_CHECKING:
     from doow_serverless.local._lambda_invocation import Turn
 
 _PATH = "/2018-06-01/runtime"
+_EXTENSION_PATH = "/2020-01-01/extension"
+_RUNTIME = "runtime"
+"""Who asks for the next event, where it is the runtime and not an extension."""
+MAX_EXTENSIONS = 10
 
 
 class RuntimeApi:
-    """The API as far as a runtime client uses it, for one process.
+    """The APIs as far as a runtime client and internal extensions use them, for one process.
 
     A server for each process, so that a request of a dead one can never take an event away.
 
     Args:
-        on_idle: Called when the process asks for its next event, before it waits for it.
+        on_idle: Called when the last of them, the runtime and its extensions, asks for its next
+            event, before it waits for it.
         on_change: Called whenever the process has said something.
         restore: Called when the process is ready for its snapshot, before it goes on from there.
 
@@ -52,7 +58,9 @@ class RuntimeApi:
         self._on_change = on_change
         self._restore = restore
         self._turn: Turn | None = None
-        self._poll: Future[Turn | None] | None = None  # the /next that waits, if one does
+        self._expected = {_RUNTIME}
+        self._polls: dict[str, Future[Turn | None]] = {}  # those whose /next waits
+        self._is_initialised = False
         self._server = ServerThread(self._application())
         self.address = f"127.0.0.1:{self._server.port}"
 
@@ -66,21 +74,24 @@ class RuntimeApi:
 
     def close(self) -> None:
         """Let nobody wait, and stop serving."""
-        if self._poll is not None:
-            self._poll.set_result(None)
+        self._answer_polls(None)
         self._server.stop()
 
     @property
     def is_polled(self) -> bool:
-        """Whether the process waits for an event."""
-        return self._poll is not None
+        """Whether the process, with all its extensions, waits for an event."""
+        return self._expected <= self._polls.keys()
 
     def deliver(self, turn: Turn) -> None:
         """Answer the process that waits, and expect its answer."""
-        poll, self._poll = self._poll, None
-        assert poll is not None  # the caller has waited for it
+        assert self.is_polled  # the caller has waited for it
         self._turn = turn
-        poll.set_result(turn)
+        self._answer_polls(turn)
+
+    def _answer_polls(self, turn: Turn | None) -> None:
+        polls, self._polls = self._polls, {}
+        for poll in polls.values():
+            poll.set_result(turn)
 
     def withdraw(self) -> None:
         """Take no answer any more to what was delivered."""
@@ -96,16 +107,56 @@ class RuntimeApi:
                 Route(f"{_PATH}/init/error", self._init_failed, methods=["POST"]),
                 Route(f"{_PATH}/restore/next", self._restore_next),
                 Route(f"{_PATH}/restore/error", self._init_failed, methods=["POST"]),
+                Route(f"{_EXTENSION_PATH}/register", self._register, methods=["POST"]),
+                Route(f"{_EXTENSION_PATH}/event/next", self._next_of_extension),
             ]
         )
 
-    async def _next(self, _: Request) -> Response:
+    async def _poll(self, who: str) -> Turn | None:
+        """Wait for the next event; the last who does has the process stand still."""
         poll: Future[Turn | None] = Future()
-        self._on_idle()
-        self._poll = poll
+        if self._expected <= {*self._polls, who}:
+            self._on_idle()
+        self._polls[who] = poll
         self._on_change()
-        turn = await asyncio.wrap_future(poll)
+        return await asyncio.wrap_future(poll)
+
+    async def _next(self, _: Request) -> Response:
+        self._is_initialised = True
+        turn = await self._poll(_RUNTIME)
         return _Delivery(turn) if turn is not None else Response(status_code=410)
+
+    async def _register(self, request: Request) -> Response:
+        events = (await request.json()).get("events", [])
+        if not request.headers.get("Lambda-Extension-Name"):
+            return _refusal(400, "Extension.MissingHeader", "Empty extension name")
+        if "SHUTDOWN" in events:
+            kind = "ShutdownEventNotSupportedForInternalExtension"
+            return _refusal(400, kind, "internal extensions hear of no shutdown")
+        if self._is_initialised:
+            return _refusal(403, "Extension.RegistrationClosed", "the runtime is initialised")
+        if len(self._expected) > MAX_EXTENSIONS:
+            return _refusal(403, "Extension.TooManyExtensions", "Extension limit reached")
+        identifier = str(uuid.uuid4())
+        self._expected.add(identifier)
+        return JSONResponse({}, headers={"Lambda-Extension-Identifier": identifier})
+
+    async def _next_of_extension(self, request: Request) -> Response:
+        identifier = request.headers.get("Lambda-Extension-Identifier", "")
+        if identifier not in self._expected:
+            return _refusal(403, "Extension.UnknownExtensionIdentifier", "Unknown extension")
+        turn = await self._poll(identifier)
+        if turn is None:
+            return Response(status_code=410)
+        return JSONResponse(
+            {
+                "eventType": "INVOKE",
+                "deadlineMs": _deadline_ms(turn),
+                "requestId": turn.request_id,
+                "invokedFunctionArn": turn.arn,
+            },
+            headers={"Lambda-Extension-Event-Identifier": str(uuid.uuid4())},
+        )
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -129,18 +180,26 @@ class RuntimeApi:
         return JSONResponse({"status": "OK"}, status_code=202)
 
 
+def _refusal(status: int, kind: str, message: str) -> Response:
+    return JSONResponse({"errorType": kind, "errorMessage": message}, status_code=status)
+
+
+def _deadline_ms(turn: Turn) -> int:
+    """The deadline in milliseconds since the epoch."""
+    return int((time.time() + turn.due_s - time.monotonic()) * 1000)
+
+
 class _Delivery(Response):
     """The answer to ``/next``: stamps the moment in which the event itself leaves."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        deadline_ms = (time.time() + turn.due_s - time.monotonic()) * 1000
         super().__init__(
             turn.event,
             media_type="application/json",
             headers={
                 "Lambda-Runtime-Aws-Request-Id": turn.request_id,
-                "Lambda-Runtime-Deadline-Ms": str(int(deadline_ms)),
+                "Lambda-Runtime-Deadline-Ms": str(_deadline_ms(turn)),
                 "Lambda-Runtime-Invoked-Function-Arn": turn.arn,
             },
         )

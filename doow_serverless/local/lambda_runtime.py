@@ -38,8 +38,9 @@ class LambdaRuntimeError(RuntimeError):
 class LambdaRuntime(Runtime[LambdaSandbox]):
     """Runs a handler as Lambda does: one process, one invocation at a time, frozen in between.
 
-    The process is stopped as soon as it asks for its next event, and continued when there is one:
-    all its threads at once where control groups can be had, by SIGSTOP and SIGCONT elsewhere. A
+    The process is stopped as soon as it and its internal extensions ask for their next event, and
+    continued when there is one: all its threads at once where control groups can be had, by SIGSTOP
+    and SIGCONT elsewhere. A
     process that exits, or that misses its deadline and is killed, is replaced at the next
     :meth:`invoke`.
 
@@ -64,7 +65,7 @@ class LambdaRuntime(Runtime[LambdaSandbox]):
     The limits need control groups of version 1, which root can make on Linux.
 
     What it does not do: limit payload size, provide AWS credentials, restore several processes from
-    one snapshot, or speak the Extensions API.
+    one snapshot, start external extensions, or tell internal ones of more than invocations.
     """
 
     _error_type = LambdaRuntimeError

@@ -35,6 +35,7 @@ VARIABLES = {
     "DISABLED": "enabled",
     "FLUSH_AT": "flush_at",
     "FLUSH_INTERVAL": "flush_interval_s",
+    "FLUSH_MODE": "flush_mode",
     "LICENSE_ID": "license_id",
     "STRICT": "strict",
     "WARM_UP": "warm_up",
