@@ -36,9 +36,10 @@ def test_fifty_requests_at_once_do_not_mix(shape: str, tmp_path: Path, vercel_py
             f"the answer to {call}".encode() for call in calls
         ]
         assert [stage.recorded(call) for call in calls] == [RECORDED["slow"]] * 50
-        assert len(stage.ingest.posts()) == 50
+        # On a busy machine one may be sent again, since its kept connection seems dead.
+        assert len({post.batch_id for post in stage.ingest.posts()}) == 50
         for call, response in zip(calls, responses, strict=True):
-            [post] = stage.posts(call)
+            post = stage.posts(call)[0]
             assert len(post.event_ids) == len(RECORDED["slow"])
             assert post.received_at + DELAY_S <= response.sent_at + response.ended_s
 
