@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._api import Api, ApiOptions
     from ._engine import Engine
     from ._handlers.invocation import Invocation
+    from ._handlers.options import TrackedOptions
 
 _current = Current()
 
@@ -41,9 +42,9 @@ class Middleware:
         """That of the tracker; asked at each request, since it may be configured late."""
         return self._api._engine()
 
-    def _begin(self, *told: Any) -> Invocation:
+    def _begin(self, *told: Any, options: TrackedOptions | None = None) -> Invocation:
         """A request that begins, of which the platform has told these things."""
-        return begin_invocation(self.engine(), self.options, told, {})
+        return begin_invocation(self.engine(), options or self.options, told, {})
 
 
 def api_of(tracker: Api | None) -> Api:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from copy import copy
 
 from ._callables import call_within
 from ._middleware import Middleware, api_of
@@ -12,6 +13,7 @@ from ._platforms.aws_events import record_name
 from ._process.log import report_fault
 from ._recording.transaction import Block
 from ._redaction import show
+from ._values import true_or_false
 from .errors import ConfigurationError
 
 TYPE_CHECKING = False
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._api import Api, ApiOptions
+    from ._handlers.options import TrackedOptions
     from ._tracker import Tracker
 
     RecordHandler = TypeVar("RecordHandler", bound=Callable[..., Any])
@@ -55,6 +58,10 @@ class DoowMiddleware(Middleware):
             status.
         metric: A metric of which one is recorded for each request, those that find no route and
             the preflights of CORS included where the middleware is the application's.
+        route_attribution: True adds ``route``, as it was declared (``"/jobs/<id>"``), and
+            ``method`` to the attribution of what a request records. One that finds no route has
+            neither, since its path may be any text.
+        flush_mode: As of :func:`doow_serverless.tracked`.
         tracker: The tracker to use. Default: the current one.
 
     Not covered: what runs outside of it, which is middleware that was added before, the validation
@@ -69,16 +76,46 @@ class DoowMiddleware(Middleware):
     # Not derived from Powertools' BaseMiddlewareHandler, whose import brings all of Event Handler,
     # for which a consumer of messages has no use: what counts there is that this can be called.
 
-    def __init__(self, **options: Unpack[ApiOptions]) -> None:
+    def __init__(self, *, route_attribution: bool = False, **options: Unpack[ApiOptions]) -> None:
         super().__init__(**options)
         self.__name__ = type(self).__name__  # By which Powertools shows the stack of middleware.
+        self._tells_route = true_or_false("route_attribution", route_attribution)
+        self._by_route: dict[tuple[str, str], TrackedOptions] = {}
 
     def __call__(
         self, app: ApiGatewayResolver, next_middleware: Callable[..., Response[Any]]
     ) -> Response[Any]:
         """Run the rest of the middleware and the route, and deliver what they recorded."""
-        with self._begin(getattr(app, "lambda_context", None)):
+        with self._begin(getattr(app, "lambda_context", None), options=self._options_for(app)):
             return next_middleware(app)
+
+    def _options_for(self, app: ApiGatewayResolver) -> TrackedOptions:
+        """Those of the middleware, with the attribution of the route that was found."""
+        found = None
+        if self._tells_route:
+            try:
+                found = _route_of(app)
+            except Exception as fault:  # Another version of Powertools may say it otherwise.
+                report_fault("looking for the route", fault)
+        if found is None:
+            return self.options
+        if found not in self._by_route:  # No more than the application has declared.
+            options = copy(self.options)
+            options.attribution = {
+                **dict(zip(("route", "method"), found, strict=True)),
+                **(options.attribution or {}),
+            }
+            self._by_route[found] = options
+        return self._by_route[found]
+
+
+def _route_of(app: ApiGatewayResolver) -> tuple[str, str] | None:
+    """The route as it was declared, and the method; None for a request that finds none."""
+    # `app.request`, which is public, takes the path of a request that finds none for a route.
+    route = app.context["_route"]
+    if route.rule.pattern.startswith("^.*"):
+        return None
+    return route.path, app.current_event.http_method.upper()
 
 
 if TYPE_CHECKING:

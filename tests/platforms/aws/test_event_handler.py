@@ -128,6 +128,34 @@ def test_a_router_of_its_own_has_its_own_middleware(strict_events: MemoryTranspo
     assert (metrics(strict_events.events), len(strict_events.batches)) == (["requests", "jobs"], 1)
 
 
+@pytest.mark.parametrize("has_prefix", [False, True], ids=["app", "router"])
+def test_the_route_is_told_as_it_was_declared(
+    has_prefix: bool, strict_events: MemoryTransport
+) -> None:
+    """Not the path, of which there are as many as there are customers; options' own win."""
+    router = Router()  # type: ignore[no-untyped-call]
+    router.get("/jobs/<job>")(lambda job: doow.track("reads"))
+    router.post("/jobs/<job>")(lambda job: doow.track("writes", attribution={"method": "mine"}))
+    app = new_app(DoowMiddleware(route_attribution=True, attribution={"team": "api"}))
+    app.include_router(router, prefix="/v1" if has_prefix else None)
+    prefix = "/v1" if has_prefix else ""
+    for path, method in (("/jobs/1", "GET"), ("/jobs/2", "POST"), ("/jobs/3", "GET")):
+        app.resolve(rest_event(prefix + path, method), new_context())
+    route = {"team": "api", "route": f"{prefix}/jobs/<job>"}
+    assert [(metrics([event]), event["attribution"]) for event in strict_events.events] == [
+        (["reads"], {**route, "method": "GET"}),
+        (["writes"], {**route, "method": "mine"}),
+        (["reads"], {**route, "method": "GET"}),
+    ]
+
+
+def test_a_request_without_a_route_tells_none(strict_events: MemoryTransport) -> None:
+    """What strangers ask for is no attribution."""
+    app = new_app(DoowMiddleware(route_attribution=True, metric="requests"))
+    assert app.resolve(rest_event("/admin.php"), new_context())["statusCode"] == 404
+    assert [event.get("attribution") for event in strict_events.events] == [None]
+
+
 def test_requests_do_not_mix(strict_events: MemoryTransport) -> None:
     """Each request of a warm function is delivered for itself, and none that recorded nothing."""
     app = new_app(DoowMiddleware())
@@ -276,6 +304,18 @@ def test_debug_mode_shows_the_middleware(
     app.resolve(rest_event(), new_context())
     assert "DoowMiddleware" in capsys.readouterr().out
     assert metrics(strict_events.events) == ["requests"]
+
+
+def test_a_route_that_cannot_be_found_is_told_and_costs_nothing(
+    strict_events: MemoryTransport, contained_faults: list[str]
+) -> None:
+    """Another version of Powertools may keep it elsewhere: the request is served, and metered."""
+    middleware = DoowMiddleware(route_attribution=True, metric="requests")
+    served: Any = object()
+    assert middleware(served, lambda _: served) is served
+    assert metrics(strict_events.events) == ["requests"]
+    assert len(contained_faults) == 1
+    contained_faults.clear()
 
 
 async_resolver = pytest.mark.skipif(
