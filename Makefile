@@ -36,6 +36,7 @@ runtimes: $(VENV)/.wheel $(ON_AZURE) $(ON_VERCEL)  ## that the stand-ins for the
 lint: $(VENV)/.wheel
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows examples/*/.github/workflows/*.yml
 
 demo: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, delivering to the local ingest
 	$(BIN)/python examples/lambda/demo.py

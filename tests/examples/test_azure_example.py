@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,7 +23,8 @@ from tests.runtimes.azure.host import AzureHost, http_request, pythons
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "azure"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "azure"
 KEY = "dk_" + "5" * 64
 TEXT = "Usage is counted where it happens. Everything else is an estimate."
 
@@ -158,6 +161,39 @@ def test_the_host_keeps_every_dead_letter() -> None:
     assert logging["logLevel"]["Host.Function.Console"] == "Information"
     assert (declared["version"], declared["functionTimeout"]) == ("2.0", "00:05:00")
     assert declared["extensionBundle"]["id"] == "Microsoft.Azure.Functions.ExtensionBundle"
+
+
+@pytest.mark.extensive
+@pytest.mark.timeout(300)  # pip downloads, on a cold cache
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_what_is_published_runs_with_what_azure_installs(ingest: Ingest, tmp_path: Path) -> None:
+    """``make app.zip``, unpacked; its requirements beside it, as a remote build leaves them."""
+    source = shutil.copytree(EXAMPLE, tmp_path / "source")
+    wheels, app = tmp_path / "wheels", tmp_path / "app"
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", f"-w{wheels}", "."]
+    subprocess.run(wheel, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(["make", "app.zip"], cwd=source, check=True, capture_output=True)
+    with zipfile.ZipFile(source / "app.zip") as packed:
+        assert sorted(packed.namelist()) == ["function_app.py", "host.json", "requirements.txt"]
+        packed.extractall(app)
+    # Where Oryx puts them, and the worker looks: https://learn.microsoft.com/azure/azure-functions/
+    packages = app / ".python_packages" / "lib" / "site-packages"
+    python = pythons()[-1]
+    install = [python, "-m", "pip", "--quiet", "install", f"--target={packages}"]
+    subprocess.run(
+        [*install, f"--find-links={wheels}", "-r", app / "requirements.txt"],
+        check=True,
+        capture_output=True,
+    )
+    env = {
+        "DOOW_TRACK_API_KEY": KEY,
+        "DOOW_TRACK_ENDPOINT": ingest.url,
+        "PYTHONPATH": str(packages),
+    }
+    with AzureHost(app, python=python, model="v2", env=env) as host:
+        assert summary_of(host, "acme").status == 200
+        assert sum(usage(ingest).values()) == 2
 
 
 def test_settings_hold_no_secret() -> None:

@@ -390,7 +390,46 @@ def test_a_function_of_the_image_is_metered(
     check_under_the_emulator(function, emulator, ingest)
 
 
+# ── snippets ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("layer")
+def test_the_cdk_stack_is_synthesized(sam: Path, example: Path, tmp_path: Path) -> None:
+    """Its template passes cfn-lint; it may read the one secret; the layer is as it was built."""
+    python = sam.with_name("python")
+    run([python, "app.py"], example / "cdk", CDK_OUTDIR=str(tmp_path))
+    path = tmp_path / "doow-example.template.json"
+    run([sam.with_name("cfn-lint"), "--ignore-checks=W3005", f"--template={path}"], tmp_path)
+    resources = json.loads(path.read_text())["Resources"].values()
+    [policy] = (each for each in resources if each["Type"] == "AWS::IAM::Policy")
+    [statement] = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert statement["Resource"] == {"Ref": "DoowApiKeySecretArn"}
+    assert len(list(tmp_path.glob("asset.*/python/doow_serverless/__init__.py"))) == 1
+
+
+def test_the_terraform_module_says_the_same(sam: Path) -> None:
+    """Terraform itself is in no registry: the file is parsed, and what counts is read."""
+    code = "import hcl2, json, sys; print(json.dumps(hcl2.load(sys.stdin)))"
+    with (EXAMPLE / "terraform" / "main.tf").open() as file:
+        result = subprocess.run(
+            [sam.with_name("python"), "-c", code],
+            stdin=file, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    resources: dict[str, Any] = {}
+    for resource in json.loads(result.stdout)["resource"]:
+        for kind, named in resource.items():
+            resources.setdefault(kind.strip('"'), []).extend(named.values())
+    [function] = resources["aws_lambda_function"]
+    [environment] = function["environment"]
+    assert "DOOW_TRACK_API_KEY_SECRET_ARN" in environment["variables"]
+    assert function["layers"] == ["${aws_lambda_layer_version.doow_serverless.arn}"]
+    for kind in ("aws_cloudwatch_log_metric_filter", "aws_cloudwatch_metric_alarm"):
+        assert len(resources[kind]) == 1
+
+
 def test_the_alarms_watch_for_what_is_written() -> None:
     """Each filter looks for the marker of dead letters, as it is."""
     for name in ("template.yaml", "examples/lambda/serverless.yml"):
         assert f"FilterPattern: '\"{MARKER}\"'" in (ROOT / name).read_text(), name
+    assert f'"\\"{MARKER}\\""' in (EXAMPLE / "terraform" / "main.tf").read_text()
+    assert f"'\"{MARKER}\"'" in (EXAMPLE / "cdk" / "app.py").read_text()

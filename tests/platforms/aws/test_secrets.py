@@ -1,0 +1,121 @@
+"""The key from Secrets Manager and Parameter Store: fetched once, and anew once it is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import doow_serverless as doow
+from tests.lambda_context import LambdaContext
+from tests.network import KEY
+
+pytest.importorskip("aws_lambda_powertools")
+boto3 = pytest.importorskip("boto3")
+moto = pytest.importorskip("moto")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from doow_serverless.local import Ingest
+
+NEW_KEY = "dk_" + "b2" * 32
+PLACES = {
+    "secret": "DOOW_TRACK_API_KEY_SECRET_ARN",
+    "secret of JSON": "DOOW_TRACK_API_KEY_SECRET_ARN",
+    "parameter": "DOOW_TRACK_API_KEY_SSM_PARAMETER",
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """AWS, as moto plays it; how often each operation was called for, in what follows."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    parameters: Any = import_module("aws_lambda_powertools.utilities.parameters")
+    client_class: Any = import_module("botocore.client").BaseClient
+    counter: Counter[str] = Counter()
+    call = client_class._make_api_call
+
+    def counted(client: Any, operation: str, arguments: Any) -> Any:
+        counter[operation] += 1
+        return call(client, operation, arguments)
+
+    with moto.mock_aws():
+        monkeypatch.setattr(client_class, "_make_api_call", counted)
+        parameters.clear_caches()
+        monkeypatch.setattr(parameters.base, "DEFAULT_PROVIDERS", {})
+        yield counter
+        parameters.clear_caches()
+
+
+def keep(kind: str, key: str) -> str:
+    """Have AWS keep ``key``, and say where."""
+    if kind == "parameter":
+        boto3.client("ssm").put_parameter(
+            Name="/doow/sdk-key", Value=key, Type="SecureString", Overwrite=True
+        )
+        return "/doow/sdk-key"
+    text = json.dumps({"team": "ai", "sdk_key": key}) if "JSON" in kind else key
+    client = boto3.client("secretsmanager")
+    try:
+        found = client.create_secret(Name="doow-sdk-key", SecretString=text)
+    except client.exceptions.ResourceExistsException:
+        found = client.put_secret_value(SecretId="doow-sdk-key", SecretString=text)
+    return str(found["ARN"])
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_it_is_found_and_kept_and_fetched_anew_once_it_is_refused(
+    kind: str,
+    asked: Counter[str],
+    ingest: Ingest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One call for the first invocation, none for the next, one more after a rotation."""
+    monkeypatch.setenv(PLACES[kind], keep(kind, KEY))
+    ingest.revoke(NEW_KEY)
+    doow.configure(endpoint=ingest.url, license_id="lic_1", budget=20)
+    operation = "GetParameter" if kind == "parameter" else "GetSecretValue"
+
+    @doow.tracked
+    def handler(event: object, context: object) -> None:
+        doow.track("tokens")
+
+    def invoke() -> tuple[int, int]:
+        handler({}, LambdaContext())
+        return len(ingest.events()), asked[operation]
+
+    assert [invoke(), invoke(), invoke()] == [(1, 1), (2, 1), (3, 1)]
+    ingest.add_key(NEW_KEY)
+    keep(kind, NEW_KEY)
+    ingest.revoke(KEY)
+    assert [invoke(), invoke(), invoke()] == [(4, 2), (5, 2), (6, 2)]
+    assert len({event["event_id"] for event in ingest.events()}) == 6
+    assert KEY not in caplog.text
+    assert NEW_KEY not in caplog.text
+
+
+def test_a_key_that_stays_refused_is_not_asked_for_again_and_again(
+    asked: Counter[str], ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events are kept; AWS is asked once more, and not by each invocation."""
+    monkeypatch.setenv(PLACES["secret"], keep("secret", KEY))
+    ingest.revoke(KEY)
+    errors: list[doow.errors.DoowError] = []
+    doow.configure(endpoint=ingest.url, license_id="lic_1", budget=20, on_error=errors.append)
+
+    @doow.tracked
+    def handler(event: object, context: object) -> None:
+        doow.track("tokens")
+
+    for _ in range(4):
+        handler({}, LambdaContext())
+    assert asked["GetSecretValue"] == 2
+    assert {error.kind for error in errors} == {"AUTH_FAILURE"}
+    assert ingest.events() == []
