@@ -18,7 +18,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 
 from doow_serverless._process import init_phase
 from doow_serverless._process.forks import reset_in_child
-from doow_serverless._process.log import report_fault
+from doow_serverless._process.log import report_fault, warn
 from doow_serverless._redaction import clean
 
 TYPE_CHECKING = False
@@ -110,8 +110,9 @@ class Extension:
                 self._invocations.wait_until_over(request_id, ends_at)
                 self._do_all(request_id, ends_at)
         except Refused as problem:
-            report_fault("asking Lambda for the next event", problem)
+            warn(f"flush_mode='after_response' is over, since Lambda gives no events ({problem})")
         finally:
+            self._client.close()
             with self._invocations.changed:
                 self._is_listening = False
             self._do_all(None, 0.0)  # What was handed over meanwhile is written down.
@@ -179,7 +180,7 @@ class ExtensionClient:
             try:
                 response, body = self._get_next()
             except (OSError, HTTPException):
-                self._connection = None
+                self.close()
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 continue
@@ -188,6 +189,12 @@ class ExtensionClient:
             event = json.loads(body)
             left_s = event["deadlineMs"] / 1000 - time.time()
             return str(event["requestId"]), time.monotonic() + left_s
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _get_next(self) -> tuple[HTTPResponse, bytes]:
         if self._connection is None:

@@ -106,8 +106,7 @@ class _PromptServer(uvicorn.Server):
         for listener in sockets or ():
             listener.close()
         # A connection that was accepted just now reaches its protocol some turns later.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await _some_turns()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         tasks = set(self.server_state.tasks)
@@ -124,8 +123,13 @@ class _PromptServer(uvicorn.Server):
         """Cut them off; their sockets are closed some turns of the loop later."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await _some_turns()
+
+
+async def _some_turns() -> None:
+    """Let the loop do what it has begun: accept, hand over, close; each is a turn or two."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def _cancellable(app: Any) -> Any:

@@ -180,7 +180,7 @@ def test_what_is_published_runs_with_what_azure_installs(ingest: Ingest, tmp_pat
     # Where Oryx puts them, and the worker looks: https://learn.microsoft.com/azure/azure-functions/
     packages = app / ".python_packages" / "lib" / "site-packages"
     python = pythons()[-1]
-    install = [python, "-m", "pip", "--quiet", "install", f"--target={packages}"]
+    install: list[str | Path] = [python, "-m", "pip", "--quiet", "install", f"--target={packages}"]
     subprocess.run(
         [*install, f"--find-links={wheels}", "-r", app / "requirements.txt"],
         check=True,

@@ -75,7 +75,10 @@ FAULTS: dict[str, tuple[Callable[[], AbstractContextManager[str]], str, float]] 
 
 
 def _trials(
-    trial: Callable[[], float], at_least_s: float = BUDGET_S, at_most_s: float = BUDGET_S + SLACK_S
+    trial: Callable[[], float],
+    at_least_s: float = BUDGET_S,
+    at_most_s: float = BUDGET_S + SLACK_S,
+    is_spoilt: Callable[[], bool] = lambda: False,
 ) -> None:
     """Every one of the trials takes as long as it may, apart from those that noise has spoilt."""
     within: list[float] = []
@@ -83,7 +86,8 @@ def _trials(
     while len(within) < TRIALS:
         with network.Metronome() as noise:
             took_s = trial()
-        if not at_least_s <= took_s <= at_most_s and noise.worst_s > NOISE_S and repeats < REPEATS:
+        is_noisy = noise.worst_s > NOISE_S or is_spoilt()
+        if not at_least_s <= took_s <= at_most_s and is_noisy and repeats < REPEATS:
             repeats += 1
             continue
         within.append(took_s)
@@ -164,8 +168,12 @@ def test_async_def(fault: str, new_tracker: Callable[..., Tracker]) -> None:
         # A loop that stood still counts as time over the budget.
         return took_s if len(pauses) >= 10 and max(pauses) < SLACK_S else 2 * took_s
 
+    def is_late() -> bool:
+        """The loop's thread alone was held up: by the machine now and then, by us each time."""
+        return bool(pauses) and max(pauses) >= SLACK_S
+
     with place() as endpoint:
-        _trials(trial, at_least_s)
+        _trials(trial, at_least_s, is_spoilt=is_late)
     _check_reasons(outcomes, reason)
 
 

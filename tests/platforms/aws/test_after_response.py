@@ -57,7 +57,9 @@ def handler(event, context):
 def start(tmp_path: Path, ingest: Ingest) -> Callable[..., LambdaRuntime]:
     """A sandbox with this application, or the one above."""
 
-    def start(source: str = APP, timeout_s: float = 10.0, **env: str) -> LambdaRuntime:
+    def start(
+        source: str = APP, timeout_s: float = 10.0, snap_start: bool = False, **env: str
+    ) -> LambdaRuntime:
         (tmp_path / "app.py").write_text(dedent(source))
         env = {
             "DOOW_TRACK_API_KEY": KEY,
@@ -65,7 +67,9 @@ def start(tmp_path: Path, ingest: Ingest) -> Callable[..., LambdaRuntime]:
             "DOOW_TRACK_LICENSE_ID": "lic_test",
             **env,
         }
-        return LambdaRuntime("app.handler", tmp_path, env=env, timeout_s=timeout_s)
+        return LambdaRuntime(
+            "app.handler", tmp_path, env=env, timeout_s=timeout_s, snap_start=snap_start
+        )
 
     return start
 
@@ -224,6 +228,19 @@ def test_a_forked_child_delivers_for_itself(
     with start(source) as runtime:
         Timed(runtime)
         assert sorted(metrics(ingest.events())) == ["requests", "tokens"]
+
+
+def test_a_sandbox_that_is_restored_has_it_as_well(
+    start: Callable[..., LambdaRuntime], ingest: Ingest
+) -> None:
+    """Under SnapStart the extension registers before the snapshot, and asks on from there."""
+    with start(snap_start=True) as runtime:
+        Timed(runtime)
+        ingest.reset()
+        ingest.fault(Fault(delay_s=SLOW_S))
+        call = Timed(runtime)
+        assert len(ingest.events()) == 1
+        assert call.response_s < SLOW_S / 2 + call.noise_s
 
 
 # ── its failures end where all others do ────────────────────────────────────────────────────────
