@@ -277,7 +277,7 @@ class Invocation(Span):
         return True
 
     def _flush(self, last: bool) -> None:
-        if self._life is not None and not self._platform_flushes():
+        if self._life is not None and not self._platform_flushes(last):
             began = monotonic()
             left = self._life.held[:]
             try:
@@ -289,7 +289,7 @@ class Invocation(Span):
                 self._give_up(left, began, last)
 
     async def _aflush(self, last: bool) -> None:
-        if self._life is not None and not self._platform_flushes():
+        if self._life is not None and not self._platform_flushes(last):
             began = monotonic()
             left = self._life.held[:]
             try:
@@ -311,16 +311,23 @@ class Invocation(Span):
     def _end_life(self) -> None:
         if self._life is not None:
             self._life.is_over = True
-            if self._running is not None:
-                stop(self._running)
+            self._stop_running()
 
-    def _platform_flushes(self) -> bool:
+    def _stop_running(self) -> None:
+        """Threads that see no invocation belong to this one no longer."""
+        if self._running is not None:
+            stop(self._running)
+
+    def _platform_flushes(self, last: bool) -> bool:
         """Whether the platform runs the flush after the response; asked at the first flush."""
         if self._who_flushes is _Flusher.UNDECIDED:
             mode = self._options.flush_mode or self._engine.config.flush_mode
             takes = mode == "after_response" and run_after_response(self)
             self._who_flushes = _Flusher.PLATFORM if takes else _Flusher.INVOCATION
-        return self._who_flushes is _Flusher.PLATFORM
+        is_platform = self._who_flushes is _Flusher.PLATFORM
+        if is_platform and last and self._is_over:
+            self._stop_running()
+        return is_platform
 
     def flush_after_response(self, ends_at: float) -> None:
         """Deliver, once a platform that has taken it calls this, on whatever thread.

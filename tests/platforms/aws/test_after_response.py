@@ -174,6 +174,33 @@ def test_all_that_one_invocation_hands_over_is_delivered(
         assert call.awake_s >= SLOW_S
 
 
+def test_a_thread_belongs_to_the_call_that_runs(
+    start: Callable[..., LambdaRuntime], ingest: Ingest
+) -> None:
+    """One that sees no invocation, and not to the one before, which is yet to be delivered."""
+    source = """
+    import threading
+    import doow_serverless as doow
+
+    @doow.tracked(flush_mode="after_response")
+    def work(license_id):
+        doow.track("tokens", license_id=license_id)
+
+    @doow.tracked(flush_mode="after_response", license_id="lic_second")
+    def more():
+        thread = threading.Thread(target=lambda: doow.track("requests"))
+        thread.start()
+        thread.join()
+
+    def handler(event, context):
+        work("lic_first")
+        more()
+    """
+    with start(source) as runtime:
+        Timed(runtime)
+        assert {each["license_id"] for each in ingest.events()} == {"lic_first", "lic_second"}
+
+
 def test_an_exception_passes_and_its_events_count(
     start: Callable[..., LambdaRuntime], ingest: Ingest
 ) -> None:
