@@ -26,6 +26,7 @@ __all__ = [
     "flush",
     "track",
     "track_all",
+    "track_llm",
     "tracked",
     "transaction",
 ]
@@ -33,6 +34,7 @@ __all__ = [
 _current = _Current()
 track = _current.track
 track_all = _current.track_all
+track_llm = _current.track_llm
 tracked = _current.tracked
 transaction = _current.transaction
 flush = _current.flush

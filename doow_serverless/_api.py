@@ -8,6 +8,7 @@ from ._handlers.wrap import wrap
 from ._recording.scope import MANY
 from ._recording.transaction import Transaction
 from ._values import seconds
+from .errors import InvalidEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,6 +123,65 @@ class Api:
         """
         labels = (license_id, unit, attribution, kind, source_system, None)
         self._scope().record(MANY, measurements, labels, metadata, timestamp, event_id)
+
+    def track_llm(
+        self,
+        response: object,
+        *,
+        license_id: str | None = None,
+        model: str | None = None,
+        provider: str | None = None,
+        unit: str | None = "tokens",
+        attribution: Mapping[str, Any] | None = None,
+        metadata: Any = None,
+        timestamp: datetime | str | None = None,
+        event_id: str | None = None,
+    ) -> None:
+        """Record the tokens that a language model has used: one event with several measurements.
+
+        ::
+
+            answer = client.chat.completions.create(...)
+            doow.track_llm(answer, license_id="lic_acme")
+
+        They are ``input_tokens``, all of the prompt; of these ``cached_input_tokens`` and
+        ``cache_creation_input_tokens``; ``output_tokens``, all of the answer; and of these
+        ``reasoning_tokens``. Zeros are left out. Prompt and answer are not looked at.
+
+        Args:
+            response: What a client has answered: OpenAI's (chat completions, responses,
+                embeddings, and whoever answers alike), Anthropic's, Google's Gen AI, boto3's
+                ``converse`` of Bedrock, LiteLLM or LangChain, as an object or as decoded JSON. Of
+                a stream the last chunk, where it tells the usage, or what the client puts together
+                from all of them (``stream.get_final_message()``).
+            model: The model, where the answer does not say it, as Bedrock's does not. Default: as
+                it says; becomes the attribution ``model``.
+            provider: Who answered, such as ``"azure.ai.openai"``. Default: as its shape tells,
+                by OpenTelemetry's names; becomes the attribution ``provider``.
+            license_id: As for :meth:`track`.
+            unit: A label.
+            attribution: More of it, which wins.
+            metadata: As for :meth:`track`.
+            timestamp: As for :meth:`track`.
+            event_id: As for :meth:`track`.
+
+        An answer that tells no usage, or not in a way that is
+        known here, is refused with a reason.
+
+        Raises:
+            InvalidEvent: In strict mode, for an answer or event that is refused.
+        """
+        from ._recording.llm import labelled, usage_of  # Only who asks for it pays for its import.
+
+        scope = self._scope()
+        try:
+            measurements, found = usage_of(response)
+        except InvalidEvent as problem:
+            scope.sink.refuse(problem, event_id)
+            return
+        told = labelled(found, model, provider, attribution)
+        labels = (license_id, unit, told, "USAGE", None, None)
+        scope.record(MANY, measurements, labels, metadata, timestamp, event_id)
 
     def transaction(self) -> Transaction:
         """A block whose events count only if it succeeds.

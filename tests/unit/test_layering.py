@@ -214,6 +214,7 @@ def test_the_contract() -> None:
         "flush",
         "track",
         "track_all",
+        "track_llm",
         "tracked",
         "transaction",
     ]
