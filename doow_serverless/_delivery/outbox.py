@@ -237,7 +237,6 @@ class Outbox:
         other._successor = self
         with other._lock:
             kept = other.state.drain()
-            is_over = other.state.is_idle
         for entry in kept:
             if self._journal is not None:
                 self._journal.note_sealed(entry.batch)
@@ -245,12 +244,18 @@ class Outbox:
             if other._journal is not None:
                 other._journal.note_settled(entry.batch.id)
         other.close_idle()
-        if is_over and other in self._predecessors:
-            self._predecessors.remove(other)
-        elif not is_over and other not in self._predecessors:
-            self._predecessors.append(other)
+        self._note_predecessor(other)
         if self._successor is not None:
             self._successor.take_over(self)
+
+    def _note_predecessor(self, other: Outbox) -> None:
+        """Remember ``other`` until it is idle; its threads may end all at once."""
+        with self._lock, other._lock:
+            is_known = other in self._predecessors
+            if other.state.is_idle and is_known:
+                self._predecessors.remove(other)
+            elif not other.state.is_idle and not is_known:
+                self._predecessors.append(other)
 
     def deliver_last(self, budget: Budget, patience_s: float = 0.0) -> None:
         """Deliver all that there is, whoever waits for it, and write down the rest.

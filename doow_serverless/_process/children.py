@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from .forks import reset_in_child
-from .shutdown import flush_at_exit
+from .shutdown import flush_at_exit, hear_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,3 +45,4 @@ def _ask_in_child() -> None:
 def _flush_at_end() -> None:
     util: Any = sys.modules["multiprocessing.util"]
     util.Finalize(None, flush_at_exit, exitpriority=_LAST)
+    hear_all()

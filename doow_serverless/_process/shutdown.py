@@ -22,6 +22,7 @@ from .log import report_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -32,7 +33,10 @@ EXIT_LIMIT_S = 2.0
 _PATIENCE_S = 1.0
 """Seconds that writing down may take beyond that, where a platform grants them."""
 _PAUSE_S = 0.001
+_LONGEST_PAUSE_S = 0.05
 _MAX_TRIES = 100
+_ECHO_S = 1.0
+"""Seconds within which a signal that comes after all is over is still one of our own."""
 _WITH_LOCKS = tuple(
     f"doow_serverless.{room}" for room in ("_recording.buffer", "_delivery", "_keeping", "_process")
 )
@@ -43,6 +47,12 @@ _earlier: Any = None
 _is_listening = False
 _ending: _Ending | None = None
 """What a signal has begun."""
+_knocked_at = float("-inf")
+"""When a thread of ours has signalled last."""
+_may_echo = False
+"""Whether such a signal may still come, after the application has been passed its own."""
+_masks: dict[int, Any] = {}
+"""Of each thread that is just forking: the signals that it had blocked before."""
 
 
 class _Ending:
@@ -82,6 +92,7 @@ def install() -> None:
     if not _is_installed:
         _is_installed = True
         atexit.register(flush_at_exit)
+        _guard_forks()
     # None is a handler that C code has set, which could not be called on.
     earlier = signal.getsignal(signal.SIGTERM)
     if not _is_listening and earlier not in (None, signal.SIG_IGN, _on_sigterm):
@@ -142,7 +153,10 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     nothing is waited for, and no lock taken. Only once it is interrupted outside of this library,
     what it has recorded meanwhile is delivered before it ends.
     """
-    global _ending
+    global _ending, _may_echo
+    if _ending is None and _may_echo and time.monotonic() - _knocked_at < _ECHO_S:
+        _may_echo = False
+        return
     ending = _ending or _Ending()
     try:
         if _ending is None:
@@ -158,14 +172,13 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
                 return
         elif ending.tries < _MAX_TRIES and _is_ours(frame):
             ending.tries += 1
-            _thread.start_new_thread(_signal, (number, _PAUSE_S))
-            return
+            return  # The thread signals until the handler goes on.
         else:
             _flush_within(SIGTERM_LIMIT_S / 2, ending.patience_s())
     except RuntimeError:
         pass  # No more threads: then nothing can be delivered either.
     ending.end()
-    _ending = None
+    _ending, _may_echo = None, True
     if callable(_earlier):
         _earlier(number, frame)
     else:
@@ -194,11 +207,29 @@ def _is_ours(frame: FrameType | None) -> bool:
 def _deliver_and_signal(number: int, ending: _Ending) -> None:
     _flush_within(SIGTERM_LIMIT_S, _PATIENCE_S)
     ending.is_delivered = True
-    _signal(number)
+    if _are_threads_green():
+        _signal(number)
+    else:
+        _knock(number, lambda: _ending is ending)
 
 
-def _signal(number: int, after_s: float = 0.0) -> None:
-    time.sleep(after_s)
+def _knock(number: int, is_awaited: Callable[[], bool]) -> None:
+    """Signal until the main thread has heard it.
+
+    Once is not enough: Python's handlers run between its steps, and a signal that comes after the
+    last of them, just before a system call that blocks, neither interrupts that nor is heard until
+    it returns.
+    """
+    global _knocked_at
+    pause_s = _PAUSE_S
+    while is_awaited():
+        _knocked_at = time.monotonic()
+        _signal(number)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _signal(number: int) -> None:
     # Green threads are all in the main thread, whose number they have replaced by one of theirs.
     if hasattr(signal, "pthread_kill") and not _are_threads_green():
         # To the main thread, which may sleep in a system call that others do not end.
@@ -207,9 +238,67 @@ def _signal(number: int, after_s: float = 0.0) -> None:
         os.kill(os.getpid(), number)
 
 
+# ── children of multiprocessing, which pools end by SIGTERM ──────────────────────────────────────
+
+
+def hear_all() -> None:
+    """In such a child, on its main thread: hear of SIGTERM, whatever that thread sleeps in.
+
+    A worker of a pool sleeps in a lock of multiprocessing's. It may just be about to when the
+    signal comes, and would not hear it before it wakes: the pool would wait for it for ever. So
+    another thread hears of it as well, and signals again.
+    """
+    if signal.getsignal(signal.SIGTERM) is not _on_sigterm or _are_threads_green():
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    if earlier != -1:  # Somebody else hears of signals: asyncio, say.
+        signal.set_wakeup_fd(earlier)
+        os.close(reader)
+        os.close(writer)
+        return
+    threading.Thread(target=_wake, args=(reader,), name="doow-signals", daemon=True).start()
+
+
+def _wake(reader: int) -> None:
+    """Have the main thread hear of the first SIGTERM, which it may be sleeping through."""
+    while signal.SIGTERM not in os.read(reader, 64):
+        pass
+    _knock(signal.SIGTERM, _is_unheard)
+
+
+def _is_unheard() -> bool:
+    """Whether no signal has been heard in this process yet."""
+    return _ending is None and not _may_echo
+
+
+def _guard_forks() -> None:
+    """Have a child that is ended at once hear of it.
+
+    What signals it between the fork and Python's own work after it is forgotten by Python, where
+    the handler is one of Python's: it would live on, and the pool that has ended it wait for ever.
+    https://github.com/python/cpython/blob/main/Modules/signalmodule.c (_PySignal_AfterFork)
+    """
+    if hasattr(os, "register_at_fork") and hasattr(signal, "pthread_sigmask"):
+        os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_unblock)
+
+
+def _block() -> None:
+    if _is_listening:
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        _masks[threading.get_ident()] = earlier
+
+
+def _unblock() -> None:
+    earlier = _masks.pop(threading.get_ident(), None)
+    if earlier is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
 @reset_in_child
 def _after_fork_in_child() -> None:
-    global _ending
+    global _ending, _may_echo
     if _ending is not None:
         _ending.end()
-    _ending = None
+    _ending, _may_echo = None, False

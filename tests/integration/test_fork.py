@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -375,6 +376,27 @@ def test_what_children_record_arrives(
     if where != "nowhere":
         names.append("handler")
     assert found == Counter((name, owner) for name in names)
+
+
+def test_children_that_are_ended_at_once_end(ingest: Ingest, tmp_path: Path) -> None:
+    """Whenever the signal comes: before their first step, or just before they sleep in a lock."""
+    script = """
+        import multiprocessing
+
+        context = multiprocessing.get_context("fork")
+        record("parent")
+        lock = context.Lock()
+        lock.acquire()
+        for number in range(80):
+            child = context.Process(target=lock.acquire)
+            child.start()
+            time.sleep(0.0005 * (number % 20))
+            child.terminate()
+            child.join(10)
+            print(child.exitcode)
+            child.kill()
+    """
+    assert run(script, ingest.url, tmp_path) == [str(-signal.SIGTERM)] * 80
 
 
 def test_a_child_that_lives_on_delivers_meanwhile(ingest: Ingest, tmp_path: Path) -> None:

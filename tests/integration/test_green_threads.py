@@ -40,6 +40,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def _no_green_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eventlet's own cannot be imported beside the newest dnspython and trio."""
+    monkeypatch.setenv("EVENTLET_NO_GREENDNS", "yes")
+
+
 def program(library: str, is_first: bool, body: str) -> list[str]:
     """A command whose program patches the standard library, and then does what ``body`` says."""
     imports = [PATCH[library], IMPORT] if is_first else [IMPORT, PATCH[library]]
@@ -150,6 +156,7 @@ def gunicorn(
             "DOOW_TRACK_API_KEY": KEY,
             "DOOW_TRACK_ENDPOINT": ingest.url,
             "DOOW_TRACK_LICENSE_ID": "lic",
+            "EVENTLET_NO_GREENDNS": "yes",
             "PYTHONPATH": str(directory),
         },
         pass_fds=[listener.fileno()],

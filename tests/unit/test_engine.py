@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -215,6 +216,25 @@ def test_what_has_left_early_stays_with_its_engine(transport: MemoryTransport) -
         time.sleep(0.001)
     second.last_flush(1.0)
     assert metrics(transport.events) == ["early"]
+
+
+def test_threads_that_end_at_once_leave_no_predecessor(transport: MemoryTransport) -> None:
+    """Each of the earlier engine's has the successor take over; the last of them is it."""
+
+    class Slow(list[Any]):
+        """Lets another thread come in between a look and what follows from it."""
+
+        def __contains__(self, one: object) -> bool:
+            found = super().__contains__(one)
+            time.sleep(0.01)
+            return found
+
+    first, second = new_engine(MemoryTransport()), new_engine(transport)
+    second.outbox._predecessors = Slow([first.outbox])
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(second.outbox.take_over, [first.outbox] * 4))
+    assert second.outbox._predecessors == []
+    assert not second.outbox.has_in_hand
 
 
 def test_the_last_flush_delivers_every_invocation_that_still_runs(
