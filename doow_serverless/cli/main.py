@@ -7,6 +7,7 @@ import os
 import sqlite3
 import sys
 import threading
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,6 +46,16 @@ Exit status:
 """
 
 
+_SEND_STATUS = """\b
+Exit status:
+  0    everything was delivered
+  1    a line was malformed, or an event rejected
+  2    wrong arguments or configuration
+  3    something was not delivered: it is in the file --undelivered, for replay
+  130  interrupted
+"""
+
+
 def main() -> None:
     """Run the command line; a missing extra is one line, not a traceback."""
     try:
@@ -65,6 +76,35 @@ class _Failure(click.ClickException):
     """One line on standard error, and exit status 2."""
 
     exit_code = 2
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """``name=value``."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise click.BadParameter(f"{text!r} is not of the form name=value")
+    return name, value
+
+
+def _exact(text: str) -> int | Decimal:
+    """A number, digit by digit."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise click.BadParameter(f"{text!r} is no number") from None
+    is_whole = value.is_finite() and value == value.to_integral_value() and abs(value) < 10**15
+    return int(value) if is_whole else value
+
+
+_PATIENCE = click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to retry a batch while the server is down. Rate limits are always waited out.",
+)
 
 
 @commands.command()
@@ -124,15 +164,7 @@ def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Keep a list of what is delivered in FILE, and leave out what it names.",
 )
-@click.option(
-    "--patience",
-    "patience_s",
-    type=click.FloatRange(min=0),
-    default=20,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to retry a batch while the server is down. Rate limits are always waited out.",
-)
+@_PATIENCE
 def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **options: Any) -> None:
     """Deliver the dead letters in FILES: logs in any form, gzip too, or directories of them.
 
@@ -141,7 +173,8 @@ def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **op
 
     The key and the endpoint come from the environment: DOOW_TRACK_API_KEY, DOOW_TRACK_ENDPOINT.
     """
-    from doow_serverless.cli.replay import INTERRUPTED, run
+    from doow_serverless.cli.replay import run
+    from doow_serverless.cli.target import INTERRUPTED
     from doow_serverless.errors import ConfigurationError
 
     try:
@@ -149,6 +182,74 @@ def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **op
     except KeyboardInterrupt:
         status = INTERRUPTED  # Before it began, or while it summed up.
     except (ConfigurationError, OSError) as error:
+        raise _Failure(str(error)) from None
+    raise SystemExit(status)
+
+
+@commands.command(epilog=_SEND_STATUS)
+@click.argument("files", nargs=-1, type=click.Path(exists=True, allow_dash=True, path_type=Path))
+@click.option("--metric", help="Send one event of this metric; without it, lines are read.")
+@click.option("--quantity", type=_exact, metavar="NUMBER", help="How much of it.  [default: 1]")
+@click.option("--license-id", help="Its license.  [default: DOOW_TRACK_LICENSE_ID]")
+@click.option("--unit", help="A label, such as tokens.")
+@click.option(
+    "--attribution",
+    type=_pair,
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Say this of it, too; repeatable.",
+)
+@click.option("--timestamp", help="When it happened, such as 2026-11-22T11:33:00Z.  [default: now]")
+@click.option("--kind", type=click.Choice(["USAGE", "ADJUSTMENT"]), help="[default: USAGE]")
+@click.option("--event-id", help="Your own id of it.  [default: a random one]")
+@click.option(
+    "--undelivered",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="doow-undelivered.jsonl",
+    show_default=True,
+    metavar="FILE",
+    help="Add what could not be delivered to FILE, for replay.",
+)
+@_PATIENCE
+def send(
+    files: tuple[Path, ...],
+    undelivered: Path,
+    patience_s: float,
+    **event: Any,
+) -> None:
+    r"""Send one event, or those of FILES, which hold a JSON object in each line.
+
+    \b
+      doow-serverless send --metric tokens --quantity 812 --license-id lic_acme \
+        --unit tokens --attribution model=gpt-4o
+      echo '{"metric": "builds", "quantity": 1, "license_id": "lic_acme"}' | doow-serverless send
+
+    The lines are those of Doow's own doow-track: metric, quantity, license_id, and, if need be,
+    unit, attribution, timestamp, kind, metadata, event_id, source_system, metric_tuple_hint.
+    Without FILES, or with -, standard input is read until it ends; what waits for long is sent
+    meanwhile. Lines that cannot be read are told by their number, and skipped.
+
+    The key and the endpoint come from the environment: DOOW_TRACK_API_KEY, DOOW_TRACK_ENDPOINT.
+    """
+    from doow_serverless.cli.send import run
+    from doow_serverless.errors import ConfigurationError
+
+    said = {name: value for name, value in event.items() if value not in (None, ())}
+    if event["metric"] is None and said:
+        option = next(iter(said)).replace("_", "-")
+        raise click.UsageError(f"--{option} says something of one event: add --metric")
+    if event["metric"] is not None and files:
+        raise click.UsageError("--metric sends one event: leave out FILES")
+    if "attribution" in said:
+        said["attribution"] = dict(said["attribution"])
+    try:
+        status = run(
+            list(files),
+            said or None,
+            undelivered=undelivered,
+            patience_s=patience_s,
+        )
+    except ConfigurationError as error:
         raise _Failure(str(error)) from None
     raise SystemExit(status)
 

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import sys
-import threading
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from doow_serverless._config import (
-    API_KEY_VARIABLE,
-    ENDPOINT_VARIABLE,
-    KEY_REMEDY,
-    NO_ENDPOINT,
-    NO_KEY,
-    NOT_SENT,
-    Config,
-)
-from doow_serverless._delivery.credentials import Credentials
-from doow_serverless._delivery.sender import Sender
-from doow_serverless._delivery.transport import HttpTransport
-from doow_serverless._redaction import clean, show
+from doow_serverless._redaction import show
 from doow_serverless.errors import ConfigurationError
 
+from .console import console, number, safe
 from .replay_input import (
     STANDARD_INPUT,
     Unreadable,
@@ -38,20 +25,20 @@ from .replay_input import (
 )
 from .replay_sender import PatientSender, Undeliverable
 from .replaying import Ledger, Replay
+from .target import (
+    ALL_DELIVERED,
+    INCOMPLETE,
+    INTERRUPTED,
+    NOT_DELIVERED,
+    UNUSABLE,
+    checked_config,
+    sending,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from io import BufferedReader
     from pathlib import Path
-
-ALL_DELIVERED = 0
-INCOMPLETE = 1
-"""All was tried, and something was damaged, incomplete, rejected, or could not be read."""
-UNUSABLE = 2
-"""The key is refused; the same as for wrong arguments."""
-NOT_DELIVERED = 3
-"""The server did not decide on everything in the time given."""
-INTERRUPTED = 130
 
 _MOST_REJECTIONS = 50
 
@@ -65,36 +52,20 @@ def run(
         ConfigurationError: The key, the endpoint or ``since`` cannot be used.
         OSError: The file ``resume`` cannot be used.
     """
-    config, endpoint = _checked_config(dry_run)
+    config, endpoint = checked_config(needs_key=not dry_run)
     earliest = "" if since is None else _moment(since)
     ledger = Ledger(resume, endpoint)
     screen = _Screen()
     inputs = list(files_of(paths or [STANDARD_INPUT]))
     if dry_run:
         return _run(Replay(None, ledger, earliest), inputs, screen)
-    transport = HttpTransport(endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle)
-    sender = Sender(lambda: transport, Credentials(config.api_key, config.key_place))
     screen.say(f"replaying to {endpoint}")
     if STANDARD_INPUT in inputs and sys.stdin.isatty():
         screen.say("reading standard input")
-    with twice_readable(inputs) as files, _reaping(transport):
+    with twice_readable(inputs) as files, sending(config, endpoint) as sender:
         halved = halved_in(files)
         patient = PatientSender(sender, screen.say, patience_s=patience_s, halved=halved)
         return _run(Replay(patient, ledger, earliest), files, screen)
-
-
-def _checked_config(dry_run: bool) -> tuple[Config, str]:
-    """The configuration and its endpoint; what a function would do without is an error."""
-    config = Config()
-    needed = {ENDPOINT_VARIABLE} if dry_run else {ENDPOINT_VARIABLE, API_KEY_VARIABLE}
-    for variable, problem in config.problems:
-        if variable in needed:
-            raise ConfigurationError(problem.removesuffix(NOT_SENT))
-    if config.endpoint is None:
-        raise ConfigurationError(NO_ENDPOINT)
-    if not config.has_key and not dry_run:
-        raise ConfigurationError(f"{NO_KEY}: {KEY_REMEDY}")
-    return config, config.endpoint
 
 
 def _moment(since: str) -> str:
@@ -105,22 +76,6 @@ def _moment(since: str) -> str:
             "--since must be a time such as 2026-11-22T11:33:00Z, or how long ago, such as 90m, "
             f"2h or 3d, not {show(since)}"
         ) from None
-
-
-@contextmanager
-def _reaping(transport: HttpTransport) -> Iterator[None]:
-    """Have answers that drip cut off, which no timeout of a socket does."""
-    is_over = threading.Event()
-
-    def reap() -> None:
-        while not is_over.wait(1.0):
-            transport.abort()
-
-    threading.Thread(target=reap, daemon=True).start()
-    try:
-        yield
-    finally:
-        is_over.set()
 
 
 def _run(replay: Replay, inputs: list[Path], screen: _Screen) -> int:
@@ -167,8 +122,8 @@ class _Screen:
     """What the user sees: progress and waits on standard error, the result on standard output."""
 
     def __init__(self) -> None:
-        self._result = _console(stderr=False)
-        self._aside = _console(stderr=True)
+        self._result = console()
+        self._aside = console(stderr=True)
         self._bar = Progress(
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -184,7 +139,7 @@ class _Screen:
 
     def say(self, line: str) -> None:
         """A line beside the result."""
-        self._aside.print(_safe(line))
+        self._aside.print(safe(line))
 
     @contextmanager
     def progress(self, replay: Replay, inputs: Iterable[Path]) -> Iterator[None]:
@@ -209,7 +164,7 @@ class _Screen:
     def _move(self, done: int) -> None:
         if self._replay is not None:
             found = self._replay.found
-            text = f"{_number(found.batches, 'batch')}, {_number(found.events, 'event')}"
+            text = f"{number(found.batches, 'batch')}, {number(found.events, 'event')}"
             self._bar.update(self._task, completed=done, description=text)
 
     def summary(self, replay: Replay) -> None:
@@ -229,7 +184,7 @@ class _Screen:
         damaged = len(replay.problems())
         if damaged:
             table.add_row("damaged or incomplete", f"{damaged:,}", "?")
-        said = [_number(replay.records, "record")]
+        said = [number(replay.records, "record")]
         if replay.repeated:
             said.append(f"{replay.repeated:,} of them repeated")
         if replay.too_old:
@@ -247,21 +202,7 @@ class _Screen:
             self._list(f"rejected    {event_id} of batch {batch_id}: {why}")
         more = len(replay.rejected) - _MOST_REJECTIONS
         if more > 0:
-            self._list(f"rejected    and {_number(more, 'event')} more")
+            self._list(f"rejected    and {number(more, 'event')} more")
 
     def _list(self, line: str) -> None:
-        self._result.print(_safe(line))
-
-
-def _console(stderr: bool) -> Console:
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
-def _safe(line: str) -> str:
-    """Text from logs and servers, without what would steer the terminal."""
-    return clean(line, 1_000)
-
-
-def _number(count: int, name: str) -> str:
-    plural = "es" if name.endswith("ch") else "s"
-    return f"{count:,} {name}{'' if count == 1 else plural}"
+        self._result.print(safe(line))
