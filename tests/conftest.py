@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from doow_serverless.local import Ingest
 
-pytest_plugins = ["doow_serverless.testing", "tests.runtimes.interpreters"]
+pytest_plugins = ["tests.runtimes.interpreters"]
 
 # A shell has what it runs in the background ignore Ctrl-C, and so would all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

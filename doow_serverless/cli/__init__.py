@@ -1,5 +1,6 @@
 """The command line, ``doow-serverless``, for which the extra ``local`` is needed.
 
-Read ``main`` (the commands), ``replay`` (what that command prints) over ``replaying`` (the work),
-``replay_input`` and ``replay_sender``, and ``vercel_check``.
+Read ``main`` (the commands), ``console`` (how they print) and ``target`` (where they send to);
+``replay`` (what that command prints) over ``replaying`` (the work), ``replay_input`` and
+``replay_sender``; ``send`` over ``event_lines``; and ``vercel_check``.
 """

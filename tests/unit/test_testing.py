@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless import _tracker, testing
+from doow_serverless import _tracker
 from doow_serverless.errors import ConfigurationError, ErrorKind, InvalidEvent
-from doow_serverless.testing import Answer, MemoryTransport, TransportFault, rejecting
+from doow_serverless.testing import (
+    Answer,
+    MemoryTransport,
+    TransportFault,
+    captured_events,
+    rejecting,
+)
 from tests.network import KEY
 
 if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
-
-doow_events = testing.doow_events
 
 
 def flushed(transport: MemoryTransport, events: int = 2, **options: Any) -> doow.Outcome:
@@ -41,7 +45,9 @@ def test_it_accepts_everything() -> None:
     outcome = flushed(transport)
     assert (outcome.accepted, outcome.ok, ids(transport)) == (2, True, ["evt_0", "evt_1"])
     assert transport.events[0]["measurements"] == [{"metric_name": "tokens", "quantity": 1}]
-    assert repr(transport) == "MemoryTransport(1 batches, 2 events)"
+    assert repr(transport) == (
+        "MemoryTransport(2 events in 1 batch; tokens=1 lic_1; tokens=2 lic_1)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,11 +148,9 @@ def test_the_fixture_sees_an_application_that_configured_before() -> None:
     """As when its module is imported by that of the tests: once, and for all of them."""
     doow.configure(**{**APPLICATION, "warm_up": False}, transport=Unreachable())
     for _ in range(2):
-        generator = doow_events_generator()
-        transport = next(generator)
-        application({}, None)
-        assert carried(transport) == [("lic_app", {"team": "search"})]
-        next(generator, None)
+        with captured_events() as transport:
+            application({}, None)
+            assert carried(transport) == [("lic_app", {"team": "search"})]
 
 
 class Unreachable(MemoryTransport):
@@ -202,21 +206,15 @@ def test_a_tracker_of_its_own(doow_events: MemoryTransport) -> None:
 def test_the_fixture_leaves_no_trace(configures: bool) -> None:
     """The default tracker of before is back afterwards, and is what is configured again."""
     before = doow.configure(KEY, transport=MemoryTransport(), warm_up=False)
-    generator = doow_events_generator()
-    transport = next(generator)
-    assert _tracker.default() is not before
-    if configures:
-        doow.configure(**APPLICATION)
-    next(generator, None)
+    with captured_events() as transport:
+        assert _tracker.default() is not before
+        if configures:
+            doow.configure(**APPLICATION)
     assert _tracker.default() is before
     after = MemoryTransport()
     doow.configure(KEY, transport=after, license_id="lic_1", warm_up=False, environ={})
     application({}, None)
     assert (transport.events, len(after.events)) == ([], 1)
-
-
-def doow_events_generator() -> Any:
-    return vars(testing)["doow_events"].__wrapped__()
 
 
 def test_it_needs_no_pytest() -> None:
@@ -226,4 +224,4 @@ def test_it_needs_no_pytest() -> None:
         "from doow_serverless.testing import MemoryTransport; print(MemoryTransport())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("MemoryTransport(0 batches, 0 events)\n", "")
+    assert (done.stdout, done.stderr) == ("MemoryTransport(0 events in 0 batches)\n", "")
