@@ -54,8 +54,16 @@ class HttpTransport:
 
     def connect(self, api_key: str) -> None:
         """Open a connection, TLS included, with the protocol's own greeting."""
+        self.heartbeat(api_key)
+
+    def heartbeat(self, api_key: str) -> Answer:
+        """What the server answers to the protocol's greeting, on a new connection.
+
+        Raises:
+            TransportFault: No whole answer came back.
+        """
         connection = self._connection(fresh=True)
-        self._exchange(connection, "/telemetry/heartbeat", b"{}", _headers(api_key))
+        return self._exchange(connection, "/telemetry/heartbeat", b"{}", _headers(api_key))
 
     def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:
         """Send ``batch``, on a new connection if ``fresh``.

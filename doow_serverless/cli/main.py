@@ -61,7 +61,7 @@ def main() -> None:
     try:
         commands(prog_name="doow-serverless")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"rich", "starlette", "uvicorn"}:
+        if (error.name or "").partition(".")[0] not in {"rich", "starlette", "uvicorn", "yaml"}:
             raise
         _exit_without_extra()
 
@@ -252,6 +252,34 @@ def send(
     except ConfigurationError as error:
         raise _Failure(str(error)) from None
     raise SystemExit(status)
+
+
+@commands.command()
+@click.argument("files", nargs=-1, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--metric", default="api_calls", show_default=True, help="Of the test event.")
+@click.option("--license-id", help="Of the test event.  [default: DOOW_TRACK_LICENSE_ID]")
+@click.option("--no-send", is_flag=True, help="Send no test event.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: ok, and checks.")
+def doctor(
+    files: tuple[Path, ...], metric: str, license_id: str | None, no_send: bool, as_json: bool
+) -> None:
+    """Check the way to Doow, with one test event, and FILES for mistakes that stay silent.
+
+    FILES are modules with handlers, and template.yaml, serverless.yml, vercel.json or host.json.
+    Nothing of them is run. The key and the endpoint come from the environment: DOOW_TRACK_API_KEY,
+    DOOW_TRACK_ENDPOINT. The status is 0 where all is well, else 1.
+    """
+    from doow_serverless.cli.doctor import run
+
+    raise SystemExit(
+        run(
+            list(files),
+            send=not no_send,
+            metric=metric,
+            license_id=license_id,
+            as_json=as_json,
+        )
+    )
 
 
 @commands.command()
