@@ -9,10 +9,14 @@ import sys
 import threading
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from doow_serverless._redaction import clean
 from doow_serverless._version import __version__
 
+_EXTRA = {"rich", "starlette", "uvicorn", "yaml"}
+"""Packages that the extra brings, beside click."""
+_debugs = False
 _EXTRA_MISSING = "doow-serverless needs more for its command line: install doow-serverless[local]"
 
 
@@ -27,14 +31,8 @@ except ModuleNotFoundError:
     # This module is a program, imported by nothing but its entry points.
     _exit_without_extra()
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from doow_serverless.local import Post
-
 #: Well formed and known to nobody: what a local ingest accepts unless it was given keys.
 _LOCAL_KEY = "dk_" + "0" * 64
-_SHOWN_REJECTIONS = 3
 #: The first line keeps click from filling the others up.
 _REPLAY_STATUS = """\b
 Exit status:
@@ -57,19 +55,60 @@ Exit status:
 
 
 def main() -> None:
-    """Run the command line; a missing extra is one line, not a traceback."""
+    """Run the command line; no traceback reaches who does not ask for it."""
     try:
         commands(prog_name="doow-serverless")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"rich", "starlette", "uvicorn", "yaml"}:
+    except Exception as error:
+        if _debugs:
             raise
-        _exit_without_extra()
+        missing = error.name if isinstance(error, ModuleNotFoundError) else ""
+        if (missing or "").partition(".")[0] in _EXTRA:
+            _exit_without_extra()
+        sys.stderr.write(
+            f"a fault of doow-serverless itself: {type(error).__name__}: {clean(str(error))}\n"
+            "run it again as doow-serverless --debug …, and report what it prints\n"
+        )
+        raise SystemExit(70) from None
+
+
+def _note_debug(_: object, __: object, debugs: bool) -> None:
+    global _debugs
+    _debugs = debugs
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
+@click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_note_debug,
+    help="Show the traceback of a fault of this program.",
+)
 def commands() -> None:
-    """Meter usage from serverless Python: tools for development."""
+    """Meter usage from serverless Python: tools for development.
+
+    Begin with `doow-serverless ingest`, which stands for Doow on this machine and shows what it is
+    sent; then have `doow-serverless doctor` prove the way to the real one.
+    """
+
+
+@commands.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    r"""Print what has SHELL complete the names of commands and options.
+
+    \b
+      eval "$(doow-serverless completion bash)"                      # in ~/.bashrc
+      eval "$(doow-serverless completion zsh)"                       # in ~/.zshrc
+      doow-serverless completion fish | source                       # in config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # It is one of the choices.
+    click.echo(kind(commands, {}, "doow-serverless", "_DOOW_SERVERLESS_COMPLETE").source())
 
 
 class _Failure(click.ClickException):
@@ -120,6 +159,7 @@ def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
     """Receive events on this machine, as Doow's ingest does, and show them."""
     from rich.console import Console
 
+    from doow_serverless.cli.ingest_lines import line
     from doow_serverless.local import Ingest
 
     console = Console(highlight=False, soft_wrap=True)
@@ -128,7 +168,7 @@ def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
             database,
             keys=keys or None,
             port=port,
-            on_post=lambda post: console.print(_line(post)),
+            on_post=lambda post: console.print(line(post)),
         )
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -302,50 +342,3 @@ def check(files: tuple[Path, ...]) -> None:
         for complaint in complaints or [f"Vercel serves {entry_point(source)}"]:
             click.echo(f"{file}: {complaint}")
     raise SystemExit(1 if found else 0)
-
-
-def _line(post: Post) -> Text:
-    """One POST in a line: when, what was answered, how much of what."""
-    import time
-
-    from rich.text import Text
-
-    status = "none" if post.status is None else str(post.status)
-    colour = "green" if post.status == 202 else "yellow" if post.status == 207 else "red"
-    count = len(post.event_ids)
-    parts = [f"{count} event{'' if count == 1 else 's'}"]
-    parts += [f"{_shown(name)}={quantity:,}" for name, quantity in post.totals.items()]
-    if post.duplicate:
-        parts.append("duplicate")
-    parts += _complaints(post)
-    text = Text(time.strftime("%H:%M:%S "))
-    text.append(f"{status:4} ", colour)
-    return text.append("  ".join(parts))
-
-
-def _complaints(post: Post) -> list[str]:
-    """What the answer objects to."""
-    import json
-
-    try:
-        answer = json.loads(post.answer or b"{}")
-    except ValueError:
-        return []
-    if not isinstance(answer, dict):
-        return []
-    rejections = answer.get("rejections") or []
-    if not isinstance(rejections, list):
-        rejections = []
-    complaints = [
-        f"{r.get('event_id')}: {r.get('reason')}" for r in rejections if isinstance(r, dict)
-    ]
-    if len(complaints) > _SHOWN_REJECTIONS:
-        complaints[_SHOWN_REJECTIONS:] = [f"and {len(complaints) - _SHOWN_REJECTIONS} more"]
-    if "message" in answer:
-        complaints.append(answer["message"])
-    return [_shown(each) for each in complaints]
-
-
-def _shown(text: object) -> str:
-    """Text of a sender, without what would steer the terminal, and not without end."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:200])

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from doow_serverless.local import _connection, _protocol
 from doow_serverless.local._faults import Fault, FaultQueue
-from doow_serverless.local._posts import Post, PostLog
+from doow_serverless.local._posts import Post, PostLog, Share
 from doow_serverless.local._protocol import Answer, Batch, Keys, Refused
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ class App:
         }
         answer = _verdict(batch, rejected)
         self.store.record(batch, rejected, answer)
-        self.posts.update(number, totals=_totals(batch, rejected))
+        shares = _shares(batch, rejected)
+        self.posts.update(number, totals=_added(shares), shares=shares)
         return answer
 
     async def _heartbeat(self, request: Request) -> Response:
@@ -272,12 +273,31 @@ def _verdict(batch: Batch, rejected: dict[int, str]) -> Answer:
     return Answer.of(207, content)
 
 
-def _totals(batch: Batch, rejected: dict[int, str]) -> dict[str, int | Decimal]:
-    totals: dict[str, int | Decimal] = {}
+def _shares(batch: Batch, rejected: dict[int, str]) -> tuple[Share, ...]:
+    """What the events of a batch that were not rejected add, by license and attribution."""
+    found: dict[tuple[str, str], Share] = {}
     for position, event in enumerate(batch.events):
-        for measurement in () if position in rejected else event["measurements"]:
-            name = measurement["metric_name"]
-            totals[name] = totals.get(name, 0) + measurement["quantity"]
+        if position in rejected:
+            continue
+        attribution = event.get("attribution") or {}
+        key = (event["license_id"], json.dumps(attribution, sort_keys=True, default=str))
+        totals: dict[str, Any] = {}
+        share = found.setdefault(key, Share(event["license_id"], attribution, totals))
+        _add(share.totals, event["measurements"])
+    return tuple(found.values())
+
+
+def _add(totals: Any, measurements: list[dict[str, Any]]) -> None:
+    for measurement in measurements:
+        name = measurement["metric_name"]
+        totals[name] = totals.get(name, 0) + measurement["quantity"]
+
+
+def _added(shares: tuple[Share, ...]) -> dict[str, int | Decimal]:
+    totals: dict[str, int | Decimal] = {}
+    for share in shares:
+        for name, quantity in share.totals.items():
+            totals[name] = totals.get(name, 0) + quantity
     return totals
 
 

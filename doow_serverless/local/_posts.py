@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 
+@dataclass(frozen=True)
+class Share:
+    """What a POST added to the ledger of one license, under one attribution.
+
+    Attributes:
+        license_id: The license.
+        attribution: The attribution.
+        totals: By metric, how much.
+    """
+
+    license_id: str
+    attribution: Mapping[str, Any]
+    totals: Mapping[str, int | Decimal]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Post:
     """One request, as far as it got.
@@ -25,6 +40,7 @@ class Post:
         answer: The body of that answer.
         duplicate: Whether the batch id was recorded before.
         totals: By metric, what this POST added to the ledger.
+        shares: The same, by license and attribution.
         encoding: ``Content-Encoding``; ``"identity"`` without that header.
         body: The bytes received.
         body_bytes: Their number.
@@ -41,6 +57,7 @@ class Post:
     answer: bytes = b""
     duplicate: bool = False
     totals: Mapping[str, int | Decimal] = field(default_factory=dict)
+    shares: tuple[Share, ...] = ()
     encoding: str = "identity"
     body: bytes = field(default=b"", repr=False)
     body_bytes: int = 0

@@ -33,7 +33,10 @@ def test_the_command(tmp_path: Path) -> None:
             "Content-Type": "application/json",
         }
         several = batch(
-            event(measurements=[{"metric_name": "tokens", "quantity": 1200}]),
+            event(
+                measurements=[{"metric_name": "tokens", "quantity": 1200}],
+                attribution={"model": "gpt\x1b[2J", "n": 1},
+            ),
             event("evt_2", measurements=[{"metric_name": "cost", "quantity": 0.5}]),
         )
         contents: tuple[object, ...] = (several, several, batch(*hostile, batch_id="batch_2"), [])
@@ -45,7 +48,7 @@ def test_the_command(tmp_path: Path) -> None:
 
     assert exported == "export DOOW_TRACK_API_KEY=dk_" + "0" * 64
     assert lines == [
-        "202  2 events  tokens=1,200  cost=0.5",
+        "202  2 events  lic_1 model=gpt\ufffd[2J n=1 tokens=1,200  lic_1 cost=0.5",
         "202  2 events  duplicate",
         "207  5 events  "
         + "".join(f"evt_\ufffd[2J{n}: license_id is required, a string  " for n in range(3))
