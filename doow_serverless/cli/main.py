@@ -156,7 +156,7 @@ _PATIENCE = click.option(
 )
 @click.option("--key", "keys", multiple=True, help="Accept only this key; repeatable.")
 def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
-    """Receive events on this machine, as Doow's ingest does, and show them."""
+    """Receive events on this machine, as Doow's ingest does, and show them here and as a page."""
     from rich.console import Console
 
     from doow_serverless.cli.ingest_lines import line

@@ -6,17 +6,20 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from doow_serverless.local import _connection, _protocol
 from doow_serverless.local._faults import Fault, FaultQueue
+from doow_serverless.local._page import Guard, Page
 from doow_serverless.local._posts import Post, PostLog, Share
 from doow_serverless.local._protocol import Answer, Batch, Keys, Refused
 
@@ -33,6 +36,10 @@ class App:
     """What the server's thread and the threads that look at it share.
 
     Every access holds ``changed``, a condition that is notified when a POST was judged.
+
+    Attributes:
+        version: Grows with every change.
+        view: What the live page looks at.
     """
 
     def __init__(
@@ -50,6 +57,8 @@ class App:
         self.posts = PostLog()
         self.conflicts: list[str] = []
         self.heartbeats = 0
+        self.version = 0
+        self.view = store.view()
         self._in_flight: set[str] = set()
         self._max_json_bytes = max_json_bytes
         self._on_post = on_post
@@ -62,7 +71,9 @@ class App:
                 Route("/_local/faults", self._add_faults, methods=["POST"]),
                 Route("/_local/faults", self._clear_faults, methods=["DELETE"]),
                 Route("/_local/reset", self._reset, methods=["POST"]),
+                *Page(self).routes(),
             ],
+            middleware=[Middleware(Guard)],
             exception_handlers={HTTPException: _http_error},
         )
 
@@ -70,6 +81,8 @@ class App:
         """Forget events, posts and faults."""
         with self.changed:
             self.store.clear()
+            self.view.clear()
+            self.version += 1
             self.posts.clear()
             self.faults.clear()
             self.conflicts.clear()
@@ -107,6 +120,10 @@ class App:
             with self.changed:
                 lost = {} if delivered else {"status": None, "answer": b""}
                 post = self.posts.update(number, **lost)
+                self.version += 1
+                if post is not None and post.batch_id is not None and delivered:
+                    took_s = time.monotonic() - post.received_at
+                    self.view.answered(post.batch_id, took_s, is_duplicate=post.duplicate)
             if post and self._on_post:
                 self._on_post(post)
 
@@ -165,6 +182,7 @@ class App:
         }
         answer = _verdict(batch, rejected)
         self.store.record(batch, rejected, answer)
+        self.view.note(batch, rejected, self.posts.size(number))
         shares = _shares(batch, rejected)
         self.posts.update(number, totals=_added(shares), shares=shares)
         return answer

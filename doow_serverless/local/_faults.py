@@ -143,6 +143,11 @@ class FaultQueue:
         """The fault that a batch of these events meets on account of one of them."""
         return self._first(lambda fault: fault.only is not None and fault.hits(events))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are any."""
+        return bool(self._faults)
+
     def clear(self) -> None:
         """Drop all that wait."""
         self._faults.clear()

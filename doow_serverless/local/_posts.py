@@ -100,6 +100,11 @@ class PostLog:
             post = self._posts[number] = replace(post, **changes)
         return post
 
+    def size(self, number: int) -> int:
+        """Bytes of the request, as it came."""
+        post = self._posts.get(number)
+        return 0 if post is None else post.body_bytes
+
     def all(self) -> list[Post]:
         """Every record, in order of arrival."""
         return list(self._posts.values())

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from doow_serverless.local._protocol import Answer
+from doow_serverless.local._view import View
 
 if TYPE_CHECKING:
     import os
@@ -56,6 +57,10 @@ class Store:
         except sqlite3.Error:
             self._db.close()
             raise
+
+    def view(self) -> View:
+        """What the live page looks at."""
+        return View(self._db)
 
     def known(self, batch_id: str) -> Known | None:
         """What is recorded under this batch id."""
