@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from . import vercel_check
+from doow_serverless.local.vercel import entry_point as vercel_check
+
 from .doctor_check import Check
 
 if TYPE_CHECKING:

@@ -329,7 +329,7 @@ def check(files: tuple[Path, ...]) -> None:
 
     Nothing is run. The status is 1 where a file becomes no function, or one without its meter.
     """
-    from doow_serverless.cli.vercel_check import entry_point, problems
+    from doow_serverless.local.vercel.entry_point import entry_point, problems
 
     found = 0
     for file in files:

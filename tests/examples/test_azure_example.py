@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless.local import Ingest
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, http_request, pythons
+from doow_serverless.local.azure import triggers
+from doow_serverless.local.azure.host import AzureHost, http_request
+from tests.runtimes.azure.environments import pythons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

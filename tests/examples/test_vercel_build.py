@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from doow_serverless.local import Ingest
+from doow_serverless.local.vercel.runtime import VercelRuntime
 from tests.examples.test_vercel_example import EXAMPLE, FUNCTIONS, ask, usage, variables
-from tests.runtimes.vercel.runtime import VercelRuntime
 
 ROOT = Path(__file__).parents[2]
 CLI = "vercel@60.0.0"

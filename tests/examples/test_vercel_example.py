@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless import __version__
-from doow_serverless.cli.vercel_check import entry_point, problems
 from doow_serverless.local import Fault, Ingest
+from doow_serverless.local.vercel.entry_point import entry_point, problems
+from doow_serverless.local.vercel.runtime import VercelRuntime
 from tests.network import KEY
-from tests.runtimes.vercel.runtime import VercelRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.runtimes.vercel.runtime import Response
+    from doow_serverless.local.vercel.runtime import Response
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "vercel"
 DELAY_S = 0.1

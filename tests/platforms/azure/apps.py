@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless.local import Fault
+from doow_serverless.local.azure import triggers
 from tests.network import KEY
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import each, pythons
+from tests.runtimes.azure.environments import each, pythons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from doow_serverless.local import Ingest
-    from tests.runtimes.azure.host import Trigger
+    from doow_serverless.local.azure.host import Trigger
 
 every_python = pytest.mark.parametrize("python", each(pythons()), ids=lambda path: path.parts[-3])
 """All interpreters: for what depends on how Python tells functions and their signatures."""

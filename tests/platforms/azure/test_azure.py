@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doow_serverless.local.azure.host import AzureHost, http_request
 from tests.metering import accepted
 from tests.network import Server, silent
 from tests.platforms.azure.apps import (
@@ -18,7 +19,7 @@ from tests.platforms.azure.apps import (
     settings,
     write_v2,
 )
-from tests.runtimes.azure.host import AzureHost, http_request, pythons
+from tests.runtimes.azure.environments import pythons
 
 if TYPE_CHECKING:
     from pathlib import Path

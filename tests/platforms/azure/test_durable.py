@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from doow_serverless.local.azure import triggers
+from doow_serverless.local.azure.host import AzureHost, http_request
 from tests.platforms.azure.apps import (
     HEAD,
     both_ends,
@@ -13,8 +15,7 @@ from tests.platforms.azure.apps import (
     write_v1,
     write_v2,
 )
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, http_request, pythons
+from tests.runtimes.azure.environments import pythons
 
 if TYPE_CHECKING:
     from pathlib import Path

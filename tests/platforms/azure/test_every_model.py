@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from doow_serverless.local import Fault, Ingest
+from doow_serverless.local.azure.host import AzureHost
 from tests.platforms.azure import apps as azure_apps
 from tests.platforms.azure.apps import KINDS, every_python, settings
-from tests.runtimes.azure.host import AzureHost, pythons
+from tests.runtimes.azure.environments import pythons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from doow_serverless.local import Post
-    from tests.runtimes.azure.host import Invocation
+    from doow_serverless.local.azure.host import Invocation
 
     Model = Literal["v1", "v2"]
 

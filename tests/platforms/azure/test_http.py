@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doow_serverless.local.azure.host import AzureHost, HttpResponse, http_request
 from tests.metering import per_post
 from tests.platforms.azure.apps import DELAY_S, both_ends, forget, settings, write_v2
-from tests.runtimes.azure.host import AzureHost, HttpResponse, http_request, pythons
+from tests.runtimes.azure.environments import pythons
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from doow_serverless.local import Ingest
-    from tests.runtimes.azure.host import Invocation
+    from doow_serverless.local.azure.host import Invocation
 
 
 ASGI = """

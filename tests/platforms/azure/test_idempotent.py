@@ -6,6 +6,8 @@ from collections import Counter
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
+from doow_serverless.local.azure import triggers
+from doow_serverless.local.azure.host import AzureHost
 from tests.platforms.azure.apps import (
     HEAD,
     KINDS,
@@ -17,8 +19,7 @@ from tests.platforms.azure.apps import (
     write_v1,
     write_v2,
 )
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, pythons
+from tests.runtimes.azure.environments import pythons
 
 if TYPE_CHECKING:
     from pathlib import Path

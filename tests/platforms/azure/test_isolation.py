@@ -6,15 +6,16 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from doow_serverless.local.azure.host import AzureHost, http_request
 from tests.network import KEY, Metronome, Server, silent
 from tests.platforms.azure.apps import HEAD, both_ends, every_python, settings, write_v2
-from tests.runtimes.azure.host import AzureHost, http_request, pythons
+from tests.runtimes.azure.environments import pythons
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from doow_serverless.local import Ingest
-    from tests.runtimes.azure.host import Trigger
+    from doow_serverless.local.azure.host import Trigger
 
 
 def numbered(number: int) -> dict[str, Trigger]:

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from doow_serverless.local.azure.host import AzureHost, HttpRequest
 from tests.metering import per_post
 from tests.network import Server, silent
 from tests.platforms.azure.apps import DELAY_S, both_ends, forget, settings, write_v2
-from tests.runtimes.azure.host import AzureHost, HttpRequest, pythons
+from tests.runtimes.azure.environments import pythons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 from doow_serverless.local import Fault, Ingest
+from doow_serverless.local.vercel.runtime import VercelRuntime
 from tests.network import KEY
 from tests.platforms.vercel.sources import SHAPES, source_of
-from tests.runtimes.vercel.runtime import VercelRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from doow_serverless.local._posts import Post
-    from tests.runtimes.vercel.runtime import Response
+    from doow_serverless.local.vercel.runtime import Response
 
 DELAY_S = 0.1
 """How long Doow takes to answer, so that what does not wait for it is seen not to."""

@@ -13,9 +13,9 @@ import pytest
 
 from doow_serverless._platforms import vercel
 from doow_serverless.local import Fault
+from doow_serverless.local.vercel.runtime import VercelRuntimeError
 from tests.network import Metronome
 from tests.platforms.vercel.stage import Stage
-from tests.runtimes.vercel.runtime import VercelRuntimeError
 
 if TYPE_CHECKING:
     from pathlib import Path

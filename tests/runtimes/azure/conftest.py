@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.runtimes.azure.host import AzureHost, pythons
+from doow_serverless.local.azure.host import AzureHost
+from tests.runtimes.azure.environments import pythons
 from tests.runtimes.azure.sample_apps import V1_FUNCTIONS, V2_APP, write
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, http_request
+from doow_serverless.local.azure import triggers
+from doow_serverless.local.azure.host import AzureHost, http_request
 from tests.runtimes.azure.sample_apps import ASGI_APP, DURABLE_APP, WSGI_APP, write
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, AzureHostError, Log, each, http_request, pythons
+from doow_serverless.local.azure import triggers
+from doow_serverless.local.azure.host import AzureHost, AzureHostError, Log, http_request
+from tests.runtimes.azure.environments import each, pythons
 from tests.runtimes.azure.sample_apps import HTTP_BINDINGS, V1_FUNCTIONS, V2_APP, write
 
 if TYPE_CHECKING:

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, AzureHostError, HttpResponse, Log, http_request
+from doow_serverless.local.azure import triggers
+from doow_serverless.local.azure.host import (
+    AzureHost,
+    AzureHostError,
+    HttpResponse,
+    Log,
+    http_request,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

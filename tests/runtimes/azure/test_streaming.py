@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, AzureHostError
+from doow_serverless.local.azure import triggers
+from doow_serverless.local.azure.host import AzureHost, AzureHostError
 from tests.runtimes.azure.sample_apps import STREAMING_APP, write
 
 if TYPE_CHECKING:

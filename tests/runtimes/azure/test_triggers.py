@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.runtimes.azure import triggers
+from doow_serverless.local.azure import triggers
 
 if TYPE_CHECKING:
-    from tests.runtimes.azure.host import AzureHost
+    from doow_serverless.local.azure.host import AzureHost
 
 EVERY_TRIGGER: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
     ("tick", {"timer": triggers.timer(past_due=True)}, {"out": "True"}, None),

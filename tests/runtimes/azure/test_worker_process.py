@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.runtimes.azure import triggers
-from tests.runtimes.azure.host import AzureHost, AzureHostError, http_request
+from doow_serverless.local.azure import triggers
+from doow_serverless.local.azure.host import AzureHost, AzureHostError, http_request
 from tests.runtimes.processes import exists
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.runtimes.vercel.runtime import VercelRuntime
+from doow_serverless.local.vercel.runtime import VercelRuntime
 from tests.runtimes.vercel.sample_functions import ACTIONS, FUNCTIONS
 
 if TYPE_CHECKING:

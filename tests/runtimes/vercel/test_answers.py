@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.runtimes.vercel.runtime import Response, VercelRuntime
+from doow_serverless.local.vercel.runtime import Response, VercelRuntime
 from tests.runtimes.vercel.sample_functions import MODES, SHAPES
 
 if TYPE_CHECKING:

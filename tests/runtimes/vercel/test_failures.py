@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doow_serverless.local.vercel import sandbox
+from doow_serverless.local.vercel.runtime import VercelRuntime, VercelRuntimeError
 from tests.runtimes.processes import exists
-from tests.runtimes.vercel import sandbox
-from tests.runtimes.vercel.runtime import VercelRuntime, VercelRuntimeError
 from tests.runtimes.vercel.sample_functions import MODES
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from tests.runtimes.vercel.sample_functions import MODES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.runtimes.vercel.runtime import VercelRuntime
+    from doow_serverless.local.vercel.runtime import VercelRuntime
 
 
 @pytest.mark.parametrize("mode", MODES)

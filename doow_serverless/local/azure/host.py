@@ -14,23 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pytest
-
 from doow_serverless.local._runtime import Runtime
 from doow_serverless.local._sandbox import Sandbox
-from tests.runtimes.azure.application import PROGRAMS, Application, platform_settings
-from tests.runtimes.azure.bridge import Bridge
-from tests.runtimes.azure.function_index import FunctionIndex
-from tests.runtimes.azure.invocation import AzureHostError, HttpResponse, Invocation, Log
-from tests.runtimes.azure.messages import typed_data
-from tests.runtimes.azure.streaming import HttpExchange, fetch
-from tests.runtimes.azure.triggers import HttpRequest, Trigger, http_request
+from doow_serverless.local.azure.application import PROGRAMS, Application, platform_settings
+from doow_serverless.local.azure.bridge import Bridge
+from doow_serverless.local.azure.function_index import FunctionIndex
+from doow_serverless.local.azure.invocation import AzureHostError, HttpResponse, Invocation, Log
+from doow_serverless.local.azure.messages import typed_data
+from doow_serverless.local.azure.streaming import HttpExchange, fetch
+from doow_serverless.local.azure.triggers import HttpRequest, Trigger, http_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Future
-
-    from _pytest.mark.structures import ParameterSet
 
     from doow_serverless.local._output import Output
 
@@ -43,32 +39,10 @@ __all__ = [
     "Invocation",
     "Log",
     "Trigger",
-    "each",
     "http_request",
-    "pythons",
 ]
 
-_ROOT = Path(__file__).parents[3]
 _TRACE_PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-def pythons() -> list[Path]:
-    """The interpreters of the workers' environments, the oldest first.
-
-    Where there are none, one that is missing: then the tests fail that need it, and say why.
-    """
-    found = _ROOT.glob(".venv-azure-3.*/bin/python")
-    by_version = sorted(found, key=lambda path: int(path.parts[-3].rpartition(".")[2]))
-    return by_version or [_ROOT / ".venv-azure-3.x" / "bin" / "python"]
-
-
-def each(pythons: list[Path]) -> list[ParameterSet]:
-    """Parameters of a test for these interpreters; all but the newest for ``make test-all``."""
-    *older, newest = pythons
-    return [
-        *(pytest.param(python, marks=pytest.mark.extensive) for python in older),
-        pytest.param(newest),
-    ]
 
 
 class WorkerSandbox(Sandbox):

@@ -7,7 +7,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from tests.runtimes.vercel.invocation import public
+from doow_serverless.local.vercel.invocation import public
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,6 +21,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
+        """Hang up."""
         self.socket.close()
 
     def __enter__(self) -> Self:
@@ -52,6 +53,7 @@ class Answer:
         self.last_byte_s: float | None = None
 
     def feed(self, received: bytes) -> None:
+        """Take in what has just come."""
         self.last_byte_s = time.monotonic()
         self.raw += received
         self._parse()

@@ -15,9 +15,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from tests.runtimes.azure.application import PROGRAMS
-from tests.runtimes.azure.invocation import AzureHostError, Invocation, Log
-from tests.runtimes.azure.messages import failure_of, value_of
+from doow_serverless.local.azure.application import PROGRAMS
+from doow_serverless.local.azure.invocation import AzureHostError, Invocation, Log
+from doow_serverless.local.azure.messages import failure_of, value_of
 
 START_LIMIT_S = 60.0
 
@@ -43,7 +43,7 @@ class Bridge:
                 f"there is no {self._python}; `make test` makes an environment .venv-azure-3.* of"
                 " each Python from 3.10 to 3.13 that it finds"
             )
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  # the interpreter is the caller's own choice
             [self._python, str(PROGRAMS / "grpc_server.py")],
             env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,

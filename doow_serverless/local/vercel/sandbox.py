@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from doow_serverless.local._sandbox import Sandbox
-from tests.runtimes.vercel.invocation import VercelRuntimeError
+from doow_serverless.local.vercel.invocation import VercelRuntimeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from doow_serverless.local._output import Output
-    from tests.runtimes.vercel.http1 import Connection
-    from tests.runtimes.vercel.invocation import Response, Turn
+    from doow_serverless.local.vercel.http1 import Connection
+    from doow_serverless.local.vercel.invocation import Response, Turn
 
 INIT_LIMIT_S = 20.0  # for the import of the user's module, on a busy machine
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.runtimes.azure.invocation import Invocation
+    from doow_serverless.local.azure.invocation import Invocation
 
 
 @dataclass(frozen=True)

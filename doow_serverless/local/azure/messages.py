@@ -7,8 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.runtimes.azure.invocation import Failure, HttpResponse
-from tests.runtimes.azure.triggers import HttpRequest, Trigger
+from doow_serverless.local.azure.invocation import Failure, HttpResponse
+from doow_serverless.local.azure.triggers import HttpRequest, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable

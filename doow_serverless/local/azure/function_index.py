@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.runtimes.azure.application import PROGRAMS, function_json
-from tests.runtimes.azure.invocation import AzureHostError
-from tests.runtimes.azure.messages import failure_of
+from doow_serverless.local.azure.application import PROGRAMS, function_json
+from doow_serverless.local.azure.invocation import AzureHostError
+from doow_serverless.local.azure.messages import failure_of
 
 if TYPE_CHECKING:
-    from tests.runtimes.azure.application import Application
-    from tests.runtimes.azure.bridge import Bridge
+    from doow_serverless.local.azure.application import Application
+    from doow_serverless.local.azure.bridge import Bridge
 
 
 class FunctionIndex:

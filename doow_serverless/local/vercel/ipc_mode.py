@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.runtimes.vercel import sandbox
-from tests.runtimes.vercel.http1 import Answer, Connection
-from tests.runtimes.vercel.invocation import Response, Turn
+from doow_serverless.local.vercel import sandbox
+from doow_serverless.local.vercel.http1 import Answer, Connection
+from doow_serverless.local.vercel.invocation import Response, Turn
 
 if TYPE_CHECKING:
     from doow_serverless.local._output import Output
-    from tests.runtimes.vercel.invocation import VercelRuntimeError
+    from doow_serverless.local.vercel.invocation import VercelRuntimeError
 
 _SERVE = "import vercel_runtime.vc_init"
 
@@ -44,6 +44,7 @@ class IpcSandbox(sandbox.VercelSandbox):
         self._reader = threading.Thread(target=self._read, name="vercel-ipc", daemon=True)
 
     def start(self) -> None:
+        """Start the process, and wait until it can serve."""
         self._listener.bind(self._path)
         self._listener.listen(2)
         self.boot(_SERVE, env={"VERCEL_IPC_PATH": self._path})
@@ -56,6 +57,7 @@ class IpcSandbox(sandbox.VercelSandbox):
             self.freeze()
 
     def close(self) -> None:
+        """Kill the process, and give back what was held for it."""
         super().close()
         if self._reader.ident is not None:
             self._reader.join()
@@ -63,6 +65,7 @@ class IpcSandbox(sandbox.VercelSandbox):
         self._place.cleanup()
 
     def run(self, turn: Turn, on_connection: Connection | None) -> Response:
+        """Serve one request, and say what came of it."""
         with self._switch:
             self.check_alive()
             self._turns[turn.request_id] = turn

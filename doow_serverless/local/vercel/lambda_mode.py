@@ -11,14 +11,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.runtimes.vercel import sandbox
-from tests.runtimes.vercel.invocation import Response, Turn, VercelRuntimeError, public
+from doow_serverless.local.vercel import sandbox
+from doow_serverless.local.vercel.invocation import Response, Turn, VercelRuntimeError, public
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from doow_serverless.local._output import Output
-    from tests.runtimes.vercel.http1 import Connection
+    from doow_serverless.local.vercel.http1 import Connection
 
 # What AWS's runtime does around vc_handler. A thread that asks for the interpreter gets it when the
 # line is written; the short interval takes it back, so that the stop follows the result at once.
@@ -58,6 +58,7 @@ class LambdaModeSandbox(sandbox.VercelSandbox):
         self._received = b""
 
     def start(self) -> None:
+        """Start the process, and wait until it can serve."""
         arguments = (*map(str, self._theirs), str(int(self._deployment.freezes)))
         self.boot(_INVOKE, *arguments, env={}, pass_fds=self._theirs)
         self._drop_theirs()
@@ -69,12 +70,14 @@ class LambdaModeSandbox(sandbox.VercelSandbox):
         self._await_stop()
 
     def close(self) -> None:
+        """Kill the process, and give back what was held for it."""
         super().close()
         self._drop_theirs()
         for fd in (self._turns, self._results):
             os.close(fd)
 
     def run(self, turn: Turn, on_connection: Connection | None) -> Response:
+        """Serve one request, and say what came of it."""
         if on_connection is not None:
             raise VercelRuntimeError("vc_handler opens a connection for each request itself")
         with self._one_at_a_time:

@@ -13,13 +13,19 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from doow_serverless.cli.vercel_check import entry_point
 from doow_serverless.local._runtime import Runtime
-from tests.runtimes.vercel.http1 import Connection
-from tests.runtimes.vercel.invocation import REGION, Response, Turn, VercelRuntimeError, proxied
-from tests.runtimes.vercel.ipc_mode import IpcSandbox
-from tests.runtimes.vercel.lambda_mode import LambdaModeSandbox
-from tests.runtimes.vercel.sandbox import Deployment, VercelSandbox
+from doow_serverless.local.vercel.entry_point import entry_point
+from doow_serverless.local.vercel.http1 import Connection
+from doow_serverless.local.vercel.invocation import (
+    REGION,
+    Response,
+    Turn,
+    VercelRuntimeError,
+    proxied,
+)
+from doow_serverless.local.vercel.ipc_mode import IpcSandbox
+from doow_serverless.local.vercel.lambda_mode import LambdaModeSandbox
+from doow_serverless.local.vercel.sandbox import Deployment, VercelSandbox
 
 if TYPE_CHECKING:
     import signal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doow_serverless.cli.vercel_check import entry_point, problems
+from doow_serverless.local.vercel.entry_point import entry_point, problems
 
 NOTHING = (
     "Vercel finds no entry point here, and makes no function of the file, without a word: define a "
