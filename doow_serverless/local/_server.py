@@ -101,12 +101,17 @@ class _PromptServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new connections, close idle ones, and give the others their time."""
+        # asyncio forgets to close what it has accepted, and not handed over yet, when a server is
+        # closed: so it stops to accept before that, and hands over meanwhile.
+        with contextlib.suppress(NotImplementedError):  # Of Windows' loop.
+            for server in self.servers:
+                for listener in server.sockets:
+                    asyncio.get_running_loop().remove_reader(listener.fileno())
+        await _some_turns()
         for server in self.servers:
             server.close()
         for listener in sockets or ():
             listener.close()
-        # A connection that was accepted just now reaches its protocol some turns later.
-        await _some_turns()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         tasks = set(self.server_state.tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import socket
@@ -241,3 +242,14 @@ def test_close_without_an_answer(ingest: Ingest) -> None:
     with closing(connect(ingest)) as raw:
         assert raw.recv(65536) == b""
     assert statuses(ingest) == [None]
+
+
+def test_an_ingest_that_stops_at_once_leaves_no_connection_open() -> None:
+    """One that it has just accepted neither; whatever is left open fails the test."""
+    for number in range(60):
+        ingest = Ingest().start()
+        with socket.create_connection(("127.0.0.1", ingest.port)) as raw:
+            raw.send(b"POST /telemetry/events HTTP/1.1\r\nHost: x\r\n")
+            time.sleep(0.0005 * (number % 7))
+            ingest.close()
+    gc.collect()
