@@ -16,7 +16,7 @@ ON_AZURE  := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call python_of,$(v)),.venv-a
 ON_NEWEST := $(lastword $(ON_AZURE))
 ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.wheel)
 
-.PHONY: test test-all unit runtimes lint demo campaign small mutants bench lock clean
+.PHONY: test test-all unit runtimes lint demo outage campaign small mutants bench lock clean
 
 test: $(VENV)/.wheel $(ON_NEWEST) $(ON_VERCEL) lint  ## all behaviour, against the built wheel
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not extensive'
@@ -38,7 +38,11 @@ lint: $(VENV)/.wheel
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows examples/*/.github/workflows/*.yml
 
-demo: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, delivering to the local ingest
+demo: $(VENV)/.wheel $(ON_NEWEST) $(ON_VERCEL)  ## the examples under their platforms' own runtimes; PAGE=1 keeps the page open
+	$(BIN)/python examples/demo.py $(if $(ON_VERCEL),--vercel-python .venv-vercel/bin/python) \
+	  $(if $(ON_NEWEST),--azure-python $(ON_NEWEST:%/.wheel=%/bin/python)) $(if $(PAGE),--page)
+
+outage: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, through an outage of Doow
 	$(BIN)/python examples/lambda/demo.py
 
 campaign: $(VENV)/.wheel  ## 2,000 invocations with faults at random, and ten million facts; SEED=n repeats one

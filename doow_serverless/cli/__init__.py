@@ -3,5 +3,6 @@
 Read ``main`` (the commands), ``console`` (how they print) and ``target`` (where they send to);
 ``ingest_lines``; ``replay`` (what that command prints) over ``replaying`` (the work),
 ``replay_input`` and ``replay_sender``; ``send`` over ``event_lines``; ``doctor`` over
-``doctor_service``, ``doctor_files`` and ``doctor_check``.
+``doctor_service``, ``doctor_files`` and ``doctor_check``; ``invoke`` over ``invoking`` and
+``arrived``.
 """

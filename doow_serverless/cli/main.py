@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import sys
 import threading
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from doow_serverless._redaction import clean
 from doow_serverless._version import __version__
@@ -292,6 +293,45 @@ def send(
     except ConfigurationError as error:
         raise _Failure(str(error)) from None
     raise SystemExit(status)
+
+
+@commands.command()
+@click.argument("target")
+@click.option(
+    "--event", type=click.File("rb"), metavar="FILE", help="JSON to invoke with; - reads it."
+)
+@click.option("--function", help="Of a folder of Azure: which of its functions.")
+@click.option("--license-id", help="Of events that name none.")
+@click.option(
+    "--python", metavar="PATH", help="The interpreter that has the runtime.  [default: this one]"
+)
+def invoke(
+    target: str,
+    event: BinaryIO | None,
+    function: str | None,
+    license_id: str | None,
+    python: str | None,
+) -> None:
+    r"""Invoke a handler once through its platform's own runtime, delivering to a local ingest.
+
+    \b
+      doow-serverless invoke app:handler --event event.json         # AWS Lambda
+      doow-serverless invoke api/index.py --event request.json      # Vercel
+      doow-serverless invoke . --function summarise --event …       # Azure Functions
+
+    It shows the answer, how long it took and how much of that was delivery, and what arrived. A
+    request of HTTP, on Vercel and Azure, is an object with method, path, headers, body and
+    route_params; anything else is the body of a POST, or of a message.
+    """
+    from doow_serverless.cli.invoke import run
+    from doow_serverless.cli.invoking import Target
+
+    try:
+        content = json.load(event) if event is not None else None
+    except ValueError as problem:
+        raise _Failure(f"--event: {problem}") from None
+    made = Target(target, content, function, python or sys.executable)
+    raise SystemExit(run(made, license_id=license_id))
 
 
 @commands.command()

@@ -11,14 +11,13 @@ import json
 import re
 import sys
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
+from doow_serverless.cli.arrived import arrived
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime, LambdaRuntimeError
 
@@ -120,26 +119,6 @@ def outcome(invocation: Invocation) -> str:
     return f"HTTP {answer['statusCode']}"
 
 
-def arrived(events: list[dict[str, Any]]) -> Table:
-    """The sums of what Doow has, by service, metric, license and attribution."""
-    sums: defaultdict[tuple[str, ...], Any] = defaultdict(int)
-    for event in events:
-        attribution = dict(event["attribution"])
-        service = attribution.pop("service", "")
-        rest = " ".join(f"{name}={value}" for name, value in sorted(attribution.items()))
-        for measurement in event["measurements"]:
-            row = service, measurement["metric_name"], event["license_id"], rest
-            sums[row] += measurement["quantity"]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("service", "metric", "license"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("quantity", justify="right")
-    table.add_column("attribution", style="dim")
-    for (service, metric, license_id, rest), quantity in sorted(sums.items()):
-        table.add_row(service, metric, license_id, f"{quantity:,}", rest)
-    return table
-
-
 def verdict(recorded: int, events: list[dict[str, Any]]) -> str:
     """What is wrong with what arrived, if anything is."""
     distinct = len({event["event_id"] for event in events})
@@ -168,7 +147,7 @@ def main() -> int:
         console.print(str(error), style="bold red", markup=False)
         return 1
     console.print("\nWhat arrived", style="bold")
-    console.print(arrived(events))
+    console.print(arrived(events, by="service"))
     problem = verdict(story.recorded, events)
     if problem:
         console.print(f"\n{problem}", style="bold red")
