@@ -10,6 +10,10 @@ SIDE_BY_SIDE := -q -n 2 --dist loadfile
 COVERED := tests/unit tests/conformance tests/local tests/runtimes/aws tests/platforms/asgi tests/platforms/aws \
   tests/platforms/wsgi $(wildcard tests/integration/test_replay*.py)
 
+# Those whose subject is a process of its own, which is measured as well.
+PROCESSES := tests/runtimes/azure tests/runtimes/vercel \
+  $(addprefix tests/integration/test_,send.py doctor.py invoke.py)
+
 # Interpreters of one version: pyenv's real ones, since its shims refuse versions that are not chosen.
 python_of = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python3) $(shell command -v python$(1)))
 ON_AZURE  := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call python_of,$(v)),.venv-azure-$(v)/.wheel))
@@ -25,6 +29,7 @@ test-all: $(VENV)/.wheel .venv-sam/.deps $(ON_AZURE) $(ON_VERCEL)  ## what `make
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m extensive
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(BIN)/pytest -q -m 'not extensive' $(COVERED)
+	$(BIN)/coverage run --rcfile tests/processes.coveragerc $(BIN)/pytest -q -m 'not extensive' $(PROCESSES)
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 unit: $(VENV)/.wheel lint  ## the unit tests alone
