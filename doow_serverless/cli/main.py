@@ -156,7 +156,22 @@ _PATIENCE = click.option(
     help="Keep what arrives in this file; without it, in memory.",
 )
 @click.option("--key", "keys", multiple=True, help="Accept only this key; repeatable.")
-def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="EVENTS",
+    help="Answer 429 beyond so many events a minute; Doow's own limit is 1000.",
+)
+@click.option("--license", "licenses", multiple=True, help="Know only this one; repeatable.")
+@click.option("--metric", "metrics", multiple=True, help="Know only this one; repeatable.")
+def ingest(
+    port: int,
+    database: str,
+    keys: tuple[str, ...],
+    limit: int | None,
+    licenses: tuple[str, ...],
+    metrics: tuple[str, ...],
+) -> None:
     """Receive events on this machine, as Doow's ingest does, and show them here and as a page."""
     from rich.console import Console
 
@@ -169,6 +184,9 @@ def ingest(port: int, database: str, keys: tuple[str, ...]) -> None:
             database,
             keys=keys or None,
             port=port,
+            events_per_minute=limit,
+            licenses=licenses or None,
+            metrics=metrics or None,
             on_post=lambda post: console.print(line(post)),
         )
     except OSError as error:

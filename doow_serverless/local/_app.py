@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from doow_serverless.local._account import Account
     from doow_serverless.local._store import Store
 
 
@@ -49,6 +50,7 @@ class App:
         *,
         max_json_bytes: int,
         on_post: Callable[[Post], None] | None,
+        account: Account,
     ) -> None:
         self.changed = threading.Condition()
         self.store = store
@@ -61,6 +63,7 @@ class App:
         self.view = store.view()
         self._in_flight: set[str] = set()
         self._max_json_bytes = max_json_bytes
+        self._account = account
         self._on_post = on_post
         self.asgi = Starlette(
             routes=[
@@ -174,13 +177,20 @@ class App:
             self.posts.update(number, duplicate=True)
             if known.digest != batch.digest:
                 self.conflicts.append(batch.batch_id)
-            return known.answer
+            return self._account.told(known.answer)
+        refusal = self._account.admit(len(batch.events))
+        if refusal is not None:
+            return refusal
         rejected = {
             position: reason
             for position, event in enumerate(batch.events)
-            if (reason := _protocol.fault_of(event) or fault.rejects(event))
+            if (
+                reason := _protocol.fault_of(event)
+                or self._account.fault_of(event)
+                or fault.rejects(event)
+            )
         }
-        answer = _verdict(batch, rejected)
+        answer = self._account.told(_verdict(batch, rejected))
         self.store.record(batch, rejected, answer)
         self.view.note(batch, rejected, self.posts.size(number))
         shares = _shares(batch, rejected)

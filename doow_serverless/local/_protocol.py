@@ -51,9 +51,10 @@ IN_FLIGHT = Answer.of(
 class Refused(Exception):
     """The whole request is refused."""
 
-    def __init__(self, status: int, error_class: str, message: str) -> None:
+    def __init__(self, status: int, error_class: str, message: str, error: str = "") -> None:
         super().__init__(message)
-        self.answer = Answer.of(status, {"message": message, "errorClass": error_class})
+        content = {"message": message, "errorClass": error_class}
+        self.answer = Answer.of(status, {**content, "error": error} if error else content)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def read(
         json_bytes = len(text)
         batch = _batch(text)
         if len(batch.events) > MAX_EVENTS:
-            raise Refused(413, "PayloadTooLarge", f"at most {MAX_EVENTS} events a batch")
+            message = f"at most {MAX_EVENTS} events a batch"
+            raise Refused(413, "PayloadTooLarge", message, "batch_too_large")
         version = headers.get("x-doow-sdk-version")
         if version and batch.sdk_version and version != batch.sdk_version:
             raise _invalid("X-Doow-SDK-Version differs from sdk_version of the body")
@@ -206,7 +208,8 @@ def _invalid(message: str) -> Refused:
 
 
 def _too_large(max_bytes: int) -> Refused:
-    return Refused(413, "PayloadTooLarge", f"at most {max_bytes} bytes of JSON a batch")
+    message = f"at most {max_bytes} bytes of JSON a batch"
+    return Refused(413, "PayloadTooLarge", message, "payload_too_large")
 
 
 def _no_constant(name: str) -> object:

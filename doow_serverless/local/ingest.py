@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from doow_serverless.local._account import Account
 from doow_serverless.local._app import App
 from doow_serverless.local._connection import OpenProtocol
 from doow_serverless.local._protocol import MAX_JSON_BYTES, Keys
@@ -33,6 +34,13 @@ class Ingest:
         keys: The keys that may send; ``None`` for any that is ``dk_`` and 64 hex digits.
         port: The TCP port; 0 lets the system choose one. It is bound here: a port that is taken is
             an ``OSError`` at the caller's line.
+        events_per_minute: How many the organization may send, over all its keys and senders, beyond
+            which it is answered 429, with ``X-RateLimit-*``; Doow's own limit is 1,000. Default:
+            as many as come.
+        licenses: Those that the organization has: events of others are rejected as
+            ``license_not_found``. Default: any.
+        metrics: Those that its licenses have: others are rejected as ``unknown_metric``. Default:
+            any.
         max_json_bytes: The size of a batch, before compression, above which it is answered 413.
         on_post: Called with each POST when it is over, in the server's thread.
 
@@ -45,12 +53,18 @@ class Ingest:
         *,
         keys: Iterable[str] | None = None,
         port: int = 0,
+        events_per_minute: int | None = None,
+        licenses: Iterable[str] | None = None,
+        metrics: Iterable[str] | None = None,
         max_json_bytes: int = MAX_JSON_BYTES,
         on_post: Callable[[Post], None] | None = None,
     ) -> None:
         checked = Keys(keys)
+        account = Account(events_per_minute, licenses, metrics)
         store = Store(database)
-        self._app = App(store, checked, max_json_bytes=max_json_bytes, on_post=on_post)
+        self._app = App(
+            store, checked, max_json_bytes=max_json_bytes, on_post=on_post, account=account
+        )
         try:
             self._server: ServerThread | None = self._bound(port)
         except OSError:

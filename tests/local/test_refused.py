@@ -35,7 +35,7 @@ def test_malformed_keys(ingest: Ingest, key: str | None) -> None:
     response = post(ingest, batch(), key=key)
 
     assert response.status_code == 401
-    assert response.json().keys() == {"message", "errorClass"}
+    assert response.json().keys() >= {"message", "errorClass"}
     assert ingest.events() == []
     assert statuses(ingest) == [401]
 
@@ -109,7 +109,7 @@ def test_refused_bodies(
     response = post(ingest, content, **headers)
 
     assert response.status_code == status
-    assert response.json().keys() == {"message", "errorClass"}
+    assert response.json().keys() >= {"message", "errorClass"}
     assert ingest.events() == []
 
 
@@ -237,5 +237,5 @@ def test_other_requests(ingest: Ingest, method: str, path: str, status: int) -> 
     """What the protocol does not have is answered in its form of errors."""
     response = requests.request(method, ingest.url + path, timeout=5)
     assert response.status_code == status
-    assert response.json().keys() == {"message", "errorClass"}
+    assert response.json().keys() >= {"message", "errorClass"}
     assert ingest.posts() == []
