@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from doow_serverless._redaction import clean
 
@@ -10,6 +11,19 @@ from doow_serverless._redaction import clean
 def console(*, stderr: bool = False) -> Console:
     """Standard output, for the result; or standard error, for all that is beside it."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def progress_bar(screen: Console) -> Progress:
+    """A bar on ``screen`` where somebody watches, gone at the end."""
+    return Progress(
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
 
 
 def safe(line: str) -> str:

@@ -7,13 +7,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from doow_serverless._redaction import show
 from doow_serverless.errors import ConfigurationError
 
-from .console import console, number, safe
+from .console import console, number, progress_bar, safe
 from .replay_input import (
     STANDARD_INPUT,
     Unreadable,
@@ -124,15 +123,7 @@ class _Screen:
     def __init__(self) -> None:
         self._result = console()
         self._aside = console(stderr=True)
-        self._bar = Progress(
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=self._aside,
-            transient=True,
-            disable=not self._aside.is_terminal,
-        )
+        self._bar = progress_bar(self._aside)
         self._task = self._bar.add_task("")
         self._bytes_before = 0
         self._replay: Replay | None = None

@@ -10,13 +10,11 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from doow_serverless._keeping.dead_letter_format import records_of
 from doow_serverless._sealing import MAX_EVENTS, seal
 from doow_serverless.errors import ErrorKind, InvalidEvent
 
-from .console import console, number, safe
+from .console import console, number, progress_bar, safe
 from .event_lines import MAX_LINE_BYTES, Events
 from .replay_input import STANDARD_INPUT
 from .replay_sender import PatientSender, Undeliverable
@@ -235,15 +233,7 @@ class _Report:
         self._endpoint = endpoint
         self._result: Console = console()
         self._aside: Console = console(stderr=True)
-        self._bar = Progress(
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=self._aside,
-            transient=True,
-            disable=not self._aside.is_terminal,
-        )
+        self._bar = progress_bar(self._aside)
         self._task = self._bar.add_task("")
         self._told = 0
         self._accepted = 0
