@@ -22,7 +22,7 @@ What goes out next: while the breaker is closed, up to PARALLEL batches of each 
 the backlog; while it is open, nothing; once it is due, one probe, which is whatever has failed
 least. What failed goes behind what did not. A batch that fails again while others get through is
 halved, down to the one event that cannot be delivered, which is reported and left alone; unless
-Doow may have the whole of it, whose halves it would count again.
+an attempt of it broke off, so that Doow may have the whole, whose halves it would count again.
 """
 
 from __future__ import annotations
@@ -407,6 +407,7 @@ class OutboxState:
     def _failed(self, attempt: Attempt, failure: Failed, now: float) -> None:
         """An attempt of a batch that is not settled has failed."""
         entry = attempt.entry
+        entry.is_ambiguous = entry.is_ambiguous or failure.is_fault
         if entry.attempts and failure.is_in_flight:
             # Should the other bring nothing.
             self._ledger.put_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
@@ -425,7 +426,6 @@ class OutboxState:
             entry.last = failure
             self._ledger.put_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
             return
-        entry.is_ambiguous = entry.is_ambiguous or failure.is_fault
         entry.last = failure
         if failure.hold_s:  # The server complains of its load, or of the key: not of this batch.
             self._open(failure, now)
@@ -462,11 +462,10 @@ class OutboxState:
     def _isolate(self, entry: Entry, failure: Failed, now: float) -> None:
         """Find out which event of a batch it is that cannot be delivered, though others can.
 
-        Where an attempt broke off, and answers have come since that decide nothing, Doow may have
-        the batch, and know it by its id alone: its halves would count again. So it stays whole.
+        Where any attempt broke off, Doow may have the batch, and know it by its id alone: its
+        halves would count again. So it stays whole.
         """
-        may_be_there = entry.is_ambiguous and not failure.is_fault
-        if len(entry.batch) > 1 and not may_be_there:
+        if len(entry.batch) > 1 and not entry.is_ambiguous:
             entry.is_suspect = True
             self._ledger.halve(entry, split(entry.batch))
         elif len(entry.batch) > 1 and entry.strikes < LAST_STRIKE:

@@ -187,8 +187,9 @@ def test_drip_of_the_body(ingest: Ingest) -> None:
     elapsed_s = time.perf_counter() - begin
     response = post(ingest, batch())
 
-    assert first.endswith(b"\r\n\r\n")
-    assert elapsed_s > 0.001 * len(b"".join(rest))
+    assert b"\r\n\r\n" in first
+    assert len(rest) > 10
+    assert elapsed_s > 0.001 * len(rest)
     assert answered(response) == (202, {"accepted": 1, "rejected": 0, "batch_id": "batch_1"})
 
 

@@ -271,19 +271,34 @@ def test_how_often_a_batch_must_fail(facts: Facts) -> None:
     assert facts.state.is_idle
 
 
-def test_what_the_server_may_have_stays_whole(facts: Facts) -> None:
+@pytest.mark.parametrize("others", [ERROR_500, RESET], ids=repr)
+def test_what_the_server_may_have_stays_whole(facts: Facts, others: Failed) -> None:
     """An answer was lost, and others decide nothing: Doow would count its halves once more."""
     keep(facts, "bad", events=2, is_sent=False)
     results = iter([RESET])
     for number in range(60):
         facts.pass_s(100.0)
         while facts.sends:
-            facts.answer(facts.begin(), next(results, ERROR_500))
+            facts.answer(facts.begin(), next(results, others))
         facts.deliver(f"good{number}")
     assert (facts.splits, facts.state.is_idle) == ([], True)
     (error,) = facts.reported
     assert error.event_ids == ("bad-0", "bad-1")
     assert facts.written == ["bad"]
+
+
+def test_one_of_two_that_breaks_off_is_not_forgotten(facts: Facts) -> None:
+    """Doow may have taken that one, whatever comes of the other: the batch stays whole."""
+    flight = facts.flight("bad", events=2)
+    first = facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    second = facts.begin()
+    facts.answer(first, RESET)
+    facts.answer(second, ERROR_500)
+    facts.close(flight)
+    facts.now += 100.0  # The breaker has been opened; the next batch is the probe.
+    swallow(facts, "bad-0")
+    assert (facts.splits, facts.written, facts.state.is_idle) == ([], ["bad"], True)
 
 
 def test_what_the_server_may_have_is_known_again(facts: Facts) -> None:
