@@ -44,6 +44,11 @@ class Answer:
         return f"Answer({self.status}, {len(self.body)} bytes{', cut' if self.is_cut else ''})"
 
 
+LOST_BY_A_GATEWAY = frozenset({502, 504, 520, 524})
+"""Statuses by which a gateway says that it got no answer of the server's, which may have taken the
+batch all the same: RFC 9110, 15.6.3 and 15.6.5; 520 and 524 are Cloudflare's."""
+
+
 class TransportFault(Exception):
     """No whole answer came: why, as an error kind and in words that are safe to log.
 

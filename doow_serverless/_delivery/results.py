@@ -73,7 +73,8 @@ class Failed:
         message: Why, in words.
         hold_s: None if it may be sent again in a moment; else seconds for which nothing may be
             sent, 0.0 where the server did not say how many.
-        is_fault: Whether no answer came, so that the server may be at work on it, or done.
+        is_fault: Whether no answer of the server's came, so that it may be at work on the batch, or
+            done.
         is_in_flight: Whether the answer is what Doow says of a batch that it is at work on; it says
             the same when it has too much to do.
         is_stale: Whether the kept connection on which it went out turned out to be dead.

@@ -7,7 +7,16 @@ import time
 from doow_serverless._sealing import split
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .answers import TransportFault, Verdict, describe, judge, kind_of, rejections, wait_asked
+from .answers import (
+    LOST_BY_A_GATEWAY,
+    TransportFault,
+    Verdict,
+    describe,
+    judge,
+    kind_of,
+    rejections,
+    wait_asked,
+)
 from .breaker import KEY_REFUSED_HOLD_S
 from .results import Failed, Settled, Split
 
@@ -102,12 +111,14 @@ class Sender:
             return Settled(batch, kind, message, [(one, message) for one in batch.event_ids])
         if verdict is Verdict.SPLIT:
             return Split(split(batch), kind, message)
+        is_fault = answer.status in LOST_BY_A_GATEWAY
         if verdict is Verdict.RETRY:
-            return Failed(kind, message)
+            return Failed(kind, message, is_fault=is_fault)
         if verdict is Verdict.KEY_REFUSED:
             return Failed(kind, message, KEY_REFUSED_HOLD_S)
         hold_s = wait_asked(answer, self._wall_clock())
-        return Failed(kind, message, hold_s, is_in_flight=answer.status == 503)
+        is_in_flight = answer.status == 503
+        return Failed(kind, message, hold_s, is_fault=is_fault, is_in_flight=is_in_flight)
 
 
 def _trouble(problem: Exception) -> Failed:

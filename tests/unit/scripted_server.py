@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 POST_S = 0.2
 FLUSH_S = 0.002
 LOST = "accepted, and the answer lost"
-ANSWERS: list[int | str] = [202, 202, 207, 207, 400, 401, 413, 429, 500, 503, 301, "fault", LOST]
+LOST_BY_A_GATEWAY = "accepted, and the answer lost by a gateway, which says 504"
+STATUSES = [202, 202, 207, 207, 400, 401, 413, 429, 500, 503, 301]
+ANSWERS: list[int | str] = [*STATUSES, "fault", LOST, LOST_BY_A_GATEWAY]
 
 
 class Jobs:
@@ -66,10 +68,12 @@ class Server(MemoryTransport):
         with self.deciding:
             self.under_way[threading.get_ident()] = batch.id
         answer = super().post(batch, api_key, fresh=fresh)
-        if answer.headers.get("lost"):
+        lost = answer.headers.get("lost")
+        if lost:
             self.lost |= set(tags(batch))
+        if lost == LOST:
             raise TransportFault(ErrorKind.NETWORK_ERROR, "reset")
-        return answer
+        return Answer(504, {}, b"") if lost else answer
 
     def abort(self, batch_id: str) -> None:
         """What has been cut off before it arrived never does, however late its thread may run."""
@@ -89,8 +93,8 @@ class Server(MemoryTransport):
                 return int(say)
             if batch.id not in self.decided:
                 self.decided[batch.id] = self.decision(batch, say)
-                if say == LOST:
-                    return Answer(202, {"lost": "yes"}, b"{}")
+                if say in (LOST, LOST_BY_A_GATEWAY):
+                    return Answer(202, {"lost": str(say)}, b"{}")
             return self.decided[batch.id]
 
     def decision(self, batch: Batch, say: int | str) -> int | Answer:
