@@ -25,8 +25,9 @@ import os, signal, sys, threading, time
 import doow_serverless as doow
 from doow_serverless._process import shutdown
 
-def terminate():
-    # On a busy machine the imports alone would take longer than is granted after the signal.
+def terminate(limit_s=10.0):
+    # On a busy machine an answer, and the imports alone, may take longer than is granted.
+    shutdown.SIGTERM_LIMIT_S = limit_s
     for thread in threading.enumerate():
         if thread.name == "doow-warm-up":
             thread.join()

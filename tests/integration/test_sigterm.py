@@ -200,7 +200,7 @@ def test_large_events_are_written_down(tmp_path: Path) -> None:
             for number in range(200):
                 noise = os.urandom(10_000).hex()
                 doow.track("tokens", event_id=str(number), metadata={"noise": noise})
-            terminate()
+            terminate(shutdown.SIGTERM_LIMIT_S)
 
         handler()
     """
@@ -216,7 +216,7 @@ def test_a_signal_while_another_thread_waits_in_its_flush(tmp_path: Path) -> Non
         doow.configure(budget=5.0, on_error=lambda error: None)
         threading.Thread(target=doow.tracked(record), args=("under-way",), daemon=True).start()
         time.sleep(0.5)
-        terminate()
+        terminate(shutdown.SIGTERM_LIMIT_S)
     """
     with Server(silent) as server:
         ended = run(script, server.url, tmp_path)
@@ -258,7 +258,7 @@ def test_an_outage_at_the_signal(tmp_path: Path) -> None:
         record("stray")
         doow.Tracker().engine.warm_up.join()
         print("now")
-        terminate()
+        terminate(shutdown.SIGTERM_LIMIT_S)
     """
     with Server(silent) as server:
         ended = run(script, server.url, tmp_path)
