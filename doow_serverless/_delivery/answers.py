@@ -44,23 +44,22 @@ class Answer:
         return f"Answer({self.status}, {len(self.body)} bytes{', cut' if self.is_cut else ''})"
 
 
-LOST_BY_A_GATEWAY = frozenset({502, 504, 520, 524})
-"""Statuses by which a gateway says that it got no answer of the server's, which may have taken the
-batch all the same: RFC 9110, 15.6.3 and 15.6.5; 520 and 524 are Cloudflare's."""
-
-
 class TransportFault(Exception):
     """No whole answer came: why, as an error kind and in words that are safe to log.
 
     Attributes:
         kind: Why.
         is_stale: Whether a kept connection turned out to be dead, which says nothing of the server.
+        is_unsent: Whether no connection came about, so that nothing can have arrived.
     """
 
-    def __init__(self, kind: ErrorKind, reason: str, *, is_stale: bool = False) -> None:
+    def __init__(
+        self, kind: ErrorKind, reason: str, *, is_stale: bool = False, is_unsent: bool = False
+    ) -> None:
         super().__init__(reason)
         self.kind = kind
         self.is_stale = is_stale
+        self.is_unsent = is_unsent
 
 
 class Verdict(Enum):
@@ -89,6 +88,9 @@ _BY_CLASS = {
     4: Verdict.REJECTED,
     5: Verdict.RETRY,
 }
+LOST_BY_A_GATEWAY = frozenset({502, 504, 520, 524})
+"""Statuses by which a gateway says that it got no answer of the server's, which may have taken the
+batch all the same: RFC 9110, 15.6.3 and 15.6.5; 520 and 524 are Cloudflare's."""
 _KIND_BY_STATUS = {
     401: ErrorKind.AUTH_FAILURE,
     403: ErrorKind.AUTH_FAILURE,

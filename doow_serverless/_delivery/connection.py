@@ -6,6 +6,7 @@ import http.client
 import socket
 import zlib
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from requests import PreparedRequest, exceptions
@@ -50,7 +51,8 @@ class Connection(HTTPAdapter):
             if is_cut:
                 response.raw.close()
         except Exception as problem:
-            raise fault_of(problem) from None
+            is_made = getattr(self._live, "is_made", False)
+            raise TransportFault(*_told(problem), is_unsent=not is_made) from None
         self.was_used = True
         self.is_kept = not is_cut and getattr(self._live, "sock", None) is not None
         names = {name.lower(): value for name, value in response.headers.items()}
@@ -85,20 +87,19 @@ class Connection(HTTPAdapter):
         return pool
 
     def remember(self, live: Any) -> None:
-        """Note the connection that urllib3 has just made."""
+        """Note the connection that urllib3 is about to make."""
         self._live = live
 
 
 class _Remembering:
     """Makes connections as urllib3 would, and tells the adapter of each."""
 
-    def __init__(self, make: Any, adapter: Connection) -> None:
-        self._make = make
+    def __init__(self, made: Any, adapter: Connection) -> None:
+        self._made = _telling(made)
         self._adapter = adapter
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        live = self._make(*args, **kwargs)
-        live.response_class = _FinalResponse
+        live = self._made(*args, **kwargs)
         self._adapter.remember(live)
         return live
 
@@ -114,6 +115,24 @@ class _FinalResponse(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
 
 
+class _Telling:
+    """A part of a connection of urllib3's that tells whether it came about, TLS included."""
+
+    response_class = _FinalResponse
+    is_made = False
+
+    def connect(self) -> None:
+        self.is_made = False
+        super().connect()  # type: ignore[misc]  # of the connection that this is a part of
+        self.is_made = True
+
+
+@cache
+def _telling(made: type) -> type:
+    """The same kind of connection, be it plain, with TLS or through SOCKS, that tells."""
+    return type(made.__name__, (_Telling, made), {})
+
+
 def _unzipped(content: bytes) -> tuple[bytes, bool]:
     """What gzip holds, though it was not asked for, and whether that is cut off."""
     unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -123,8 +142,8 @@ def _unzipped(content: bytes) -> tuple[bytes, bool]:
         return b"", True
 
 
-def fault_of(problem: Exception) -> TransportFault:
-    """An exception of requests, urllib3, ssl or the system, in our own terms."""
+def _told(problem: Exception) -> tuple[ErrorKind, str]:
+    """An exception of requests, urllib3, ssl or the system in our own terms: kind and words."""
     timeouts = (exceptions.Timeout, urllib3_exceptions.TimeoutError, TimeoutError)
     network = (
         exceptions.ConnectionError,
@@ -134,11 +153,11 @@ def fault_of(problem: Exception) -> TransportFault:
     )
     # urllib3 counts a name that does not resolve among the timeouts of connecting.
     if isinstance(problem, timeouts) and not isinstance(_root(problem), socket.gaierror):
-        return TransportFault(ErrorKind.TIMEOUT, "the server did not answer in time")
+        return ErrorKind.TIMEOUT, "the server did not answer in time"
     # requests raises its own errors for a bad URL or proxy, which are OSErrors by descent.
     if isinstance(problem, network) and not isinstance(problem, ValueError):
-        return TransportFault(ErrorKind.NETWORK_ERROR, _words(problem))
-    return TransportFault(ErrorKind.TRANSPORT_ERROR, _words(problem))
+        return ErrorKind.NETWORK_ERROR, _words(problem)
+    return ErrorKind.TRANSPORT_ERROR, _words(problem)
 
 
 def _root(problem: BaseException) -> BaseException:

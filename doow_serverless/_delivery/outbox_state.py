@@ -407,7 +407,7 @@ class OutboxState:
     def _failed(self, attempt: Attempt, failure: Failed, now: float) -> None:
         """An attempt of a batch that is not settled has failed."""
         entry = attempt.entry
-        entry.is_ambiguous = entry.is_ambiguous or failure.is_fault
+        entry.is_ambiguous = entry.is_ambiguous or failure.is_ambiguous
         if entry.attempts and failure.is_in_flight:
             # Should the other bring nothing.
             self._ledger.put_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
@@ -416,7 +416,6 @@ class OutboxState:
             return  # The other attempt, which is under way, has the last word.
         if attempt.is_reused and failure.is_stale:
             # The server had closed it while it was idle: that is no failure of the server.
-            entry.is_ambiguous = True
             entry.last = failure
             self._ledger.put_again(entry, now)
             return

@@ -73,14 +73,13 @@ class Failed:
         message: Why, in words.
         hold_s: None if it may be sent again in a moment; else seconds for which nothing may be
             sent, 0.0 where the server did not say how many.
-        is_fault: Whether no answer of the server's came, so that it may be at work on the batch, or
-            done.
+        is_ambiguous: Whether no answer of the server's came, though it may have the batch.
         is_in_flight: Whether the answer is what Doow says of a batch that it is at work on; it says
             the same when it has too much to do.
         is_stale: Whether the kept connection on which it went out turned out to be dead.
     """
 
-    __slots__ = ("hold_s", "is_fault", "is_in_flight", "is_stale", "message", "reason")
+    __slots__ = ("hold_s", "is_ambiguous", "is_in_flight", "is_stale", "message", "reason")
 
     def __init__(
         self,
@@ -88,14 +87,14 @@ class Failed:
         message: str,
         hold_s: float | None = None,
         *,
-        is_fault: bool = False,
+        is_ambiguous: bool = False,
         is_in_flight: bool = False,
         is_stale: bool = False,
     ) -> None:
         self.reason = reason
         self.message = message
         self.hold_s = hold_s
-        self.is_fault = is_fault
+        self.is_ambiguous = is_ambiguous
         self.is_in_flight = is_in_flight
         self.is_stale = is_stale
 

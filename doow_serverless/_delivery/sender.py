@@ -88,7 +88,10 @@ class Sender:
         try:
             return self._result(batch, self._answer(batch, fresh))
         except TransportFault as fault:
-            return Failed(fault.kind, str(fault), is_fault=True, is_stale=fault.is_stale)
+            is_ambiguous = not fault.is_unsent
+            return Failed(
+                fault.kind, str(fault), is_ambiguous=is_ambiguous, is_stale=fault.is_stale
+            )
         except Exception as problem:
             return _trouble(problem)
 
@@ -111,14 +114,14 @@ class Sender:
             return Settled(batch, kind, message, [(one, message) for one in batch.event_ids])
         if verdict is Verdict.SPLIT:
             return Split(split(batch), kind, message)
-        is_fault = answer.status in LOST_BY_A_GATEWAY
+        is_ambiguous = answer.status in LOST_BY_A_GATEWAY
         if verdict is Verdict.RETRY:
-            return Failed(kind, message, is_fault=is_fault)
+            return Failed(kind, message, is_ambiguous=is_ambiguous)
         if verdict is Verdict.KEY_REFUSED:
             return Failed(kind, message, KEY_REFUSED_HOLD_S)
         hold_s = wait_asked(answer, self._wall_clock())
         is_in_flight = answer.status == 503
-        return Failed(kind, message, hold_s, is_fault=is_fault, is_in_flight=is_in_flight)
+        return Failed(kind, message, hold_s, is_ambiguous=is_ambiguous, is_in_flight=is_in_flight)
 
 
 def _trouble(problem: Exception) -> Failed:

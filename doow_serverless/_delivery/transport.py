@@ -84,7 +84,9 @@ class HttpTransport:
             # The server closed it while it was idle, or just as it was used: those that idled as
             # long are in no better state.
             self.close_idle()
-            raise TransportFault(fault.kind, str(fault), is_stale=True) from None
+            raise TransportFault(
+                fault.kind, str(fault), is_stale=True, is_unsent=fault.is_unsent
+            ) from None
 
     def has_idle(self) -> bool:
         """Whether the next POST would go out on a kept connection, which may have died."""

@@ -24,9 +24,9 @@ T = TypeVar("T")
 FAILURES = (
     Failed(ErrorKind.TRANSPORT_ERROR, "HTTP 500"),
     Failed(ErrorKind.TRANSPORT_ERROR, "HTTP 301", 0.0),
-    Failed(ErrorKind.NETWORK_ERROR, "reset", is_fault=True),
-    Failed(ErrorKind.NETWORK_ERROR, "closed", is_fault=True, is_stale=True),
-    Failed(ErrorKind.TIMEOUT, "silent", is_fault=True),
+    Failed(ErrorKind.NETWORK_ERROR, "reset", is_ambiguous=True),
+    Failed(ErrorKind.NETWORK_ERROR, "closed", is_ambiguous=True, is_stale=True),
+    Failed(ErrorKind.TIMEOUT, "silent", is_ambiguous=True),
     Failed(ErrorKind.RATE_LIMITED, "HTTP 429", 5.0),
     Failed(ErrorKind.RATE_LIMITED, "HTTP 503", 1.0, is_in_flight=True),
     Failed(ErrorKind.AUTH_FAILURE, "HTTP 401", 900.0),

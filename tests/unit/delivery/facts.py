@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from doow_serverless.errors import DoowError
 
 ERROR_500 = Failed(ErrorKind.TRANSPORT_ERROR, "HTTP 500")
-RESET = Failed(ErrorKind.NETWORK_ERROR, "reset", is_fault=True)
-STALE = Failed(ErrorKind.NETWORK_ERROR, "reset", is_fault=True, is_stale=True)
+RESET = Failed(ErrorKind.NETWORK_ERROR, "reset", is_ambiguous=True)
+STALE = Failed(ErrorKind.NETWORK_ERROR, "reset", is_ambiguous=True, is_stale=True)
 LIMITED = Failed(ErrorKind.RATE_LIMITED, "HTTP 429", 10.0)
 IN_FLIGHT = Failed(ErrorKind.RATE_LIMITED, "HTTP 503", 1.0, is_in_flight=True)
 TIMEOUT_S = 10.0

@@ -17,6 +17,7 @@ from tests.network import KEY
     ("answer", "may_be_there"),
     [
         (TransportFault(ErrorKind.NETWORK_ERROR, "reset"), True),
+        (TransportFault(ErrorKind.NETWORK_ERROR, "refused", is_unsent=True), False),
         (502, True),
         (504, True),
         (Answer(504, {"retry-after": "2"}, b""), True),
@@ -36,4 +37,4 @@ def test_whether_doow_may_have_what_it_did_not_confirm(
     transport = MemoryTransport([answer])
     result = Sender(lambda: transport, Credentials(KEY)).send(batch())
     assert isinstance(result, Failed)
-    assert result.is_fault is may_be_there
+    assert result.is_ambiguous is may_be_there
