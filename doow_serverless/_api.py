@@ -146,7 +146,8 @@ class Api:
 
         They are ``input_tokens``, all of the prompt; of these ``cached_input_tokens`` and
         ``cache_creation_input_tokens``; ``output_tokens``, all of the answer; and of these
-        ``reasoning_tokens``. Zeros are left out. Prompt and answer are not looked at.
+        ``reasoning_tokens``. Zeros are left out. Prompt and answer are not looked at. An answer
+        that tells no usage, or not in a way that is known here, is refused with a reason.
 
         Args:
             response: What a client has answered: OpenAI's (chat completions, responses,
@@ -154,19 +155,16 @@ class Api:
                 ``converse`` of Bedrock, LiteLLM or LangChain, as an object or as decoded JSON. Of
                 a stream the last chunk, where it tells the usage, or what the client puts together
                 from all of them (``stream.get_final_message()``).
+            license_id: As for :meth:`track`.
             model: The model, where the answer does not say it, as Bedrock's does not. Default: as
                 it says; becomes the attribution ``model``.
             provider: Who answered, such as ``"azure.ai.openai"``. Default: as its shape tells,
                 by OpenTelemetry's names; becomes the attribution ``provider``.
-            license_id: As for :meth:`track`.
             unit: A label.
             attribution: More of it, which wins.
             metadata: As for :meth:`track`.
             timestamp: As for :meth:`track`.
             event_id: As for :meth:`track`.
-
-        An answer that tells no usage, or not in a way that is
-        known here, is refused with a reason.
 
         Raises:
             InvalidEvent: In strict mode, for an answer or event that is refused.

@@ -32,6 +32,7 @@ from tests.examples.lambda_example import (
     usage,
     usage_of,
 )
+from tests.examples.tools import npm_tool, run
 from tests.runtimes.aws.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -44,23 +45,6 @@ SERVERLESS = "serverless@3.40.0"
 LAYER_ARN = "arn:aws:lambda:us-east-1:123456789012:layer:doow-serverless:1"
 LARGEST_LAYER = 5_000_000
 """Bytes of the packed layer: most are Powertools, and bytecode, which spares cold starts much."""
-
-
-def run(command: list[str | Path], directory: Path, **variables: str) -> str:
-    """Run a tool as from the developer's shell; what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "us-east-1", **variables}
-    result = subprocess.run(
-        command,
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
-    return result.stdout
 
 
 # ── the tools ───────────────────────────────────────────────────────────────────────────────────
@@ -79,16 +63,7 @@ def sam() -> Path:
 @pytest.fixture(scope="module")
 def serverless() -> Path:
     """The Serverless Framework, installed beside the SAM CLI."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("the Serverless Framework comes from npm, which is not on this machine")
-    place = ROOT / ".venv-sam" / "node"
-    stamp = place / ".version"
-    if not stamp.exists() or stamp.read_text() != SERVERLESS:
-        place.mkdir(parents=True, exist_ok=True)
-        run([npm, "install", "--no-audit", "--no-fund", f"--prefix={place}", SERVERLESS], place)
-        stamp.write_text(SERVERLESS)
-    return place / "node_modules" / ".bin" / "serverless"
+    return npm_tool(SERVERLESS, ROOT / ".venv-sam" / "node")
 
 
 @pytest.fixture(scope="module")

@@ -15,43 +15,20 @@ import pytest
 from doow_serverless.local import Ingest
 from doow_serverless.local.vercel.runtime import VercelRuntime
 from tests.examples.test_vercel_example import EXAMPLE, FUNCTIONS, ask, usage, variables
+from tests.examples.tools import npm_tool, run
 
 ROOT = Path(__file__).parents[2]
 CLI = "vercel@60.0.0"
 PLACE = ROOT / ".venv-vercel" / "node"
-# For tools that download; in the tests themselves, nothing of proxies and certificates is left.
-SURROUNDINGS = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 # npm and pip download, on a cold cache.
 pytestmark = [pytest.mark.extensive, pytest.mark.timeout(300)]
 
 
-def run(command: list[str | Path], directory: Path, **variables: str) -> None:
-    """Run a tool as from the developer's shell."""
-    result = subprocess.run(
-        command,
-        cwd=directory,
-        env={**SURROUNDINGS, **variables},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
-
-
 @pytest.fixture(scope="module")
 def cli() -> Path:
     """The Vercel CLI, installed beside the Python that is Vercel's."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("Vercel's build needs npm, and there is none on this machine")
-    stamp = PLACE / "node_modules" / ".version"
-    if not stamp.exists() or stamp.read_text() != CLI:
-        PLACE.mkdir(parents=True, exist_ok=True)
-        run([npm, "install", "--no-audit", "--no-fund", f"--prefix={PLACE}", CLI], PLACE)
-        stamp.write_text(CLI)
-    return PLACE / "node_modules" / ".bin" / "vercel"
+    return npm_tool(CLI, PLACE)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +61,7 @@ def build(project: Path, cli: Path, python: Path, wheels: Path, *options: str) -
     path = os.pathsep.join(
         [str(python.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
     )
-    found = f"{wheels} {SURROUNDINGS.get('PIP_FIND_LINKS', '')}".strip()
+    found = f"{wheels} {os.environ.get('PIP_FIND_LINKS', '')}".strip()
     run(
         [cli, "build", "--yes", *options],
         project,

@@ -298,20 +298,19 @@ def test_problems_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     variables = env(API_KEY="wrong", BUDGET="soon")
     with caplog.at_level(logging.WARNING, "doow_serverless"):
         tracker = Tracker(environ=variables, warm_up=False, license_id="lic_1")
-        first = list(caplog.messages)
         tracker.track("tokens")
     budget = "DOOW_TRACK_BUDGET must be milliseconds from 0 up, such as 500, not 'soon'"
-    assert first == [
+    # Threads of trackers of other tests may speak meanwhile.
+    assert [message for message in caplog.messages if "DOOW_TRACK" in message] == [
         f"{budget}; the variable is ignored",
         f"DOOW_TRACK_API_KEY {MALFORMED}",
     ]
-    assert caplog.messages == first
 
 
 def test_a_disabled_tracker_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     """What is off complains of nothing."""
     Tracker(environ=env(API_KEY="wrong", DISABLED="true"))
-    assert caplog.messages == []
+    assert not [message for message in caplog.messages if "DOOW_TRACK" in message]
 
 
 @pytest.mark.parametrize("given", [KEY, f"{KEY}x", f"x{KEY}"])
