@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from doow_serverless.local._output import Output
     from doow_serverless.local.vercel.invocation import VercelRuntimeError
 
-_SERVE = "import vercel_runtime.vc_init"
+# By default five connections wait to be accepted; beyond them TCP tries again after seconds.
+_SERVE = (
+    "import socketserver; socketserver.TCPServer.request_queue_size = 128\n"
+    "import vercel_runtime.vc_init"
+)
 
 # What the process wrote before it said that an invocation is over has come, after this silence.
 _SILENCE_S = 0.05

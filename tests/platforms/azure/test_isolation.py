@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from doow_serverless.local.azure.host import AzureHost, http_request
-from tests.network import KEY, Metronome, Server, silent
+from tests.network import KEY, Server, silent
 from tests.platforms.azure.apps import HEAD, both_ends, every_python, settings, write_v2
 from tests.runtimes.azure.environments import pythons
 
@@ -178,7 +178,6 @@ async def quick(req: func.HttpRequest) -> str:
 """
 )
 QUICK, EVERY_S = 100, 0.01
-NOISE_S = 0.03
 ROOM_S = 0.2
 REPEATS = 5
 
@@ -203,23 +202,20 @@ def test_a_stalled_flush_is_not_noticed(ingest: Ingest, tmp_path: Path) -> None:
         with AzureHost(app, python=pythons()[-1], model="v2", env=env) as host:
             quick_ones(host, 0)
             for attempt in range(1, REPEATS + 1):
-                with Metronome() as noise:
-                    alone = quick_ones(host, attempt * 1000)
-                    stalled = [
-                        host.start(name, numbered(0))
-                        for name in ("stalls", "stalls_in_a_thread") * 2
-                    ]
-                    server.wait_for(4 * attempt)
-                    beside = quick_ones(host, attempt * 1000 + QUICK)
-                    overlapped = not any(future.done() for future in stalled)
+                alone = quick_ones(host, attempt * 1000)
+                stalled = [
+                    host.start(name, numbered(0)) for name in ("stalls", "stalls_in_a_thread") * 2
+                ]
+                server.wait_for(4 * attempt)
+                beside = quick_ones(host, attempt * 1000 + QUICK)
+                overlapped = not any(future.done() for future in stalled)
                 assert min(future.result(10).duration_s for future in stalled) >= 1.9
-                if overlapped and noise.worst_s < NOISE_S:
+                # A loop that were blocked, or one queue for all POSTs, would show as seconds each
+                # time; a busy machine, now and then.
+                is_unnoticed = overlapped and beside[-1] <= 2 * alone[-1] + ROOM_S
+                if is_unnoticed:
                     break
-    assert overlapped
     p99 = [each[-2] for each in (alone, beside)]
     figures = f"p99 alone {p99[0] * 1000:.1f} ms, beside stalled flushes {p99[1] * 1000:.1f} ms"
-    print(figures)  # noqa: T201  # shown where it fails, or by -s
-    # A loop that were blocked, or one queue for all POSTs, would show as seconds.
-    assert p99[1] <= 2 * p99[0] + ROOM_S
-    assert beside[-1] <= 2 * alone[-1] + ROOM_S
+    assert is_unnoticed, figures
     assert len(ingest.events()) == (1 + 2 * attempt) * QUICK
