@@ -12,6 +12,7 @@ import pytest
 from doow_serverless.local import Fault
 from tests.network import KEY
 from tests.runtimes.aws.emulator import Emulator
+from tests.timing import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ def test_a_slow_server_is_waited_for_before_or_after_the_response(
     response_s = statistics.median(timing.response_s for timing in timings)
     assert all(timing.whole_s >= SLOW_S for timing in timings)
     if mode == "after_response":
-        assert response_s < SLOW_S / 2
+        within(response_s, SLOW_S / 2)
     else:
         assert response_s >= SLOW_S
 
@@ -81,7 +82,7 @@ def test_an_invocation_of_nothing_tracked_is_not_held(start: Callable[..., Emula
     with start() as emulator:
         for _ in range(3):
             emulator.invoke({"untracked": True})
-        assert all(timing.whole_s < 1.0 for timing in emulator.timings())
+        within(max(timing.whole_s for timing in emulator.timings()), 1.0)
 
 
 def test_a_silent_server_ends_in_the_log_and_not_in_a_timeout(
@@ -95,7 +96,7 @@ def test_a_silent_server_ends_in_the_log_and_not_in_a_timeout(
         assert "doow_dead_letter" in emulator.log
         ingest.clear_faults()
         assert emulator.invoke({}) == pid
-        assert emulator.timings()[1].whole_s < 2.0
+        within(emulator.timings()[1].whole_s, 2.0)
 
 
 def test_timeouts_and_kills_lose_nothing(start: Callable[..., Emulator], ingest: Ingest) -> None:
