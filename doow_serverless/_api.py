@@ -226,6 +226,7 @@ class Api:
                 ``"discard"`` forgets it. Default: ``"flush"``, but ``"discard"`` where
                 ``idempotent``.
             metric: A metric of which one is recorded for each invocation.
+            fold: Events of which metrics fold, as for ``configure``. Default: as around.
             idempotent: True derives the ids of events and batches from what the platform calls the
                 work (the request, or its messages), so that an invocation that is retried and
                 records the same events is counted once. An attempt that fails, or that the platform

@@ -14,6 +14,8 @@ from ._values import (
     count,
     flag,
     flush_mode,
+    fold,
+    fold_text,
     hook,
     milliseconds,
     place,
@@ -26,7 +28,7 @@ from .errors import ConfigurationError, DoowError, ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any, Literal
 
     from typing_extensions import TypedDict, Unpack
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         endpoint: str | None
         license_id: str | None
         attribution: Mapping[str, Any] | None
+        fold: bool | Collection[str]
         budget: float
         reserve: float
         timeout: float
@@ -180,6 +183,7 @@ class Config:
             **(self.attribution or {}),
             **(self._from("DOOW_TRACK_ATTRIBUTION", self._attribution_json) or {}),
         }
+        self.fold = self._first("DOOW_TRACK_FOLD", fold_text, fold("fold", take("fold", False)))
 
     def _read_endpoint(self) -> None:
         try:

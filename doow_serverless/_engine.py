@@ -74,14 +74,16 @@ class Engine:
         self.config = config
         self.enabled = config.enabled
         self.flush_at = config.flush_at
-        self.defaults = Defaults(config.license_id, config.attribution, config.removed)
+        self.defaults = Defaults(config.license_id, config.attribution, config.removed, config.fold)
         credentials = Credentials(config.api_key, config.key_place)
         self._credentials = credentials
         self._journal = _journal_of(config, credentials) if config.enabled else None
         self._clock = clock
         self.outbox = Outbox(config, credentials, self._journal, transport, clock)
         self._flusher = Flusher(config, self.outbox, self._journal, clock)
-        self._strays = Strays(config.license_id, config.attribution, config.removed, clock)
+        self._strays = Strays(
+            config.license_id, config.attribution, config.removed, config.fold, clock
+        )
         self.ends_at: float | None = None
         self._is_replaced = False
         self._warned: set[str] = set()

@@ -15,12 +15,14 @@ class Outcome:
         requests: How many POSTs were begun.
         elapsed_s: Seconds that the flush took, as the caller felt them.
         backlog: Events in the backlog after the flush, those of earlier flushes included.
+        folded: Calls of ``track`` that became a part of another's event (see ``fold`` of
+            :func:`~doow_serverless.configure`).
 
     Not guaranteed: an event counted under ``unsent`` may yet turn out to have been accepted, when
     only the answer was late. It is never counted twice, since its batch keeps its id.
     """
 
-    __slots__ = ("accepted", "backlog", "elapsed_s", "rejected", "requests", "unsent")
+    __slots__ = ("accepted", "backlog", "elapsed_s", "folded", "rejected", "requests", "unsent")
 
     def __init__(
         self,
@@ -30,6 +32,7 @@ class Outcome:
         requests: int = 0,
         elapsed_s: float = 0.0,
         backlog: int = 0,
+        folded: int = 0,
     ) -> None:
         self.accepted = accepted
         self.rejected = [] if rejected is None else rejected
@@ -37,6 +40,12 @@ class Outcome:
         self.requests = requests
         self.elapsed_s = elapsed_s
         self.backlog = backlog
+        self.folded = folded
+
+    @property
+    def recorded(self) -> int:
+        """How many calls of ``track`` stand behind these events."""
+        return self.accepted + len(self.rejected) + sum(self.unsent.values()) + self.folded
 
     @property
     def ok(self) -> bool:
@@ -55,6 +64,7 @@ class Outcome:
         for reason, events in other.unsent.items():
             self.add_unsent(reason, events)
         self.requests += other.requests
+        self.folded += other.folded
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Outcome):
@@ -68,5 +78,5 @@ class Outcome:
         return (
             f"Outcome(accepted={self.accepted}, rejected={self.rejected}, unsent={unsent}, "
             f"requests={self.requests}, elapsed_s={self.elapsed_s:.4f}, "
-            f"backlog={self.backlog})"
+            f"backlog={self.backlog}, folded={self.folded})"
         )

@@ -171,6 +171,12 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         license_id: The license of events that name none. ``DOOW_TRACK_LICENSE_ID``.
         attribution: Attribution of all events, under their own. ``DOOW_TRACK_ATTRIBUTION`` (a
             JSON object) is laid over it.
+        fold: True, or the metrics of which events of an invocation that say the same (license,
+            unit, attribution, kind, source system, hint), and have no id, time or metadata of their
+            own, become one: its quantity is their exact sum, of decimals as they are written, its
+            time that of the last. None reaches over the full hour (UTC). Only for metrics that Doow
+            aggregates as a sum does one event of five mean five events of one.
+            ``DOOW_TRACK_FOLD``: ``true``, or metrics with commas between.
         budget: Seconds that a flush may hold the response. ``DOOW_TRACK_BUDGET`` (milliseconds).
         reserve: Seconds before the platform's deadline that are left to the handler.
         timeout: Seconds of silence after which a request in the background is given up.

@@ -43,6 +43,31 @@ def flush_mode(name: str, value: Any) -> str:
     return one_of(name, value, ("before_response", "after_response"))
 
 
+def fold(name: str, value: Any) -> bool | frozenset[str]:
+    """Whether events fold, or those of which metrics."""
+    if isinstance(value, bool):
+        return value
+    metrics = list(value) if isinstance(value, (set, frozenset, list, tuple)) else []
+    if not metrics or not all(isinstance(metric, str) and metric.strip() for metric in metrics):
+        raise ConfigurationError(
+            f"{name} must be True, False or a set of metrics such as {{'tokens'}}, "
+            f"not {show(value)}"
+        )
+    return frozenset(metrics)
+
+
+def fold_text(variable: str, text: str) -> bool | frozenset[str]:
+    """The same from a variable: a flag, or metrics with commas between."""
+    if text.lower() in _TRUE | _FALSE:
+        return flag(variable, text)
+    try:
+        return fold(variable, [name.strip() for name in text.split(",") if name.strip()])
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"{variable} must be true, false or metrics such as tokens,api_calls, not {show(text)}"
+        ) from None
+
+
 def as_it_is(_variable: str, text: str) -> str:
     """Any text."""
     return text

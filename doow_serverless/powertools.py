@@ -61,7 +61,7 @@ class DoowMiddleware(Middleware):
         route_attribution: True adds ``route``, as it was declared (``"/jobs/<id>"``), and
             ``method`` to the attribution of what a request records. One that finds no route has
             neither, since its path may be any text.
-        flush_mode: As of :func:`doow_serverless.tracked`.
+        fold, flush_mode: As of :func:`doow_serverless.tracked`.
         tracker: The tracker to use. Default: the current one.
 
     Not covered: what runs outside of it, which is middleware that was added before, the validation

@@ -52,8 +52,8 @@ class DoowMiddleware(Middleware):
     Args:
         app: The application.
         **options: As of ``doow_serverless.tracked``: ``budget``, ``license_id``, ``attribution``,
-            ``on_exception``, ``metric`` (one for each request), ``idempotent``, ``flush_mode``,
-            ``tracker``.
+            ``on_exception``, ``metric`` (one for each request), ``fold``, ``idempotent``,
+            ``flush_mode``, ``tracker``.
 
     Raises:
         ConfigurationError: An option is wrong.

@@ -84,6 +84,10 @@ class Flight:
             text = f"{counted(events)} dropped: {why}"
             self._errors.append(DoowError(text, ErrorKind.DROPPED_EVENTS))
 
+    def folded(self, calls: int) -> None:
+        """Account for calls that became a part of an event of others."""
+        self._outcome.folded += calls
+
     def late(self, events: int) -> None:
         """Account for events that could not be sealed in time: they are kept by others."""
         self._outcome.add_unsent(ErrorKind.TIMEOUT, events)

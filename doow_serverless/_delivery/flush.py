@@ -158,12 +158,13 @@ class Flusher:
                 # Doow knows a batch again, not an event: so what may be done again apart from the
                 # rest travels apart from it, as soon as it is done.
                 with AtWork():
+                    root.folded += transaction.take_folded()
                     self._add(root, events, root)
                 return
             is_counted = False
             transaction.count(-len(events))
             if events and not discard:
-                self._adopt(transaction.parent, events)
+                self._adopt(transaction.parent, events, transaction.take_folded())
         except BaseException:
             if is_counted:
                 transaction.count(-len(events))
@@ -171,13 +172,13 @@ class Flusher:
                 self.dropped.append(events)
             raise
 
-    def _adopt(self, buffer: Buffer | None, events: list[Event]) -> None:
+    def _adopt(self, buffer: Buffer | None, events: list[Event], folded: int) -> None:
         """Put ``events`` into ``buffer``, or the nearest around it that still takes some."""
-        while buffer is not None and not buffer.adopt(events):
+        while buffer is not None and not buffer.adopt(events, folded):
             buffer = buffer.parent
         if buffer is None:
             buffer = self.unattended
-            buffer.adopt(events)
+            buffer.adopt(events, folded)
         if buffer.parent is None:
             self.send_early(buffer)
 
@@ -290,18 +291,19 @@ class Flusher:
             # The unattended one outlives whatever invocation flushes it.
             is_end = last and buffer is not self.unattended
             events = buffer.take_last() if is_end else buffer.take()
-            refused = buffer.take_refused()
+            refused, folded = buffer.take_refused(), buffer.take_folded()
             if buffer is not self.unattended:
                 unattended = self.unattended.take()
                 # They travel, and are released, with the events of ``buffer``: so does the count.
                 self.unattended.count(-len(unattended))
                 refused += self.unattended.take_refused()
+                folded += self.unattended.take_folded()
             if self.dropped:
                 self.take_dropped(into=unattended)
             if unattended:
                 buffer.count(len(unattended))
-            if events or unattended or refused:
-                self._seal(buffer, events, unattended, refused, budget)
+            if events or unattended or refused or folded:
+                self._seal(buffer, events, unattended, (refused, folded), budget)
         except BaseException:
             self._put_off(buffer, [*events, *unattended])
             raise
@@ -311,12 +313,16 @@ class Flusher:
         buffer: Buffer,
         events: list[Event],
         unattended: list[Event],
-        refused: int,
+        counts: tuple[int, int],
         budget: Budget | None,
     ) -> None:
+        """Seal what a flush has taken; ``counts`` are of the events refused, and folded."""
+        refused, folded = counts
         departure = self._departure(buffer)
         with departure.lock:
-            self._flight(departure, buffer).refused(refused)
+            flight = self._flight(departure, buffer)
+            flight.refused(refused)
+            flight.folded(folded)
             if buffer.is_idempotent:
                 # Unattended events would change a batch that a retry is to seal alike.
                 self._add(buffer, unattended, self.unattended, budget)
@@ -447,7 +453,7 @@ class Flusher:
         theirs, other.unattended = other.unattended, self.unattended
         events = theirs.take_last()
         ids = [event[0] for event in events]
-        self.unattended.adopt(events)
+        self.unattended.adopt(events, theirs.take_folded())
         lot: list[Event] = []
         other.take_dropped(into=lot)
         self.dropped.append(lot)

@@ -201,8 +201,10 @@ class Invocation(Span):
             engine.outbox.redeliver()
             buffer = self._owned = engine.new_buffer(self._identity)
         defaults = engine.defaults if enclosing is None else enclosing.defaults
-        if options.attribution or options.license_id:
-            defaults = defaults.overlaid(options, options.license_id, options.attribution)
+        if options.attribution or options.license_id or options.fold is not None:
+            defaults = defaults.overlaid(
+                options, options.license_id, options.attribution, options.fold
+            )
         if options.discards:
             buffer = buffer.transaction()
             buffer.is_attempt = options.is_attempt

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from doow_serverless._config import Given
 from doow_serverless._recording.rules import check_attribution, check_text
-from doow_serverless._values import flush_mode, one_of, seconds, true_or_false
+from doow_serverless._values import flush_mode, fold, one_of, seconds, true_or_false
 from doow_serverless.errors import ConfigurationError, DoowError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any, Literal
 
     from typing_extensions import TypedDict, Unpack
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         attribution: Mapping[str, Any] | None
         on_exception: Literal["flush", "discard"] | None
         metric: str | None
+        fold: bool | Collection[str] | None
         idempotent: bool
         flush_mode: Literal["before_response", "after_response"] | None
 
@@ -39,6 +40,7 @@ class TrackedOptions:
         budget_s: Seconds, or None for those of the configuration.
         license_id, attribution, metric: As given, checked.
         discards: Whether an invocation that raises forgets what it recorded.
+        fold: Whether events fold, or those of which metrics; None for as around.
         idempotent: Whether ids derive from what the platform calls the work.
         is_attempt: Whether an invocation is one of several attempts, of which the one that succeeds
             counts; then records that are work of their own, and have succeeded, count at once.
@@ -60,6 +62,7 @@ class TrackedOptions:
             self.metric = _unless_none(given, "metric", check_text)
         except DoowError as problem:
             raise ConfigurationError(f"{called}(): {problem}") from None
+        self.fold = _unless_none(given, "fold", fold)
         on_exception = _unless_none(given, "on_exception", _on_exception)
         self.idempotent = true_or_false("idempotent", given.take("idempotent", False))
         # A retry records again what the attempt that failed had recorded, and perhaps not alike.

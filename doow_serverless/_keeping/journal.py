@@ -110,6 +110,19 @@ class Journal:
             self._take_in()
             self._record(events)
 
+    def replace(self, event: Event) -> None:
+        """Note ``event`` in the place of one of its id, which is not sealed."""
+        with self._lock:
+            self._take_in()
+            file = self._own
+            line = line_of(b"R", event_text(event))
+            if self._is_off or file is None or event[0] not in file.events:
+                return
+            if file.size + len(line) > self._max_bytes:
+                self._complain_of_size(file)
+            else:
+                self._append(file, line)
+
     def is_interrupted(self) -> bool:
         """Whether this thread has been interrupted in here, by a finalizer or a signal."""
         return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as Condition does
@@ -131,8 +144,7 @@ class Journal:
             if file is None:
                 return
             if file.size + len(data) > self._max_bytes:
-                text = f"the journal is full at {file.size:,} bytes, and a crash may lose events"
-                self._complain("full", text)
+                self._complain_of_size(file)
             elif self._append(file, data):
                 file.add(ids)
 
@@ -344,6 +356,10 @@ class Journal:
     def _turn_off(self, problem: OSError) -> None:
         self._is_off = True
         self._complain("off", f"the journal is off, and a crash may lose events: {_why(problem)}")
+
+    def _complain_of_size(self, file: JournalFile) -> None:
+        text = f"the journal is full at {file.size:,} bytes, and a crash may lose events"
+        self._complain("full", text)
 
     def _complain(self, kind: str, text: str) -> None:
         if kind not in self._complaints:

@@ -113,6 +113,10 @@ class Contents:
         kind, text = line[:1], line[1:].decode("ascii")
         if kind == b"E":
             self.events.setdefault(_decode(text)[0], []).append(line)
+        elif kind == b"R":
+            event_id = _decode(text)[0]
+            if event_id in self.events:  # Else it has left, or there was no room for it.
+                self.events[event_id][-1] = b"E" + line[1:]
         elif kind == b"B":
             batch_id, ids = _decode(text)[0][:2]
             self._strike(ids)

@@ -4,6 +4,7 @@ A file is a first line and records, each led by its newline, so that a torn one 
 A record is a checksum of 8 hex digits, a letter and its payload:
 
     E  an event: its id, its time, and the rest as the wire has it
+    R  an event in the place of the one with its id, which has become a part of it
     B  a sealed batch: [id, ids of its events, version, whether gzip], and its bytes in base64
     S  the id of a batch that is settled
     F  the ids of events that are not ours any more

@@ -14,17 +14,15 @@ from weakref import WeakSet
 from doow_serverless._process.at_work import is_at_work
 from doow_serverless._process.forks import begins_anew, listed, reset_in_child
 
+from .folding import Folds, may_fold
 from .ids import DerivedIds, new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import TypeAlias
 
-    from .event import Event, EventLog, EventTemplate
+    from .event import Event, EventLog, EventTemplate, Recorded
     from .ids import Identity
-
-    Recorded: TypeAlias = tuple[str | None, float | str, EventTemplate, float | str, str | None]
 
 NO_BOUND = float("inf")
 FULL = 1_000_000_000
@@ -53,6 +51,7 @@ class Buffer:
             ended, as where a WSGI server never calls ``close()``. It must take no locks.
 
     Attributes:
+        folded: Calls of ``track`` that became a part of an event that waited already.
         in_hand: Events recorded here, or in a transaction of it, that are neither settled nor kept
             elsewhere.
         is_closed: Whether it takes no more events, since its invocation is over.
@@ -71,12 +70,15 @@ class Buffer:
         "_derived",
         "_dropped",
         "_events",
+        "_folds",
         "_full_from",
         "_ids",
         "_lock",
         "_log",
         "_max_bytes",
+        "_may_fold",
         "_root",
+        "folded",
         "in_hand",
         "is_attempt",
         "is_closed",
@@ -111,6 +113,9 @@ class Buffer:
             self._derived = DerivedIds(*identity)
         elif parent is not None:
             self._derived = parent._derived
+        # Not where the ids of events derive from their work, and some may leave before all are
+        # recorded: done again, the work would leave in other parts.
+        self._may_fold = self._derived is None or parent is not None
         self._lock = threading.RLock()
         self._reset()
         _buffers.add(self)
@@ -139,6 +144,8 @@ class Buffer:
         self._bytes_in_hand = 0.0
         self._bytes_waiting = 0
         self._ids: Iterator[str] = iter(())
+        self._folds = Folds()
+        self.folded = 0
         self.in_hand = 0
         self.refused = 0
 
@@ -228,6 +235,16 @@ class Buffer:
         try:
             if self.is_closed:
                 return None
+            folds = (
+                template.folds
+                and event_id is None
+                and metadata is None
+                and type(time) is float
+                and self._may_fold
+            )
+            if folds and self._folds.fold(self._events, time, template, quantity, self._log):
+                self.folded += 1
+                return len(self._events) if self._bytes_waiting < self._full_from else FULL
             if root.in_hand >= root._bound or root._bytes_in_hand >= root._max_bytes:
                 root.refused += 1
                 return 0
@@ -236,12 +253,16 @@ class Buffer:
             root._bytes_in_hand += size
             self._bytes_waiting += size
             if event_id is None:
-                event_id = self._new_id(template, quantity, metadata)
+                # One that folds in a transaction is named by whoever adopts it, once it is whole.
+                is_part = folds and self.parent is not None
+                event_id = _UNNAMED if is_part else self._new_id(template, quantity, metadata)
             event = (event_id, time, template, quantity, metadata)
             if self._log is not None:
                 # Before anyone can seal it: a batch in the journal stands for its events.
                 self._log.record_many((event,))
             self._events.append(event)
+            if folds:
+                self._folds.put(len(self._events) - 1, event)
             return len(self._events) if self._bytes_waiting < self._full_from else FULL
         finally:
             root._lock.release()
@@ -270,7 +291,10 @@ class Buffer:
                 self._take_in()
                 if len(self._events) >= at_least or self._bytes_waiting >= self._batch_bytes:
                     events, self._events = self._events, []
+                    self._folds.leave()
                     self._bytes_waiting = 0
+                    if self.is_own_work:
+                        events = [self._named(event) for event in events]
         except BaseException:  # Raised by a signal, just then.
             self._events[:0] = events
             raise
@@ -288,20 +312,39 @@ class Buffer:
         while self._aside:
             self.record(*self._aside.pop(0))
 
+    def _named(self, event: Event) -> Event:
+        """``event`` with an id, if it has none yet."""
+        return event if event[0] != _UNNAMED else (self._new_id(*event[2:]), *event[1:])
+
     def take_refused(self) -> int:
         """How many events the bound has refused since this was last asked."""
         with self.root._lock:
             refused, self.root.refused = self.root.refused, 0
             return refused
 
-    def adopt(self, events: list[Event]) -> bool:
-        """Move events of another buffer here, and their count; False, and none, if closed."""
+    def take_folded(self) -> int:
+        """How many calls have been folded since this was last asked."""
+        with self.root._lock:
+            folded, self.folded = self.folded, 0
+            return folded
+
+    def adopt(self, events: list[Event], folded: int = 0) -> bool:
+        """Move events of another buffer here, and their count; False, and none, if closed.
+
+        Args:
+            events: In the order of recording. They are deleted from it.
+            folded: How many calls have become a part of them.
+        """
         with self.root._lock:
             if self.is_closed:
                 return False
+            if self._may_fold:
+                folded += self._folds.fold_all(self._events, events, self._log)
+            self.folded += folded
+            parts = [self._may_fold and may_fold(event) for event in events]
             named = [
-                event if event[0] != _UNNAMED else (self._new_id(*event[2:]), *event[1:])
-                for event in events
+                event if is_part and self.parent is not None else self._named(event)
+                for event, is_part in zip(events, parts, strict=True)
             ]
             size = sum(event[2].size + len(event[4] or "") for event in named)
             if self._log is not None:
@@ -312,6 +355,10 @@ class Buffer:
             # Nothing is called between these two, so that no signal can come in between.
             self._events += named
             del events[:]
+            first = len(self._events) - len(named)
+            for at, is_part in enumerate(parts):
+                if is_part:
+                    self._folds.put(first + at, named[at])
             return True
 
     def count(self, events: int) -> None:

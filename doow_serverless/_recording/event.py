@@ -8,23 +8,39 @@ on, since ten thousand events may be recorded in one invocation.
 from __future__ import annotations
 
 import json
+from weakref import WeakValueDictionary
 
 from doow_serverless._redaction import show
 from doow_serverless.errors import InvalidEvent
 
 from .labels import fit, fit_text
-from .rules import check_attribution, check_kind, number_json, text_json
+from .quantities import Measurements, folds
+from .rules import (
+    check_attribution,
+    check_kind,
+    check_measurements,
+    check_text,
+    measurements_json,
+    number_json,
+    text_json,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
     from typing import Any, Protocol, TypeAlias
 
+    from .quantities import Fold
     from .rules import LeftOut
 
     # id, time (Unix seconds, or ISO text), template, quantity (a number, or the JSON that stands in
     # its place), metadata as JSON.
     Event: TypeAlias = tuple[str, float | str, "EventTemplate", int | float | str, str | None]
+
+    # One that may have no id yet.
+    Recorded: TypeAlias = tuple[
+        str | None, float | str, "EventTemplate", int | float | str, str | None
+    ]
 
     # What a caller says of an event beside metric, quantity, time, id and metadata: license id,
     # unit, attribution, kind, source system, hint.
@@ -38,6 +54,9 @@ if TYPE_CHECKING:
         def record_many(self, events: Iterable[Event]) -> None:
             """Note events before they can be sealed. Called with a buffer's lock held."""
 
+        def replace(self, event: Event) -> None:
+            """Note an event in the place of one of its id, that is not sealed; likewise."""
+
         def is_interrupted(self) -> bool:
             """Whether this thread has been interrupted while it held the log's own lock."""
 
@@ -48,6 +67,7 @@ MAX_EVENT_BYTES = 256 * 1024
 _MAX_ATTRIBUTION = MAX_EVENT_BYTES - 16 * 1024
 """Bytes of an attribution as JSON: the rest of an event, but for metadata, fits besides."""
 
+_templates_that_fold: WeakValueDictionary[tuple[str, str], EventTemplate] = WeakValueDictionary()
 _quoted = json.JSONEncoder().encode
 _HINT_FIELDS = ("app_name", "license_name", "metric_name")
 _MAX_CACHED = 1_024
@@ -58,14 +78,21 @@ _LICENSE_REMEDY = (
 
 
 class EventTemplate:
-    """The JSON of an event before and after its quantity, without id, time and metadata."""
+    """The JSON of an event before and after its quantity, without id, time and metadata.
 
-    __slots__ = ("after", "before", "size")
+    Attributes:
+        before, after: The JSON.
+        size: Its characters.
+        folds: Whether events that say the same may become one; then there is one such template.
+    """
 
-    def __init__(self, before: str, after: str) -> None:
+    __slots__ = ("__weakref__", "after", "before", "folds", "size")
+
+    def __init__(self, before: str, after: str, *, folds: bool = False) -> None:
         self.before = before
         self.after = after
         self.size = len(before) + len(after)
+        self.folds = folds
 
     def __repr__(self) -> str:
         return f"EventTemplate({self.before}…{self.after})"
@@ -93,19 +120,30 @@ class Defaults:
         attribution: Attribution of all events, under their own.
         removed: Receives what is left out of events, until somebody reports it and empties the
             list.
+        fold: Whether events that say the same become one, of all metrics or of which.
         remedy: What to do where there is no license.
     """
 
-    __slots__ = ("_overlaid", "_remedy", "_templates", "attribution", "license_id", "removed")
+    __slots__ = (
+        "_overlaid",
+        "_remedy",
+        "_templates",
+        "attribution",
+        "fold",
+        "license_id",
+        "removed",
+    )
 
     def __init__(
         self,
         license_id: str | None,
         attribution: Mapping[str, Any] | None,
         removed: list[LeftOut],
+        fold: Fold = False,
         remedy: str = _LICENSE_REMEDY,
     ) -> None:
         self._remedy = remedy
+        self.fold = fold
         self.license_id = license_id
         self.removed = removed
         self.attribution = check_attribution(attribution, removed)
@@ -115,12 +153,15 @@ class Defaults:
     def __repr__(self) -> str:
         return f"Defaults({self.license_id!r}, {self.attribution!r})"
 
-    def overlaid(self, key: Hashable, license_id: str | None, attribution: Any) -> Defaults:
+    def overlaid(
+        self, key: Hashable, license_id: str | None, attribution: Any, fold: Fold | None = None
+    ) -> Defaults:
         """These defaults under those of a nested wrapper; made once for each ``key``."""
         defaults: Defaults | None = self._overlaid.get(key)
         if defaults is None:
             merged = {**self.attribution, **(attribution or {})}
-            defaults = Defaults(license_id or self.license_id, merged, self.removed)
+            fold = self.fold if fold is None else fold
+            defaults = Defaults(license_id or self.license_id, merged, self.removed, fold)
             self._overlaid.put(key, defaults, sum(map(_length, merged.values())))
         return defaults
 
@@ -139,9 +180,9 @@ class Defaults:
             known: EventTemplate | None = self._templates.get(key)
         except (TypeError, AttributeError):
             # Something is no mapping, or cannot be hashed: the checks below say what.
-            return self._written(labels, text_json("metric", metric))
+            return self._written(labels, check_text("metric", metric))
         if known is None:
-            known = self._written(labels, text_json("metric", metric))
+            known = self._written(labels, check_text("metric", metric))
             self._templates.put(key, known, known.size)
         return known
 
@@ -153,8 +194,15 @@ class Defaults:
         """
         return self._written(labels)
 
+    def measurements(self, measurements: Any, kind: str) -> str:
+        """Several measurements, checked, as JSON; raises InvalidEvent."""
+        pairs = check_measurements(measurements, kind)
+        if self.fold and folds(self.fold, (name for name, _ in pairs)):
+            return Measurements(pairs)
+        return measurements_json(pairs)
+
     def _written(self, labels: Labels, metric: str | None = None) -> EventTemplate:
-        """The labels, checked and as JSON, of one ``metric`` in JSON, or else of several."""
+        """The labels, checked and as JSON, of one ``metric``, or else of several."""
         license_id, unit, attribution, kind, source_system, hint = labels
         if license_id is None and self.license_id is None:
             raise InvalidEvent(f"license_id is missing: {self._remedy}")
@@ -184,10 +232,22 @@ class Defaults:
                 )
         before = ",".join(f'"{name}":{value}' for name, value in fields.items())
         before, after = f'{before},"measurements":[', "]"
-        if metric is not None:
-            before += f'{{"metric_name":{metric},"quantity":'
-            after = f"{fit(lambda: _hint_json(hint), self.removed) or ''}}}]"
+        if metric is None:
+            return EventTemplate(before, after) if not self.fold else _folding(before, after)
+        before += f'{{"metric_name":{_quoted(metric)},"quantity":'
+        after = f"{fit(lambda: _hint_json(hint), self.removed) or ''}}}]"
+        if folds(self.fold, (metric,)):
+            return _folding(before, after)
         return EventTemplate(before, after)
+
+
+def _folding(before: str, after: str) -> EventTemplate:
+    """The one template of these texts whose events fold, whichever defaults have asked for it."""
+    template = _templates_that_fold.get((before, after))
+    if template is None:
+        template = EventTemplate(before, after, folds=True)
+        _templates_that_fold[before, after] = template
+    return template
 
 
 def room_of(template: EventTemplate, quantity: object) -> int:

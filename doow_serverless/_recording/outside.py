@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .buffer import Buffer
     from .interfaces import Sink
+    from .quantities import Fold
     from .rules import LeftOut
 
 UNNOTICED_S = 30.0
@@ -36,7 +37,7 @@ class Strays:
     """What is known of the events that no invocation can be seen for; one for each engine.
 
     Args:
-        license_id, attribution, removed: As of `Defaults`.
+        license_id, attribution, removed, fold: As of `Defaults`.
         clock: Monotonic seconds.
     """
 
@@ -47,9 +48,10 @@ class Strays:
         license_id: str | None,
         attribution: Mapping[str, Any],
         removed: list[LeftOut],
+        fold: Fold,
         clock: Clock,
     ) -> None:
-        self.defaults = Defaults(license_id, attribution, removed, remedy=_REMEDY)
+        self.defaults = Defaults(license_id, attribution, removed, fold, remedy=_REMEDY)
         self.life = Life()
         self._clock = clock
         self._since = 0.0

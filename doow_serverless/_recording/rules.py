@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Number: TypeAlias = int | float | Decimal
     # The name of what looked like a credential, or what is wrong with a label.
     LeftOut: TypeAlias = str | InvalidEvent
+    # A metric, and its quantity as it is written.
+    Pair: TypeAlias = tuple[str, int | float | str]
 
 MAX_TEXT = 256
 """Characters of a metric, license id, unit, source system, event id or attribution key."""
@@ -70,8 +72,8 @@ def check_unicode(name: str, text: str) -> None:
         ) from None
 
 
-def measurements_json(measurements: Any, kind: str) -> str:
-    """Several measurements as JSON, to stand in the place of one quantity."""
+def check_measurements(measurements: Any, kind: str) -> list[Pair]:
+    """Several measurements: pairs of metric and quantity, as it is written."""
     try:
         pairs = list(measurements.items())
     except Exception:
@@ -84,9 +86,13 @@ def measurements_json(measurements: Any, kind: str) -> str:
     if kind == "USAGE":
         # The answers of language models are full of zeros, which measure nothing.
         pairs = [pair for pair in pairs if not _is_zero(pair[1])] or pairs
+    return [(check_text("metric", name), check_quantity(amount, kind)) for name, amount in pairs]
+
+
+def measurements_json(pairs: list[Pair]) -> str:
+    """Several measurements as JSON, to stand in the place of one quantity."""
     return ",".join(
-        f'{{"metric_name":{text_json("metric", metric)},"quantity":{check_quantity(amount, kind)}}}'
-        for metric, amount in pairs
+        f'{{"metric_name":{_quoted(name)},"quantity":{amount}}}' for name, amount in pairs
     )
 
 

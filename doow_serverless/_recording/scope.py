@@ -20,7 +20,6 @@ from .rules import (
     check_quantity,
     check_text,
     check_timestamp,
-    measurements_json,
 )
 
 TYPE_CHECKING = False
@@ -151,7 +150,7 @@ class Scope:
             amount: float | str
             if metric is MANY:
                 template = defaults.template_of_many(labels)
-                amount = measurements_json(quantity, labels[3])
+                amount = defaults.measurements(quantity, labels[3])
             else:
                 template = defaults.template(metric, labels)
                 is_plain = type(quantity) is int and 0 < quantity < _FASTEST_INT
@@ -159,7 +158,7 @@ class Scope:
             when = time() if timestamp is None else check_timestamp(timestamp)
             if event_id is not None:
                 event_id = check_text("event_id", event_id)
-            if metadata is not None or type(amount) is str:
+            if metadata is not None or isinstance(amount, str):
                 metadata = fit_metadata(metadata, room_of(template, amount), defaults.removed)
             buffer = self.buffer
             waiting = buffer.record(event_id, when, template, amount, metadata)

@@ -40,7 +40,7 @@ class Events:
         self.left_out: list[LeftOut] = []
         self.ignored: set[str] = set()
         remedy = "give it, or set DOOW_TRACK_LICENSE_ID"
-        defaults = Defaults(config.license_id, config.attribution, self.left_out, remedy)
+        defaults = Defaults(config.license_id, config.attribution, self.left_out, remedy=remedy)
         self._buffer = Buffer(10**9)
         self._scope = Scope(_Strict(self._buffer, defaults), self._buffer, defaults, None, Life())
 

@@ -184,7 +184,7 @@ assert_type(transport.events, list[dict[str, Any]])
 # ── platforms ──
 
 
-@doow.tracked(flush_mode="after_response", idempotent=True)
+@doow.tracked(flush_mode="after_response", idempotent=True, fold={"tokens"})
 class Api(BaseHTTPRequestHandler):
     pass
 

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.ids import new_id
-from doow_serverless._recording.rules import check_metadata, check_quantity, measurements_json
+from doow_serverless._recording.rules import (
+    check_measurements,
+    check_metadata,
+    check_quantity,
+    measurements_json,
+)
 from doow_serverless._sealing import MAX_BYTES, MAX_EVENTS, Batch, seal, split
 from doow_serverless._version import __version__
 
@@ -47,7 +52,7 @@ def events(draw: st.DrawFn) -> tuple[Event, dict[str, Any]]:
     else:
         several = draw(st.dictionaries(text, numbers, min_size=1, max_size=3))
         shape = defaults.template_of_many((None, None, None, "USAGE", None, None))
-        amount = measurements_json(several, "USAGE")
+        amount = measurements_json(check_measurements(several, "USAGE"))
         measurements = [{"metric_name": m, "quantity": _read(q)} for m, q in several.items()]
     expected: dict[str, Any] = {
         "event_id": event_id,

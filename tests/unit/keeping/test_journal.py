@@ -107,6 +107,25 @@ def test_events_with_one_id_are_counted(folder: Path) -> None:
     assert [one["measurements"][0]["quantity"] for one in recovered] == [2]
 
 
+def test_a_part_takes_the_place_of_what_it_became_a_part_of(folder: Path) -> None:
+    """Folding: recovered is the sum so far; of what is sealed, or was never noted, nothing."""
+    dead = Journal(folder)
+    dead.record_many(events(3))
+    for quantity in (5, 7):
+        dead.replace(("evt-0", 1_800_000_001.0, TOKENS, quantity, None))
+    (sealed,) = seal(events(2)[1:])
+    dead.note_sealed(sealed)
+    dead.note_settled(sealed.id)
+    dead.replace(events(2)[1])
+    dead.replace(events(9)[8])
+    crash(dead)
+    recovered = sent(Journal(folder).recover())
+    assert [(one["event_id"], one["measurements"][0]["quantity"]) for one in recovered] == [
+        ("evt-0", 7),
+        ("evt-2", 3),
+    ]
+
+
 def test_recovered_events_keep_to_the_bounds(folder: Path) -> None:
     """Events are sealed as the tracker is configured to."""
     dead = Journal(folder)

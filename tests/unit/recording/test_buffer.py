@@ -37,6 +37,9 @@ class Log:
     def record_many(self, events: Iterable[Event]) -> None:
         self.events += names(events)
 
+    def replace(self, event: Event) -> None:
+        self.events.append(f"{event[0]}={event[3]}")
+
     def is_interrupted(self) -> bool:
         return False
 

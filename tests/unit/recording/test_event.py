@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.rules import (
     check_attribution,
+    check_measurements,
     check_metadata,
     check_quantity,
     check_text,
@@ -212,7 +213,8 @@ def test_quantities_of_other_types(number: Any, written: Any) -> None:
     """Numbers count as the number that they are equal to."""
     assert check_quantity(number, "USAGE") == written
     if number is not Number.ONE:
-        assert measurements_json({"a": number, "b": number - number}, "USAGE").count("metric") == 1
+        given = {"a": number, "b": number - number}
+        assert check_measurements(given, "USAGE") == [("a", written)]
 
 
 @pytest.mark.parametrize("number", [Fraction(1, 3), numpy.bool_(True), 1j, numpy.array([1, 2])])
@@ -342,14 +344,14 @@ def test_numbers_are_written_as_json_reads_them(number: float) -> None:
 
 def test_several_measurements() -> None:
     """A mapping becomes one measurement for each entry, in its order, decimals exact."""
-    written = measurements_json({"b": 2, "a": Decimal("0.10")}, "USAGE")
+    written = measurements_json(check_measurements({"b": 2, "a": Decimal("0.10")}, "USAGE"))
     assert written == '{"metric_name":"b","quantity":2},{"metric_name":"a","quantity":0.10}'
 
 
 @pytest.mark.parametrize("given", [{}, None, "tokens", [("tokens", 1)], 5])
 def test_measurements_are_a_mapping(given: Any) -> None:
     """Anything but a mapping with an entry is refused."""
-    assert refusal(measurements_json, given, "USAGE") == (
+    assert refusal(check_measurements, given, "USAGE") == (
         "measurements must be a mapping of metric to quantity with at least one entry, "
         f"such as {{'tokens': 12}}, not {given!r}"
     )
@@ -357,7 +359,7 @@ def test_measurements_are_a_mapping(given: Any) -> None:
 
 def test_one_bad_measurement_refuses_all() -> None:
     """Several measurements are accepted or refused together."""
-    assert refusal(measurements_json, {"a": 1, "b": True}, "USAGE") == f"{QUANTITY} True"
+    assert refusal(check_measurements, {"a": 1, "b": True}, "USAGE") == f"{QUANTITY} True"
 
 
 AWARE = datetime(2026, 11, 22, 12, 33, 0, 123456, timezone(timedelta(hours=1)))
@@ -407,12 +409,12 @@ def test_refused_timestamps(timestamp: Any, message: str) -> None:
 def test_zeros_among_measurements_measure_nothing() -> None:
     """As the answers of language models are full of; all of them zero, there is no usage."""
     usage = {"input_tokens": 12, "cached_tokens": 0, "output_tokens": 0.0}
-    assert measurements_json(usage, "USAGE") == '{"metric_name":"input_tokens","quantity":12}'
+    assert check_measurements(usage, "USAGE") == [("input_tokens", 12)]
     with pytest.raises(InvalidEvent, match="greater than zero"):
-        measurements_json({"cached_tokens": 0}, "USAGE")
+        check_measurements({"cached_tokens": 0}, "USAGE")
     with pytest.raises(InvalidEvent, match="greater than zero"):
-        measurements_json({"input_tokens": 12, "output_tokens": -1}, "USAGE")
-    assert measurements_json({"a": 0, "b": 1}, "ADJUSTMENT").count("metric_name") == 2
+        check_measurements({"input_tokens": 12, "output_tokens": -1}, "USAGE")
+    assert check_measurements({"a": 0, "b": 1}, "ADJUSTMENT") == [("a", 0), ("b", 1)]
 
 
 def test_an_attribute_that_is_none_says_nothing() -> None:

@@ -1,0 +1,476 @@
+"""Folding: events that say the same become one, and the totals stay what they were."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import suppress
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doow_serverless import Outcome, Tracker
+from doow_serverless._recording import scope as scope_module
+from doow_serverless._recording.quantities import total
+from doow_serverless.testing import MemoryTransport
+from tests.lambda_context import LambdaContext
+from tests.network import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MESSAGE = {"Records": [{"messageId": "m1", "eventSource": "aws:sqs"}]}
+HOUR = 1_795_240_800.0  # 2026-11-21T06:00:00Z
+
+
+@pytest.fixture
+def transport() -> MemoryTransport:
+    return MemoryTransport()
+
+
+@pytest.fixture
+def outcomes() -> list[Outcome]:
+    return []
+
+
+@pytest.fixture
+def tracker(transport: MemoryTransport, outcomes: list[Outcome]) -> Tracker:
+    """It folds all metrics."""
+    return made(transport, fold=True, on_flush=outcomes.append)
+
+
+def made(transport: MemoryTransport, **options: Any) -> Tracker:
+    options = {"license_id": "lic_1", "warm_up": False, "environ": {}, **options}
+    return Tracker(KEY, transport=transport, **options)
+
+
+def events_of(transport: MemoryTransport) -> list[dict[str, Any]]:
+    """What has arrived, numbers as they are written."""
+    return [
+        event
+        for batch in transport.batches
+        for event in json.loads(batch.json(), parse_float=Decimal)["events"]
+    ]
+
+
+def quantities(transport: MemoryTransport) -> list[Any]:
+    return [each["quantity"] for event in events_of(transport) for each in event["measurements"]]
+
+
+# ── what becomes one event ──────────────────────────────────────────────────────────────────────
+
+
+def test_ten_thousand_equal_events_are_one(
+    tracker: Tracker, transport: MemoryTransport, outcomes: list[Outcome]
+) -> None:
+    """And the outcome says how many calls stand behind it."""
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(10_000):
+            tracker.track("tokens", 3)
+
+    handler()
+    assert quantities(transport) == [30_000]
+    assert (outcomes[0].accepted, outcomes[0].folded, outcomes[0].recorded) == (1, 9_999, 10_000)
+
+
+def test_a_hundred_shapes_are_a_hundred_events(
+    tracker: Tracker, transport: MemoryTransport
+) -> None:
+    """They take turns, and each finds its own."""
+
+    @tracker.tracked
+    def handler() -> None:
+        for number in range(10_000):
+            tracker.track("tokens", 1, license_id=f"lic_{number % 100}")
+
+    handler()
+    assert quantities(transport) == [100] * 100
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"metric": "calls"},
+        {"license_id": "lic_2"},
+        {"unit": "k"},
+        {"attribution": {"team": "b"}},
+        {"kind": "ADJUSTMENT"},
+        {"source_system": "node"},
+        {"metric_tuple_hint": {"app_name": "a", "license_name": "b", "metric_name": "c"}},
+        {"event_id": "evt_1"},
+        {"timestamp": "2026-11-21T06:00:00Z"},
+        {"metadata": {"a": 1}},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_says_something_else_stays_apart(
+    other: dict[str, Any], tracker: Tracker, transport: MemoryTransport
+) -> None:
+    """Also what has an id, a time or metadata of its own, even where that is equal."""
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(2):
+            tracker.track("tokens", 1)
+            tracker.track(**{"metric": "tokens", "quantity": 10, **other})
+
+    handler()
+    own = {"event_id", "timestamp", "metadata"} & set(other)
+    assert sorted(quantities(transport)) == ([2, 10, 10] if own else [2, 20])
+
+
+def test_attribution_folds_by_what_it_says(tracker: Tracker, transport: MemoryTransport) -> None:
+    """Be it the call's or the handler's; 1 and True are not the same."""
+
+    @tracker.tracked(attribution={"team": "a"})
+    def handler() -> None:
+        tracker.track("tokens", 1)
+        within()
+        tracker.track("tokens", 4, attribution={"flag": 1})
+        tracker.track("tokens", 8, attribution={"flag": True})
+
+    @tracker.tracked(attribution={"team": "a"})
+    def within() -> None:
+        tracker.track("tokens", 2)
+
+    handler()
+    assert sorted(quantities(transport)) == [3, 4, 8]
+
+
+def test_several_measurements_fold_metric_by_metric(
+    tracker: Tracker, transport: MemoryTransport
+) -> None:
+    """Where they are of the same metrics."""
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(3):
+            tracker.track_all({"input": 2, "output": Decimal("0.1")})
+        tracker.track_all({"input": 5})
+
+    handler()
+    assert [
+        [(each["metric_name"], each["quantity"]) for each in event["measurements"]]
+        for event in events_of(transport)
+    ] == [[("input", 6), ("output", Decimal("0.3"))], [("input", 5)]]
+
+
+@pytest.mark.parametrize(
+    ("fold", "expected"),
+    [(False, [1, 1, 1, 1]), (True, [2, 2]), ({"tokens"}, [1, 1, 2]), (["tokens", "calls"], [2, 2])],
+)
+def test_only_what_may(fold: Any, expected: list[int], transport: MemoryTransport) -> None:
+    """All metrics, or those that are named; none by default."""
+    tracker = made(transport, fold=fold)
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(2):
+            tracker.track("tokens")
+            tracker.track("calls")
+
+    handler()
+    assert sorted(quantities(transport)) == expected
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(None, True), (True, False), ({"calls"}, {"tokens"})])
+def test_of_one_handler(outer: Any, inner: Any, transport: MemoryTransport) -> None:
+    """What ``tracked`` says counts within its handler."""
+    tracker = made(transport, fold=outer or False)
+
+    @tracker.tracked
+    def handler() -> None:
+        within()
+        tracker.track("tokens")
+        tracker.track("tokens")
+
+    @tracker.tracked(fold=inner)
+    def within() -> None:
+        tracker.track("tokens")
+        tracker.track("tokens")
+
+    handler()
+    assert sorted(quantities(transport)) == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("true", [2, 2]), ("tokens", [1, 1, 2]), (" tokens, calls ,", [2, 2]), ("off", [1] * 4)],
+)
+def test_by_a_variable(variable: str, expected: list[int], transport: MemoryTransport) -> None:
+    """It wins over the argument."""
+    tracker = made(transport, fold={"other"}, environ={"DOOW_TRACK_FOLD": variable})
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(2):
+            tracker.track("tokens")
+            tracker.track("calls")
+
+    handler()
+    assert sorted(quantities(transport)) == expected
+
+
+# ── the hour ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_carries_the_time_of_its_last_part_and_keeps_to_the_hour(
+    tracker: Tracker, transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the totals of any period that begins with the hour stay what they were."""
+    moments = iter([HOUR - 2, HOUR - 0.5, HOUR, HOUR + 3599.5, HOUR + 3600])
+    monkeypatch.setattr(scope_module, "time", lambda: next(moments))
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(5):
+            tracker.track("tokens")
+
+    handler()
+    assert [(event["occurred_at"], event["measurements"][0]["quantity"])
+            for event in events_of(transport)] == [
+        ("2026-11-21T05:59:59.500Z", 2),
+        ("2026-11-21T06:59:59.500Z", 2),
+        ("2026-11-21T07:00:00.000Z", 1),
+    ]  # fmt: skip
+
+
+# ── transactions, retries, bounds ───────────────────────────────────────────────────────────────
+
+
+def test_a_transaction_folds_if_it_succeeds(
+    tracker: Tracker, transport: MemoryTransport, outcomes: list[Outcome]
+) -> None:
+    """One that fails takes only its own part along, at whatever depth."""
+
+    def part(quantity: int, *, fails: bool = False, inner: Callable[[], object] = tuple) -> None:
+        with suppress(LookupError), tracker.transaction():
+            tracker.track("tokens", quantity)
+            inner()
+            tracker.track("tokens", quantity)
+            if fails:
+                raise LookupError
+
+    @tracker.tracked
+    def handler() -> None:
+        tracker.track("tokens", 1)
+        part(10)
+        part(100, fails=True)
+        part(1_000, inner=lambda: part(10_000))
+        part(100_000, inner=lambda: part(1_000_000, fails=True))
+        part(10_000_000, fails=True, inner=lambda: part(10_000_000))
+
+    handler()
+    assert quantities(transport) == [222_021]
+    assert outcomes[0].recorded == 1 + 2 + 4 + 2
+
+
+def test_a_retry_is_known_again(transport: MemoryTransport) -> None:
+    """Folded events get the ids that the same work gives them again, in whatever order."""
+    tracker = made(transport, fold=True)
+
+    @tracker.tracked(idempotent=True)
+    def handler(event: object, context: object, order: list[int]) -> None:
+        for number in order:
+            tracker.track("tokens", number)
+            tracker.track("calls", 0.1)
+
+    for order in ([1, 2, 3], [3, 1, 2]):
+        handler(MESSAGE, LambdaContext(30_000), order)
+    first, again = transport.batches
+    assert (first.id, first.event_ids) == (again.id, again.event_ids)
+    assert Counter(map(str, quantities(transport))) == {"6": 2, "0.3": 2}
+
+
+def test_what_may_leave_in_parts_is_not_folded_where_it_may_come_again(
+    transport: MemoryTransport,
+) -> None:
+    """The parts that a retry folds could be others."""
+    tracker = made(transport, fold=True)
+
+    @tracker.tracked(idempotent=True, on_exception="flush")
+    def handler(event: object, context: object) -> None:
+        tracker.track("tokens", 1)
+        tracker.track("tokens", 1)
+        with tracker.transaction():
+            tracker.track("tokens", 5)
+            tracker.track("tokens", 5)
+
+    handler(MESSAGE, LambdaContext(30_000))
+    assert sorted(quantities(transport)) == [1, 1, 10]
+
+
+def test_a_part_needs_no_room(transport: MemoryTransport, outcomes: list[Outcome]) -> None:
+    """``max_queue_size`` bounds events."""
+    tracker = made(transport, fold=True, max_queue_size=1, on_flush=outcomes.append)
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(5):
+            tracker.track("tokens")
+        tracker.track("calls")
+
+    handler()
+    assert quantities(transport) == [5]
+    assert outcomes[0].unsent == {"DROPPED_EVENTS": 1}
+    assert outcomes[0].recorded == 6
+
+
+def test_what_has_left_stays_as_it_was(tracker: Tracker, transport: MemoryTransport) -> None:
+    """A flush within the handler begins others."""
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(2):
+            for _ in range(3):
+                tracker.track("tokens")
+            tracker.flush()
+
+    handler()
+    assert quantities(transport) == [3, 3]
+
+
+def test_stray_events_fold(
+    tracker: Tracker, transport: MemoryTransport, outcomes: list[Outcome]
+) -> None:
+    """They leave with the next flush."""
+    for _ in range(4):
+        tracker.track("tokens")
+    tracker.flush()
+    assert quantities(transport) == [4]
+    assert outcomes[0].recorded == 4
+
+
+def test_a_signal_that_records_is_not_overwritten(
+    tracker: Tracker, transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one that flushes: what it comes between is done once more, or begins another event."""
+    from doow_serverless._recording import folding
+
+    interruptions: Iterator[Callable[[], object]] = iter(())
+
+    def interrupted(one: Any, other: Any) -> Any:
+        next(interruptions, lambda: None)()
+        return total(one, other)
+
+    monkeypatch.setattr(folding, "total", interrupted)
+
+    @tracker.tracked
+    def handler() -> None:
+        nonlocal interruptions
+        tracker.track("tokens", 1)
+        interruptions = iter([lambda: tracker.track("tokens", 10)])
+        tracker.track("tokens", 100)
+        interruptions = iter([tracker.flush])
+        tracker.track("tokens", 1_000)
+
+    handler()
+    assert sum(quantities(transport)) == 1_111
+
+
+# ── exactness ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (0.1, 0.2, "0.3"),
+        (1, 0.5, "1.5"),
+        ("0.10", 1, "1.10"),
+        (10**30, 1, str(10**30 + 1)),
+        (2**53, 2**53 + 1, str(2**54 + 1)),
+        (1e22, 1, "10000000000000000000001"),
+        (-5, 5, "0"),
+        (9 * 10**63, 10**63, None),
+        (1e300, 1e-300, None),
+        (1e307, 9e307, None),
+    ],
+)
+def test_sums(one: Any, other: Any, expected: str | None) -> None:
+    """As decimals that are written, or none where it would break a rule."""
+    for found in (total(one, other), total(other, one)):
+        assert (None if found is None else str(found)) == expected
+
+
+NUMBERS = st.one_of(
+    st.integers(1, 10**20),
+    st.floats(1e-9, 1e12),
+    st.decimals("0.000001", "1e20", places=6),
+)
+EVENTS = st.fixed_dictionaries(
+    {"metric": st.sampled_from(["tokens", "calls"]), "quantity": NUMBERS},
+    optional={
+        "license_id": st.sampled_from(["lic_2", "lic_3"]),
+        "unit": st.just("k"),
+        "attribution": st.sampled_from([{"a": 1}, {"a": True}, {"a": "1"}]),
+        "event_id": st.just("evt"),
+        "metadata": st.just({"m": 1}),
+        "kind": st.just("ADJUSTMENT"),
+    },
+)
+STEPS = st.recursive(
+    st.one_of(
+        EVENTS,
+        st.just("flush"),
+        st.floats(0.0, 4_000.0),  # So much later.
+        st.dictionaries(st.sampled_from(["in", "out"]), NUMBERS, min_size=1),
+    ),
+    lambda inner: st.tuples(st.booleans(), st.lists(inner, max_size=6)),
+    max_leaves=40,
+)
+
+
+class Failure(Exception):
+    """What makes a transaction fail."""
+
+
+def play(tracker: Tracker, steps: list[Any], now: list[float]) -> None:
+    for step in steps:
+        if step == "flush":
+            tracker.flush()
+        elif isinstance(step, float):
+            now[0] += step
+        elif isinstance(step, dict) and "metric" in step:
+            tracker.track(**step)
+        elif isinstance(step, dict):
+            tracker.track_all(step)
+        else:
+            fails, inner = step
+            try:
+                with tracker.transaction():
+                    play(tracker, inner, now)
+                    if fails:
+                        raise Failure
+            except Failure:
+                pass
+
+
+def totals(steps: list[Any], **options: Any) -> dict[str, Decimal]:
+    """What has arrived, by all that an event says."""
+    transport, now = MemoryTransport(), [HOUR]
+    outcomes: list[Outcome] = []
+    tracker = made(transport, on_flush=outcomes.append, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scope_module, "time", lambda: now[0])
+        tracker.tracked(lambda: play(tracker, steps, now))()
+    found: dict[str, Decimal] = {}
+    for event in events_of(transport):
+        said = {name: event.get(name) for name in ("license_id", "unit", "attribution", "kind")}
+        hour = event["occurred_at"][:13]
+        for each in event["measurements"]:
+            key = json.dumps([said, hour, each["metric_name"]])
+            found[key] = found.get(key, Decimal(0)) + Decimal(each["quantity"])
+    found["calls of track"] = Decimal(sum(outcome.recorded for outcome in outcomes))
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, max_size=30), st.sampled_from([True, {"tokens"}, {"in", "out"}]))
+def test_totals_are_the_same(steps: list[Any], fold: Any) -> None:
+    """By metric, license, unit, attribution, kind and hour, to the last digit."""
+    assert totals(steps, fold=fold) == totals(steps)
