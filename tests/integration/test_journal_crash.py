@@ -17,6 +17,7 @@ import pytest
 
 from doow_serverless._keeping.journal import Journal
 from doow_serverless._recording.event import Defaults
+from tests.network import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from doow_serverless._recording.event import Event
     from doow_serverless._sealing import Batch
+    from doow_serverless.local import Ingest
 
 TOKENS = Defaults("lic_1", None, []).template("tokens", (None, None, None, "USAGE", None, None))
 PRELUDE = """
@@ -369,3 +371,36 @@ def test_recovery_of_a_full_file_is_bounded_in_memory(tmp_path: Path) -> None:
     found, grown_kib = map(int, done.stdout.split())
     assert found == 40_000
     assert grown_kib < 64 * 1024
+
+
+def test_what_was_folded_is_recovered_whole(tmp_path: Path, ingest: Ingest) -> None:
+    """A process that is killed amid an invocation leaves the sum so far, which counts once."""
+    script = f"""
+        import doow_serverless as doow
+        tracker = doow.configure(
+            {KEY!r}, endpoint={ingest.url!r}, journal=sys.argv[1], license_id="lic_1", fold=True
+        )
+        @doow.tracked
+        def handler():
+            for _ in range(100):
+                doow.track("tokens", 0.1)
+            doow.flush()
+            for _ in range(50):
+                doow.track("tokens", 2)
+                doow.track("calls")
+            os.kill(os.getpid(), 9)
+        if sys.argv[2] == "crash":
+            handler()
+        doow.tracked(lambda: doow.track("calls", 7))()
+    """
+    for how in ("crash", "recover"):
+        subprocess.run(
+            [sys.executable, "-c", PRELUDE + textwrap.dedent(script), tmp_path, how], check=False
+        )
+    ends_at = time.monotonic() + 10
+    while len(ingest.events()) < 4 and time.monotonic() < ends_at:
+        time.sleep(0.05)
+    arrived = [each for event in ingest.events() for each in event["measurements"]]
+    assert sorted((each["metric_name"], float(each["quantity"])) for each in arrived) == [
+        ("calls", 7), ("calls", 50), ("tokens", 10), ("tokens", 100),
+    ]  # fmt: skip

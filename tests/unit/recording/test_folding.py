@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
+import threading
 from collections import Counter
 from contextlib import suppress
 from decimal import Decimal
@@ -474,3 +476,32 @@ def totals(steps: list[Any], **options: Any) -> dict[str, Decimal]:
 def test_totals_are_the_same(steps: list[Any], fold: Any) -> None:
     """By metric, license, unit, attribution, kind and hour, to the last digit."""
     assert totals(steps, fold=fold) == totals(steps)
+
+
+def test_threads_that_record_at_once(tracker: Tracker, transport: MemoryTransport) -> None:
+    """Every call of each is in the sum, while the handler's flushes take it away."""
+    together = threading.Barrier(5)
+
+    @tracker.tracked
+    def handler() -> None:
+        def record() -> None:
+            together.wait()
+            for _ in range(5_000):
+                tracker.track("tokens", 0.1)
+                tracker.track("tokens", 1)
+
+        threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(record,))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        together.wait()
+        while any(thread.is_alive() for thread in threads):
+            tracker.flush()
+        for thread in threads:
+            thread.join()
+
+    handler()
+    assert sum(map(Decimal, quantities(transport))) == 4 * 5_000 + 4 * 500
+    assert len(quantities(transport)) < 5_000
