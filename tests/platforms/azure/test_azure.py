@@ -185,7 +185,7 @@ MISUSES = {
     ),
     "track_app(print)": f"{TRACKS}, and builtin_function_or_method has none: give it one",
     f"{HELLO}; track_app(app, color=1)": "track_app() has no option 'color': there are budget, "
-    "license_id, attribution, metric, on_exception, idempotent, flush_mode",
+    "license_id, attribution, metric, fold, on_exception, idempotent, flush_mode",
     f"{HELLO}; track_app(app, budget=-1)": (
         "budget must be a number of seconds from 0 up, such as 0.5, not -1"
     ),

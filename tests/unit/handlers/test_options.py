@@ -47,7 +47,7 @@ def test_an_option_that_resembles_none() -> None:
         doow.tracked(zzz=1)  # type: ignore[call-overload]
     assert str(caught.value) == (
         "tracked() has no option 'zzz': there are budget, license_id, attribution, metric, "
-        "on_exception, idempotent, flush_mode"
+        "fold, on_exception, idempotent, flush_mode"
     )
 
 
