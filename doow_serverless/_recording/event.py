@@ -243,11 +243,8 @@ class Defaults:
 
 def _folding(before: str, after: str) -> EventTemplate:
     """The one template of these texts whose events fold, whichever defaults have asked for it."""
-    template = _templates_that_fold.get((before, after))
-    if template is None:
-        template = EventTemplate(before, after, folds=True)
-        _templates_that_fold[before, after] = template
-    return template
+    made = EventTemplate(before, after, folds=True)
+    return _templates_that_fold.setdefault((before, after), made)
 
 
 def room_of(template: EventTemplate, quantity: object) -> int:

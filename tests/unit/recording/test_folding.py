@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from doow_serverless import Outcome, Tracker
 from doow_serverless._recording import scope as scope_module
 from doow_serverless._recording.quantities import total
+from doow_serverless.powertools import record_transaction
 from doow_serverless.testing import MemoryTransport
 from tests.lambda_context import LambdaContext
 from tests.network import KEY
@@ -305,6 +306,35 @@ def test_what_may_leave_in_parts_is_not_folded_where_it_may_come_again(
 
     handler(MESSAGE, LambdaContext(30_000))
     assert sorted(quantities(transport)) == [1, 1, 10]
+
+
+def test_records_that_come_again_in_other_company(transport: MemoryTransport) -> None:
+    """Each is work of its own, whose folded events are named by it, and travel apart."""
+    tracker = made(transport, fold=True)
+
+    @record_transaction(tracker=tracker)
+    def handle(record: dict[str, str]) -> None:
+        tracker.track("tokens", len(record["messageId"]))
+        tracker.track("tokens", 10)
+
+    @tracker.tracked(idempotent=True)
+    def handler(event: dict[str, Any], context: object) -> None:
+        tracker.track("batches")
+        for record in event["Records"]:
+            handle(record)
+
+    records = [{"messageId": "m" * n, "eventSource": "aws:sqs"} for n in (1, 2, 3)]
+    sent = []
+    for some in ([0, 1], [1, 2], [2, 0]):
+        handler({"Records": [records[n] for n in some]}, LambdaContext(30_000))
+        sent.append({batch.id: batch.event_ids for batch in transport.batches})
+        transport.batches.clear()
+    together: dict[str, Any] = {}
+    for batches in sent:
+        assert len(batches) == 3
+        assert not {i for i in together if i in batches and together[i] != batches[i]}
+        together |= batches
+    assert len(together) == 3 + 3
 
 
 def test_a_part_needs_no_room(transport: MemoryTransport, outcomes: list[Outcome]) -> None:
