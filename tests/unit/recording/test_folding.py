@@ -308,9 +308,11 @@ def test_what_may_leave_in_parts_is_not_folded_where_it_may_come_again(
     assert sorted(quantities(transport)) == [1, 1, 10]
 
 
-def test_records_that_come_again_in_other_company(transport: MemoryTransport) -> None:
+def test_records_that_come_again_in_other_company(
+    transport: MemoryTransport, outcomes: list[Outcome]
+) -> None:
     """Each is work of its own, whose folded events are named by it, and travel apart."""
-    tracker = made(transport, fold=True)
+    tracker = made(transport, fold=True, on_flush=outcomes.append)
 
     @record_transaction(tracker=tracker)
     def handle(record: dict[str, str]) -> None:
@@ -335,6 +337,7 @@ def test_records_that_come_again_in_other_company(transport: MemoryTransport) ->
         assert not {i for i in together if i in batches and together[i] != batches[i]}
         together |= batches
     assert len(together) == 3 + 3
+    assert [outcome.recorded for outcome in outcomes] == [1 + 2 + 2] * 3
 
 
 def test_a_part_needs_no_room(transport: MemoryTransport, outcomes: list[Outcome]) -> None:
