@@ -43,7 +43,13 @@ _MOST_REJECTIONS = 50
 
 
 def run(
-    paths: list[Path], *, dry_run: bool, since: str | None, resume: Path | None, patience_s: float
+    paths: list[Path],
+    *,
+    dry_run: bool,
+    since: str | None,
+    resume: Path | None,
+    patience_s: float,
+    rate: float | None,
 ) -> int:
     """Replay what ``paths`` hold, or standard input where there are none; the exit status.
 
@@ -63,7 +69,7 @@ def run(
         screen.say("reading standard input")
     with twice_readable(inputs) as files, sending(config, endpoint) as sender:
         halved = halved_in(files)
-        patient = PatientSender(sender, screen.say, patience_s=patience_s, halved=halved)
+        patient = PatientSender(sender, screen.say, patience_s=patience_s, halved=halved, rate=rate)
         return _run(Replay(patient, ledger, earliest), files, screen)
 
 

@@ -64,6 +64,7 @@ class PatientSender:
         patience_s: Seconds of failures after which a batch is given up. The next one is then tried
             once; if that fails too, the server is taken to be down.
         halved: Ids of batches that are known to have been sent by halves.
+        rate: Events a minute that may be sent at most, a batch at a time; None for no such bound.
         sleep: Waits.
         clock: Monotonic seconds.
     """
@@ -75,6 +76,7 @@ class PatientSender:
         *,
         patience_s: float = PATIENCE_S,
         halved: Container[str] = (),
+        rate: float | None = None,
         sleep: Callable[[float], object] = time.sleep,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -85,6 +87,8 @@ class PatientSender:
         self._sleep = sleep
         self._clock = clock
         self._gave_up = False
+        self._s_for_each = 0.0 if rate is None else 60.0 / rate
+        self._next_at = clock()
 
     def deliver(self, batch: Batch) -> Delivery:
         """Send ``batch``, or the halves of it, until the server has decided on every event.
@@ -104,6 +108,8 @@ class PatientSender:
         pause_s = FIRST_PAUSE_S
         failing_since: float | None = None
         while True:
+            if (early_s := self._next_at - self._clock()) > 0:
+                self._sleep(early_s)
             result = self._sender.send(batch)
             if result.reason is ErrorKind.AUTH_FAILURE:
                 # Also a 403, which settles a batch while others are to come: with a key that has
@@ -111,6 +117,8 @@ class PatientSender:
                 raise Undeliverable(result.message, ends_all=True, key_refused=True)
             if not isinstance(result, Failed):
                 self._gave_up = False
+                if isinstance(result, Settled):  # Else its halves are yet to be sent.
+                    self._next_at = self._clock() + self._s_for_each * len(batch)
                 return result
             if result.is_stale:
                 continue  # The connection had died while it was idle: the next one is a new one.

@@ -41,6 +41,50 @@ def test_a_rate_limit_is_waited_out(ingest: Ingest) -> None:
     assert stderr.count("as the server asks") == 3
 
 
+def test_no_more_events_a_minute_than_told() -> None:
+    """Each batch waits until those before it have had their time, and failures cost none."""
+    now = 0.0
+    sent: list[tuple[float, int]] = []
+    answers = iter(["", "fails", "", ""])
+
+    class Taking:
+        def send(self, one: Batch) -> Settled | Failed:
+            if next(answers):
+                return Failed(ErrorKind.NETWORK_ERROR, "down")
+            sent.append((now, len(one)))
+            return Settled(one, ErrorKind.TRANSPORT_ERROR, "", [])
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    patient = PatientSender(
+        Taking(),  # type: ignore[arg-type]  # all that is asked of it
+        lambda line: None,
+        rate=600.0,
+        sleep=sleep,
+        clock=lambda: now,
+    )
+    for events in (500, 10, 1):
+        patient.deliver(batch(events))
+    assert sent == [(0.0, 500), (50.5, 10), (51.5, 1)]
+
+
+@pytest.mark.parametrize("rate", ["0", "-5", "fast"])
+def test_a_rate_that_is_none(rate: str, ingest: Ingest) -> None:
+    """It is refused, and nothing is sent."""
+    status, _, stderr = replay(ingest.url, "--rate", rate, stdin=text_of(batch()))
+    assert (status, ingest.posts()) == (2, [])
+    assert "--rate" in stderr
+
+
+def test_a_rate(ingest: Ingest) -> None:
+    """Two batches of five events at 600 a minute: half a second in between."""
+    status, _, _ = replay(ingest.url, "--rate", "600", stdin=text_of(batch(5), batch(5)))
+    first, second = (post.received_at for post in ingest.posts())
+    assert (status, second - first >= 0.5) == (0, True)
+
+
 def test_a_fault_that_passes(ingest: Ingest) -> None:
     """Resets and 500s are tried again."""
     ingest.fault(Fault(reset="mid_answer", record_first=True), Fault(status=500))
