@@ -164,7 +164,7 @@ class Flusher:
             is_counted = False
             transaction.count(-len(events))
             if events and not discard:
-                self._adopt(transaction.parent, events, transaction.take_folded())
+                self._adopt(transaction.parent, events, transaction)
         except BaseException:
             if is_counted:
                 transaction.count(-len(events))
@@ -172,13 +172,13 @@ class Flusher:
                 self.dropped.append(events)
             raise
 
-    def _adopt(self, buffer: Buffer | None, events: list[Event], folded: int) -> None:
-        """Put ``events`` into ``buffer``, or the nearest around it that still takes some."""
-        while buffer is not None and not buffer.adopt(events, folded):
+    def _adopt(self, buffer: Buffer | None, events: list[Event], other: Buffer) -> None:
+        """Put ``events`` of ``other`` into ``buffer``, or the nearest that still takes some."""
+        while buffer is not None and not buffer.adopt(events, other):
             buffer = buffer.parent
         if buffer is None:
             buffer = self.unattended
-            buffer.adopt(events, folded)
+            buffer.adopt(events, other)
         if buffer.parent is None:
             self.send_early(buffer)
 
@@ -453,7 +453,7 @@ class Flusher:
         theirs, other.unattended = other.unattended, self.unattended
         events = theirs.take_last()
         ids = [event[0] for event in events]
-        self.unattended.adopt(events, theirs.take_folded())
+        self.unattended.adopt(events, theirs)
         lot: list[Event] = []
         other.take_dropped(into=lot)
         self.dropped.append(lot)

@@ -14,7 +14,6 @@ from weakref import WeakSet
 from doow_serverless._process.at_work import is_at_work
 from doow_serverless._process.forks import begins_anew, listed, reset_in_child
 
-from .folding import Folds, may_fold
 from .ids import DerivedIds, new_id
 
 TYPE_CHECKING = False
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .event import Event, EventLog, EventTemplate, Recorded
+    from .folding import Folds
     from .ids import Identity
 
 NO_BOUND = float("inf")
@@ -144,7 +144,7 @@ class Buffer:
         self._bytes_in_hand = 0.0
         self._bytes_waiting = 0
         self._ids: Iterator[str] = iter(())
-        self._folds = Folds()
+        self._folds: Folds | None = None
         self.folded = 0
         self.in_hand = 0
         self.refused = 0
@@ -235,14 +235,10 @@ class Buffer:
         try:
             if self.is_closed:
                 return None
-            folds = (
-                template.folds
-                and event_id is None
-                and metadata is None
-                and type(time) is float
-                and self._may_fold
-            )
-            if folds and self._folds.fold(self._events, time, template, quantity, self._log):
+            folds = None
+            if template.folds and event_id is None and metadata is None and type(time) is float:
+                folds = self._folds or self._begin_folding()
+            if folds and folds.fold(self._events, time, template, quantity, self._log):
                 self.folded += 1
                 return len(self._events) if self._bytes_waiting < self._full_from else FULL
             if root.in_hand >= root._bound or root._bytes_in_hand >= root._max_bytes:
@@ -254,15 +250,15 @@ class Buffer:
             self._bytes_waiting += size
             if event_id is None:
                 # One that folds in a transaction is named by whoever adopts it, once it is whole.
-                is_part = folds and self.parent is not None
+                is_part = folds is not None and self.parent is not None
                 event_id = _UNNAMED if is_part else self._new_id(template, quantity, metadata)
             event = (event_id, time, template, quantity, metadata)
             if self._log is not None:
                 # Before anyone can seal it: a batch in the journal stands for its events.
                 self._log.record_many((event,))
             self._events.append(event)
-            if folds:
-                self._folds.put(len(self._events) - 1, event)
+            if folds is not None:
+                folds.put(len(self._events) - 1, event)
             return len(self._events) if self._bytes_waiting < self._full_from else FULL
         finally:
             root._lock.release()
@@ -291,7 +287,8 @@ class Buffer:
                 self._take_in()
                 if len(self._events) >= at_least or self._bytes_waiting >= self._batch_bytes:
                     events, self._events = self._events, []
-                    self._folds.leave()
+                    if self._folds is not None:
+                        self._folds.leave()
                     self._bytes_waiting = 0
                     if self.is_own_work:
                         events = [self._named(event) for event in events]
@@ -328,23 +325,21 @@ class Buffer:
             folded, self.folded = self.folded, 0
             return folded
 
-    def adopt(self, events: list[Event], folded: int = 0) -> bool:
+    def adopt(self, events: list[Event], other: Buffer | None = None) -> bool:
         """Move events of another buffer here, and their count; False, and none, if closed.
 
         Args:
             events: In the order of recording. They are deleted from it.
-            folded: How many calls have become a part of them.
+            other: Where they were taken from.
         """
         with self.root._lock:
             if self.is_closed:
                 return False
-            if self._may_fold:
-                folded += self._folds.fold_all(self._events, events, self._log)
-            self.folded += folded
-            parts = [self._may_fold and may_fold(event) for event in events]
+            wholes = [] if other is None else self._fold_those_of(other, events)
+            # What may yet grow in a transaction is named by whoever adopts it from there.
+            unnamed = {} if self.parent is None else dict.fromkeys(wholes)
             named = [
-                event if is_part and self.parent is not None else self._named(event)
-                for event, is_part in zip(events, parts, strict=True)
+                event if at in unnamed else self._named(event) for at, event in enumerate(events)
             ]
             size = sum(event[2].size + len(event[4] or "") for event in named)
             if self._log is not None:
@@ -356,10 +351,28 @@ class Buffer:
             self._events += named
             del events[:]
             first = len(self._events) - len(named)
-            for at, is_part in enumerate(parts):
-                if is_part:
-                    self._folds.put(first + at, named[at])
+            for at in wholes:
+                self._folds.put(first + at, named[at])  # type: ignore[union-attr]  # it folds
             return True
+
+    def _begin_folding(self) -> Folds | None:
+        """What was recorded here may grow from now on; None where it may not."""
+        if self._may_fold:
+            from .folding import Folds  # Only who asks for it pays for its import.
+
+            self._folds = Folds()
+        return self._folds
+
+    def _fold_those_of(self, other: Buffer, events: list[Event]) -> list[int]:
+        """Fold what may be of ``events``; where in the rest of them those are that may yet grow."""
+        self.folded += other.take_folded()
+        folds = other._folds and (self._folds or self._begin_folding())
+        if folds is None:
+            return []
+        before = len(events)
+        wholes = folds.fold_all(self._events, events, self._log)
+        self.folded += before - len(events)
+        return wholes
 
     def count(self, events: int) -> None:
         """Change the number of events in hand."""

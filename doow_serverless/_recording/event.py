@@ -14,7 +14,6 @@ from doow_serverless._redaction import show
 from doow_serverless.errors import InvalidEvent
 
 from .labels import fit, fit_text
-from .quantities import Measurements, folds
 from .rules import (
     check_attribution,
     check_kind,
@@ -30,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
     from typing import Any, Protocol, TypeAlias
 
-    from .quantities import Fold
     from .rules import LeftOut
+
+    # Whether events of all metrics fold, or of which.
+    Fold: TypeAlias = bool | frozenset[str]
 
     # id, time (Unix seconds, or ISO text), template, quantity (a number, or the JSON that stands in
     # its place), metadata as JSON.
@@ -197,9 +198,15 @@ class Defaults:
     def measurements(self, measurements: Any, kind: str) -> str:
         """Several measurements, checked, as JSON; raises InvalidEvent."""
         pairs = check_measurements(measurements, kind)
-        if self.fold and folds(self.fold, (name for name, _ in pairs)):
+        if self._folds(name for name, _ in pairs):
+            from .quantities import Measurements  # Only who asks for it pays for its import.
+
             return Measurements(pairs)
         return measurements_json(pairs)
+
+    def _folds(self, metrics: Iterable[str]) -> bool:
+        """Whether events of these metrics fold."""
+        return self.fold if isinstance(self.fold, bool) else self.fold.issuperset(metrics)
 
     def _written(self, labels: Labels, metric: str | None = None) -> EventTemplate:
         """The labels, checked and as JSON, of one ``metric``, or else of several."""
@@ -236,7 +243,7 @@ class Defaults:
             return EventTemplate(before, after) if not self.fold else _folding(before, after)
         before += f'{{"metric_name":{_quoted(metric)},"quantity":'
         after = f"{fit(lambda: _hint_json(hint), self.removed) or ''}}}]"
-        if folds(self.fold, (metric,)):
+        if self._folds((metric,)):
             return _folding(before, after)
         return EventTemplate(before, after)
 

@@ -93,16 +93,19 @@ class Folds:
                 places[key] = place, grown
                 return True
 
-    def fold_all(self, events: list[Event], others: list[Event], log: EventLog | None) -> int:
-        """Make parts of what may be of ``others``, and delete it there; of how many."""
-        before = len(others)
-        for at in range(before - 1, -1, -1):
-            if may_fold(others[at]):
+    def fold_all(self, events: list[Event], others: list[Event], log: EventLog | None) -> list[int]:
+        """Make parts of what may be of ``others``, and delete it there.
+
+        Returns:
+            Where in ``others`` those stand that may, and found none that says the same.
+        """
+        for at in range(len(others) - 1, -1, -1):
+            if _may_fold(others[at]):
                 self.fold(events, *others[at][1:4], log, others, at)
-        return before - len(others)
+        return [at for at, event in enumerate(others) if _may_fold(event)]
 
 
-def may_fold(event: Event) -> bool:
+def _may_fold(event: Event) -> bool:
     """Whether ``event`` has nothing of its own but its quantity: no id, time or metadata."""
     event_id, time, template, _, metadata = event
     return template.folds and not event_id and metadata is None and type(time) is float

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from doow_serverless._process.clock import Clock
 
     from .buffer import Buffer
+    from .event import Fold
     from .interfaces import Sink
-    from .quantities import Fold
     from .rules import LeftOut
 
 UNNOTICED_S = 30.0

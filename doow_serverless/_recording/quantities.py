@@ -10,13 +10,9 @@ from .rules import MAX_DIGITS, measurements_json, number_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import TypeAlias
 
     from .rules import Pair
-
-    # Whether all metrics fold, or which.
-    Fold: TypeAlias = bool | frozenset[str]
 
     # A number, of which decimals may be digits; or several as JSON, which `Measurements` are.
     Quantity: TypeAlias = int | float | str
@@ -24,11 +20,6 @@ if TYPE_CHECKING:
 _FASTEST_SUM = 10**18
 _EXACTLY = Context(prec=MAX_DIGITS, Emax=999, Emin=-999, traps=[Inexact])
 """No sum that needs more digits than one may have keeps the rules."""
-
-
-def folds(fold: Fold, metrics: Iterable[str]) -> bool:
-    """Whether events of these metrics fold."""
-    return fold if isinstance(fold, bool) else fold.issuperset(metrics)
 
 
 def total(one: Quantity, other: Quantity) -> Quantity | None:

@@ -18,6 +18,8 @@ HEAVY = {
     "asyncio", "aws_lambda_powertools", "azure", "boto3", "certifi", "concurrent",
     "dataclasses", "email", "http", "inspect", "requests", "socket",
     "ssl", "starlette", "typing_extensions", "urllib", "urllib3", "uuid",
+    "doow_serverless._keeping.journal", "doow_serverless._recording.folding",
+    "doow_serverless._recording.quantities",
 }  # fmt: skip
 
 
