@@ -360,7 +360,7 @@ class Buffer:
         if self._may_fold:
             from .folding import Folds  # Only who asks for it pays for its import.
 
-            self._folds = Folds()
+            self._folds = Folds(by_hour=self._derived is None)
         return self._folds
 
     def _fold_those_of(self, other: Buffer, events: list[Event]) -> list[int]:

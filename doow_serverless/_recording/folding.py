@@ -23,22 +23,29 @@ _NOWHERE: Any = (float("inf"), None)
 class Folds:
     """Where in the list of a buffer the events stand that others may become a part of.
 
-    They are those of one full hour (UTC): no event reaches over it, so that periods stay right.
+    They are those of one full hour (UTC): no event reaches over it, so that periods stay right. But
+    where the ids of events derive from their work, they are of all hours: done again at another
+    time, the work would else leave in other parts, and count twice.
+
     Every method is called with the buffer's lock held, and may be interrupted by a signal whose
     handler records, or flushes. So an event that has been replaced, or has moved, is not there any
     more; and where one is replaced, nothing is called between asking and doing, so that no signal
     comes in between.
+
+    Args:
+        by_hour: Whether they are of one hour.
     """
 
-    __slots__ = ("_begin", "_end", "_places")
+    __slots__ = ("_begin", "_by_hour", "_end", "_places")
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_hour: bool) -> None:
+        self._by_hour = by_hour
         self.leave()
 
     def leave(self) -> None:
         """The list has left, and another takes its place."""
         self._places: dict[object, tuple[int, Event]] = {}
-        self._begin = self._end = 0.0
+        self._begin, self._end = 0.0, 0.0 if self._by_hour else float("inf")
 
     def put(self, at: int, event: Event) -> None:
         """Others may become a part of ``event``, which stands there."""

@@ -290,6 +290,26 @@ def test_a_retry_is_known_again(transport: MemoryTransport) -> None:
     assert Counter(map(str, quantities(transport))) == {"6": 2, "0.3": 2}
 
 
+def test_a_retry_is_known_again_at_another_time(
+    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that goes on over the full hour, and one that does not, leave in the same parts."""
+    tracker = made(transport, fold=True)
+    moments = iter([HOUR - 1, HOUR + 1, HOUR + 5, HOUR + 6])
+    monkeypatch.setattr(scope_module, "time", lambda: next(moments))
+
+    @tracker.tracked(idempotent=True)
+    def handler(event: object, context: object) -> None:
+        tracker.track("tokens", 1)
+        tracker.track("tokens", 2)
+
+    for _ in range(2):
+        handler(MESSAGE, LambdaContext(30_000))
+    first, again = transport.batches
+    assert (first.id, first.event_ids) == (again.id, again.event_ids)
+    assert quantities(transport) == [3, 3]
+
+
 def test_what_may_leave_in_parts_is_not_folded_where_it_may_come_again(
     transport: MemoryTransport,
 ) -> None:
