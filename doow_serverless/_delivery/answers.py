@@ -172,7 +172,8 @@ def rejections(answer: Answer, event_ids: Sequence[str]) -> list[tuple[str, str]
     missing = min(max(rejected or 0, len(reasons)), len(event_ids)) - len(found)
     found += [("?", "the server did not say which event, nor why")] * missing
     if accepted is not None:
-        missing = len(event_ids) - accepted - len(found)
+        # A list cannot be repeated so seldom as some numbers say.
+        missing = max(0, len(event_ids) - accepted - len(found))
         found += [("?", "the server did not account for this event")] * missing
     return found
 

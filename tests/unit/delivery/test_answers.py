@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from doow_serverless._delivery.answers import (
@@ -239,6 +239,7 @@ header = st.text() | hostile.map(json.dumps) | dates | st.floats().map(str) | st
     ),
     st.binary() | hostile.map(lambda value: json.dumps(value).encode()),
 )
+@example(207, {}, b'{"accepted": 9223372036854775812}')
 def test_hostile_answers_do_no_harm(status: int, headers: dict[str, str], body: bytes) -> None:
     """No answer makes the readers raise, and what they say stays within its bounds."""
     given = Answer(status, headers, body)
