@@ -174,10 +174,9 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         fold: True, or the metrics of which events of an invocation that say the same (license,
             unit, attribution, kind, source system, hint), and have no id, time or metadata of their
             own, become one: its quantity is their exact sum, of decimals as they are written, its
-            time that of the last. None reaches over the full hour (UTC), but
-            where a handler is ``idempotent``. Only for metrics that Doow
-            aggregates as a sum does one event of five mean five events of one.
-            ``DOOW_TRACK_FOLD``: ``true``, or metrics with commas between.
+            time that of the last. None reaches over the full hour (UTC), but where a handler is
+            ``idempotent``. Only for metrics that Doow aggregates as a sum does one event of five
+            mean five events of one. ``DOOW_TRACK_FOLD``: ``true``, or metrics with commas between.
         budget: Seconds that a flush may hold the response. ``DOOW_TRACK_BUDGET`` (milliseconds).
         reserve: Seconds before the platform's deadline that are left to the handler.
         timeout: Seconds of silence after which a request in the background is given up.

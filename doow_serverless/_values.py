@@ -47,13 +47,16 @@ def fold(name: str, value: Any) -> bool | frozenset[str]:
     """Whether events fold, or those of which metrics."""
     if isinstance(value, bool):
         return value
-    metrics = list(value) if isinstance(value, (set, frozenset, list, tuple)) else []
+    try:
+        metrics = [] if isinstance(value, (str, bytes)) else list(value)
+    except TypeError:
+        metrics = []
     if not metrics or not all(isinstance(metric, str) and metric.strip() for metric in metrics):
         raise ConfigurationError(
             f"{name} must be True, False or a set of metrics such as {{'tokens'}}, "
             f"not {show(value)}"
         )
-    return frozenset(metrics)
+    return frozenset(map(str.__str__, metrics))  # A member of an Enum has a hash of its own.
 
 
 def fold_text(variable: str, text: str) -> bool | frozenset[str]:

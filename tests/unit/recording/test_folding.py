@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from contextlib import suppress
 from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from doow_serverless import Outcome, Tracker
 from doow_serverless._recording import scope as scope_module
 from doow_serverless._recording.quantities import total
+from doow_serverless.errors import ConfigurationError
 from doow_serverless.powertools import record_transaction
 from doow_serverless.testing import MemoryTransport
 from tests.lambda_context import LambdaContext
@@ -61,6 +63,24 @@ def events_of(transport: MemoryTransport) -> list[dict[str, Any]]:
 
 def quantities(transport: MemoryTransport) -> list[Any]:
     return [each["quantity"] for event in events_of(transport) for each in event["measurements"]]
+
+
+class Metric(str, Enum):
+    """As applications name their metrics."""
+
+    TOKENS = "tokens"
+
+
+def two_of_each(tracker: Tracker) -> None:
+    """An invocation that records two metrics, twice."""
+
+    @tracker.tracked
+    def handler() -> None:
+        for _ in range(2):
+            tracker.track("tokens")
+            tracker.track("calls")
+
+    handler()
 
 
 # ── what becomes one event ──────────────────────────────────────────────────────────────────────
@@ -165,19 +185,18 @@ def test_several_measurements_fold_metric_by_metric(
 
 @pytest.mark.parametrize(
     ("fold", "expected"),
-    [(False, [1, 1, 1, 1]), (True, [2, 2]), ({"tokens"}, [1, 1, 2]), (["tokens", "calls"], [2, 2])],
+    [
+        (False, [1, 1, 1, 1]),
+        (True, [2, 2]),
+        ({"tokens"}, [1, 1, 2]),
+        (["tokens", "calls"], [2, 2]),
+        ({"tokens": "a mapping"}.keys(), [1, 1, 2]),
+        ({Metric.TOKENS}, [1, 1, 2]),
+    ],
 )
 def test_only_what_may(fold: Any, expected: list[int], transport: MemoryTransport) -> None:
     """All metrics, or those that are named; none by default."""
-    tracker = made(transport, fold=fold)
-
-    @tracker.tracked
-    def handler() -> None:
-        for _ in range(2):
-            tracker.track("tokens")
-            tracker.track("calls")
-
-    handler()
+    two_of_each(made(transport, fold=fold))
     assert sorted(quantities(transport)) == expected
 
 
@@ -207,16 +226,26 @@ def test_of_one_handler(outer: Any, inner: Any, transport: MemoryTransport) -> N
 )
 def test_by_a_variable(variable: str, expected: list[int], transport: MemoryTransport) -> None:
     """It wins over the argument."""
-    tracker = made(transport, fold={"other"}, environ={"DOOW_TRACK_FOLD": variable})
-
-    @tracker.tracked
-    def handler() -> None:
-        for _ in range(2):
-            tracker.track("tokens")
-            tracker.track("calls")
-
-    handler()
+    two_of_each(made(transport, fold={"other"}, environ={"DOOW_TRACK_FOLD": variable}))
     assert sorted(quantities(transport)) == expected
+
+
+@pytest.mark.parametrize("fold", ["tokens", b"tokens", set(), {""}, [" "], {1}, 1, None])
+def test_what_names_no_metrics(fold: Any, transport: MemoryTransport) -> None:
+    """It is refused, and the remedy is told; a single name among others."""
+    with pytest.raises(ConfigurationError) as caught:
+        made(transport, fold=fold)
+    told = f"fold must be True, False or a set of metrics such as {{'tokens'}}, not {fold!r}"
+    assert str(caught.value) == told
+
+
+def test_a_variable_that_names_none(transport: MemoryTransport) -> None:
+    """It is told, and ignored."""
+    tracker = made(transport, fold={"tokens"}, environ={"DOOW_TRACK_FOLD": " , "})
+    wrong = "DOOW_TRACK_FOLD must be true, false or metrics such as tokens,api_calls, not ','"
+    told = f"{wrong}; the variable is ignored"
+    assert tracker.engine.config.problems == [("DOOW_TRACK_FOLD", told)]
+    assert tracker.engine.config.fold == {"tokens"}
 
 
 # ── the hour ────────────────────────────────────────────────────────────────────────────────────
