@@ -56,7 +56,7 @@ def fold(name: str, value: Any) -> bool | frozenset[str]:
             f"{name} must be True, False or a set of metrics such as {{'tokens'}}, "
             f"not {show(value)}"
         )
-    return frozenset(map(str.__str__, metrics))  # A member of an Enum has a hash of its own.
+    return frozenset(metrics)
 
 
 def fold_text(variable: str, text: str) -> bool | frozenset[str]:

@@ -1,6 +1,7 @@
 """Deliver: sealed batches go out, and something becomes of each.
 
-Read ``flush`` (a buffer is emptied and its outcome awaited), ``sealer`` (events become batches),
+Read ``flush`` (a buffer is emptied and its outcome awaited), ``hooks`` (the user is told of it),
+``sealer`` (events become batches),
 ``outbox_state`` (what is done next: facts in, ``orders`` out), whose accounts are ``ledger`` (where
 each batch stands), ``flight`` (what a flush waits for), ``kept`` (the backlog), ``pace`` (how quick
 the server is) and ``breaker`` (whether sending is worth a try); then ``outbox`` (its driver, with

@@ -12,12 +12,13 @@ from doow_serverless._outcome import Outcome
 from doow_serverless._process.at_work import AtWork, is_at_work
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.forks import listed
-from doow_serverless._process.log import call_hook, counted, debug, report_fault
+from doow_serverless._process.log import counted, debug, report_fault
 from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
 
 from .flight import Flight, summed_up
+from .hooks import tell, tell_within
 from .sealer import Sealer
 
 TYPE_CHECKING = False
@@ -37,8 +38,6 @@ TOO_LATE = (
     "recorded after the last flush before a snapshot, which all that is restored from it holds; "
     "hooks that record must be registered after the tracker is made, so that they run before it"
 )
-HOOKS_WAIT_S = 0.1
-"""Seconds for which a flush waits for the user's hooks, though its budget is used up."""
 
 
 class Departure:
@@ -355,34 +354,11 @@ class Flusher:
         if self._config.debug:
             debug(f"flushed {outcome}")
         errors = summed_up(errors)
-        config = self._config
-        if hooks_are_here or (config.on_flush is None and (config.on_error is None or not errors)):
-            self._call_hooks(errors, outcome)
+        if hooks_are_here:
+            tell(self._config, self._outbox, errors, outcome)
         else:
-            self._call_hooks_elsewhere(errors, outcome, max(budget.remaining(), HOOKS_WAIT_S))
+            tell_within(budget.remaining(), self._config, self._outbox, errors, outcome)
         return outcome
-
-    def _call_hooks(self, errors: list[DoowError], outcome: Outcome) -> None:
-        for error in errors:
-            self._outbox.report(error)
-        if self._config.on_flush is not None:
-            call_hook("on_flush", self._config.on_flush, outcome)
-
-    def _call_hooks_elsewhere(
-        self, errors: list[DoowError], outcome: Outcome, limit_s: float
-    ) -> None:
-        """Call the hooks on another thread, and wait no longer than there is time."""
-        done = threading.Event()
-
-        def call() -> None:
-            with AtWork():
-                self._call_hooks(errors, outcome)
-            done.set()
-
-        if self._outbox.workers.submit(call):
-            done.wait(limit_s)
-        else:
-            call()
 
     # ── the flight of a buffer ─────────────────────────────────────────────────────────────────
 

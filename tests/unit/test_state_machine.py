@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from doow_serverless import Tracker
-from doow_serverless._delivery import flush, outbox
+from doow_serverless._delivery import hooks, outbox
 from doow_serverless._handlers.invocation import Invocation
 from doow_serverless._handlers.options import TrackedOptions
 from doow_serverless._process import forks
@@ -50,7 +50,7 @@ class Machine(RuleBasedStateMachine):
         self.lock = threading.Lock()
         self.patches: list[Any] = [
             mock.patch.object(outbox, "Workers", type(self).workers),
-            mock.patch.object(flush, "HOOKS_WAIT_S", type(self).hooks_wait_s),
+            mock.patch.object(hooks, "HOOKS_WAIT_S", type(self).hooks_wait_s),
         ]
         for patch in self.patches:
             patch.start()
@@ -287,7 +287,7 @@ class ThreadedMachine(Machine):
     """The same on real threads: what leaves in the background does so meanwhile."""
 
     workers = Threads
-    hooks_wait_s = flush.HOOKS_WAIT_S
+    hooks_wait_s = hooks.HOOKS_WAIT_S
 
     def the_network_is_slow(self) -> None:
         """Its slowness is that of the threads."""
