@@ -44,9 +44,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_default_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test configures for itself."""
+def _no_default_tracker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test configures for itself, and what it leaves undelivered stays so.
+
+    Sent again it could reach the server of a later test, which listens on the same port.
+    """
     monkeypatch.setattr(_tracker_module, "_tracker", None)
+    yield
+    left = _tracker_module._tracker
+    if left is not None:
+        left.engine.outbox.begin_anew()
 
 
 class _Faults(logging.Handler):
