@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from . import cold, deadline, handing_over, warm, web
+from . import by_log, cold, deadline, handing_over, warm, web
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,8 @@ def main() -> None:
     console.print(table("An invocation's deadline", ("", "median"), deadline.rows()))
     title = "A response on Lambda, ms, and the end of the wrapper in it, server delay 20 ms"
     console.print(table(title, handing_over.COLUMNS, handing_over.rows()))
+    title = "A response on Lambda that records to the log, ms"
+    console.print(table(title, by_log.COLUMNS, by_log.rows()))
     headings = ("", "bare, µs", "middleware, µs", "difference")
     console.print(table("A request that records nothing", headings, web.rows()))
     for delay_s, rounds in ((0.0, 200), (0.02, 40)):

@@ -45,6 +45,15 @@ def rows() -> list[tuple[str, ...]]:
         return [_row(runtimes, events) for events in EVENTS]
 
 
+def medians(runtimes: dict[str, LambdaRuntime], events: int) -> list[str]:
+    """How long the response takes in each, in milliseconds."""
+    responses: dict[str, list[float]] = {mode: [] for mode in runtimes}
+    for _ in range(ROUNDS + 3):
+        for mode, runtime in runtimes.items():
+            responses[mode].append(runtime.invoke({"events": events}).duration_s * 1e3)
+    return [f"{statistics.median(each[3:]):.2f}" for each in responses.values()]
+
+
 def _row(runtimes: dict[str, LambdaRuntime], events: int) -> tuple[str, ...]:
     responses: dict[str, list[float]] = {mode: [] for mode in runtimes}
     ends: dict[str, list[float]] = {mode: [] for mode in runtimes}

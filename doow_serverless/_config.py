@@ -7,11 +7,12 @@ import os
 
 from ._recording.rules import check_attribution, check_text
 from ._redaction import API_KEY
-from ._sealing import MAX_BYTES, MAX_EVENTS
+from ._sealing import LINE_HEAD, LINE_LIMIT, LINE_LIMIT_ON_VERCEL, MAX_BYTES, MAX_EVENTS
 from ._values import (
     argument,
     as_it_is,
     count,
+    delivery,
     flag,
     flush_mode,
     fold,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     class ConfigOptions(TypedDict, total=False):
         """What each means, says ``doow_serverless.configure``."""
 
+        delivery: Literal["direct", "log"]
         endpoint: str | None
         license_id: str | None
         attribution: Mapping[str, Any] | None
@@ -139,6 +141,7 @@ class Config:
         self.problems: list[tuple[str, str]] = []
         self.removed: list[LeftOut] = []
         self._environ = os.environ if environ is None else environ
+        self._read_platform()
         self._read_where(given.take)
         self._read_modes(given.take)
         self._read_times(given.take)
@@ -168,12 +171,26 @@ class Config:
     @property
     def obstacle(self) -> tuple[ErrorKind, str] | None:
         """Why nothing can be sent, as an error kind and in words; None where it can."""
+        if self.delivery == "log":
+            return None
         if self.endpoint is None:
             return ErrorKind.TRANSPORT_ERROR, NO_ENDPOINT
         return None if self.has_key else (ErrorKind.AUTH_FAILURE, NO_KEY)
 
+    @property
+    def can_send(self) -> bool:
+        """Whether there is nothing in the way of sending."""
+        return self.obstacle is None
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether sending takes a key and a connection, and nothing is in the way."""
+        return self.delivery == "direct" and self.obstacle is None
+
     def _read_where(self, take: _Take) -> None:
         """Where events go, and what they carry where they say nothing themselves."""
+        way = delivery("delivery", take("delivery", "direct"))
+        self.delivery = self._first("DOOW_TRACK_DELIVERY", delivery, way)
         self.endpoint: str | None = url("endpoint", take("endpoint", None))
         self._read_endpoint()
         self.license_id = argument("license_id", take("license_id", None), check_text)
@@ -241,6 +258,18 @@ class Config:
                 f"max_payload_bytes must be {_SMALLEST_PAYLOAD} to {MAX_BYTES}, "
                 f"not {self.max_payload_bytes}"
             )
+        if self.delivery == "log":
+            # So that a batch is one line, whose loss or delay cannot tear it apart: four characters
+            # for three bytes, even where nothing can be compressed.
+            room = (self.record_limit - LINE_HEAD) * 3 // 4
+            self.max_payload_bytes = min(self.max_payload_bytes, room)
+
+    def _read_platform(self) -> None:
+        """What the log keeps of a line, and which it keeps."""
+        self.record_limit = LINE_LIMIT_ON_VERCEL if self._environ.get("VERCEL") else LINE_LIMIT
+        self.least_level = ""
+        if self._environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON":
+            self.least_level = self._environ.get("AWS_LAMBDA_LOG_LEVEL", "")
 
     def _find_key(self, api_key: str | None) -> None:
         malformed = (
@@ -261,7 +290,7 @@ class Config:
             self.api_key = api_key.strip()
         elif api_key:
             self._note("api_key", f"the argument api_key {malformed}")
-        elif not given and self.enabled:
+        elif not given and self.enabled and self.delivery == "direct":
             self._note("api_key", f"{NO_KEY}, so usage events are kept and not sent: {KEY_REMEDY}")
 
     def _note(self, name: str, problem: str) -> None:

@@ -104,7 +104,7 @@ class Engine:
         for _, problem in self.config.problems:
             warn(problem)
         self.report_removed(self.config.removed)
-        if self.config.journal or (self.config.warm_up and self.config.obstacle is None):
+        if self.config.journal or (self.config.warm_up and self.config.can_send):
             self._warm_up()
 
     def __repr__(self) -> str:
@@ -216,7 +216,7 @@ class Engine:
         """Have what the first flush would wait for done before, or beside what comes now."""
         mode, is_free = self.config.warm_up, init_phase.is_on()
         jobs = [self._load]
-        if self.config.obstacle is None and (self.config.key_place or mode == "connect"):
+        if self.config.needs_network and (self.config.key_place or mode == "connect"):
             jobs.append(self._reach)
         if mode == "import" or (mode in (True, "connect") and is_free):
             self._warm([jobs.pop(0)])
@@ -246,14 +246,15 @@ class Engine:
     def _load(self) -> None:
         """What takes CPU: journals, imports, certificates."""
         self.outbox.recover()
-        if self.config.warm_up and self.config.obstacle is None:
-            self.outbox.loaded_transport()
+        if self.config.warm_up and self.config.can_send:
+            self.outbox.sender.load()
 
     def _reach(self) -> None:
         """What waits for the network: the key where it is kept elsewhere, and a connection."""
-        key = self._credentials.current()
         if self.config.warm_up == "connect":
-            self.outbox.loaded_transport().connect(key)
+            self.outbox.sender.connect()
+        else:
+            self._credentials.current()
 
     def last_flush(self, limit_s: float, patience_s: float = 0.0) -> None:
         """Try once more to deliver everything, since the process is about to end.

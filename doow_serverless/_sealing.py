@@ -21,6 +21,15 @@ MAX_BYTES = 450 * 1024
 """Bytes of JSON that the server takes in one POST, before compression."""
 COMPRESS_FROM = 1_024
 """Bytes of JSON below which gzip costs more than it saves."""
+LINE_LIMIT = 28_000
+"""Characters of a line of the log that holds a batch. Platforms cut lines at 32,768 (Application
+Insights) and later. The 2,000 that are left below 30,000 are for what a platform adds: under
+Lambda's JSON format a backslash for each of about 60 quotes, and some 200 characters for the time,
+the level and the request id."""
+LINE_LIMIT_ON_VERCEL = 3_800
+"""The same where a drain keeps 4 KB. https://vercel.com/docs/drains/reference/logs"""
+LINE_HEAD = 700
+"""Characters of it that are not the batch, at the most."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _ENVELOPE = 256

@@ -166,6 +166,9 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
     Args:
         api_key: An SDK key, ``dk_`` and 64 hex digits. ``DOOW_TRACK_API_KEY``, or the name of a
             secret in ``DOOW_TRACK_API_KEY_SECRET_ARN`` or ``DOOW_TRACK_API_KEY_SSM_PARAMETER``.
+        delivery: ``"direct"``, or ``"log"`` to have batches written to standard output instead, for
+            a relay (`doow_serverless.relay`) to bring to Doow: no network, no key, and nothing to
+            wait for; what the log has taken counts as accepted. ``DOOW_TRACK_DELIVERY``.
         endpoint: The URL of the API; https, or http to loopback. ``DOOW_TRACK_ENDPOINT``: where
             that is wrong, nothing is sent anywhere, and events are kept as without a key.
         license_id: The license of events that name none. ``DOOW_TRACK_LICENSE_ID``.

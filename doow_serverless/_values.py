@@ -43,6 +43,11 @@ def flush_mode(name: str, value: Any) -> str:
     return one_of(name, value, ("before_response", "after_response"))
 
 
+def delivery(name: str, value: Any) -> str:
+    """How batches leave."""
+    return one_of(name, value, ("direct", "log"))
+
+
 def fold(name: str, value: Any) -> bool | frozenset[str]:
     """Whether events fold, or those of which metrics."""
     if isinstance(value, bool):

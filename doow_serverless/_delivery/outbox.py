@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from .credentials import Credentials
     from .flight import Attempt
+    from .log_sender import LogSender
     from .orders import Orders
     from .sender import Transport
 
@@ -72,6 +73,7 @@ class Outbox:
     Attributes:
         state: What is known of the batches; read it alone, or with the outbox at rest.
         workers: The threads.
+        sender: Makes the attempts.
     """
 
     def __init__(
@@ -100,8 +102,15 @@ class Outbox:
         self._transport = LateTransport(self._config, self._given_transport)
         self.workers = Workers()
         self._credentials.reset_after_fork()
-        self._sender = Sender(self._transport.loaded, self._credentials)
+        self.sender = self._new_sender()
         self.begin_anew()
+
+    def _new_sender(self) -> Sender | LogSender:
+        if self._config.delivery == "log" and self._given_transport is None:
+            from .log_sender import LogSender  # Who sends does not pay for its import.
+
+            return LogSender(self._config)
+        return Sender(self._transport.loaded, self._credentials)
 
     def begin_anew(self) -> None:
         """Leave to another process what it had sealed, measured, and connected to.
@@ -111,7 +120,9 @@ class Outbox:
         config = self._config
         with self._lock:
             self._predecessors: list[Outbox] = []
-            self._dead_letters = DeadLetters(config.dead_letter)
+            self._dead_letters = DeadLetters(
+                config.dead_letter, limit=config.record_limit, least_level=config.least_level
+            )
             self._is_recovering = False
             self._last_sign_at = self._clock()
             self._thawed_at = float("-inf")
@@ -306,7 +317,7 @@ class Outbox:
         for error in _struck(orders.report):
             self.report(error)
         for batch_id in _struck(orders.abort):
-            self.loaded_transport().abort(batch_id)
+            self.sender.abort(batch_id)
         for flight in _struck(orders.wake):
             if flight.wake is not None:
                 flight.wake()
@@ -349,11 +360,11 @@ class Outbox:
     def _try(self, attempt: Attempt) -> Attempt | None:
         """Make an attempt; the next one for this thread, if any."""
         state = self.state
-        trouble = self._sender.prepare()  # The server has no part in how long that takes.
-        is_reused = not attempt.is_fresh and self._sender.reuses_connection()
+        trouble = self.sender.prepare()  # The server has no part in how long that takes.
+        is_reused = not attempt.is_fresh and self.sender.reuses_connection()
         if not self._note(partial(state.begin, is_reused=is_reused), attempt):
             return None
-        result = trouble or self._sender.send(attempt.entry.batch, fresh=attempt.is_fresh)
+        result = trouble or self.sender.send(attempt.entry.batch, fresh=attempt.is_fresh)
         with self._lock:
             if self.state is not state:
                 return None  # What has begun anew since then leaves it to another process.
@@ -365,10 +376,6 @@ class Outbox:
         return following
 
     # ── the connection, and forks ──────────────────────────────────────────────────────────────
-
-    def loaded_transport(self) -> Transport:
-        """The transport, which its first use makes."""
-        return self._transport.loaded()
 
     def close_idle(self) -> None:
         """Close the kept connections; no locks are taken."""

@@ -67,6 +67,19 @@ class Sender:
         self._credentials = credentials
         self._wall_clock = wall_clock
 
+    def load(self) -> None:
+        """Have the imports at hand."""
+        self._transport()
+
+    def connect(self) -> None:
+        """Have a connection at hand, and the key; blocks, and may raise."""
+        key = self._credentials.current()
+        self._transport().connect(key)
+
+    def abort(self, batch_id: str) -> None:
+        """Cut off the attempts at a batch that have gone on for longer than the timeout."""
+        self._transport().abort(batch_id)
+
     def prepare(self) -> Failed | None:
         """Have imports and the key at hand, which may take long; why they cannot be had, if so."""
         try:

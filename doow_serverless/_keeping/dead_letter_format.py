@@ -1,4 +1,6 @@
-"""The format of a dead letter: a sealed batch as lines of a log, none longer than a platform keeps.
+"""The format of a sealed batch as lines of a log, none longer than a platform keeps.
+
+A dead letter is such a batch, which was not delivered; with ``delivery="log"`` they all become one.
 
 A record is one line of JSON. Whatever a log does to it on the way (escaping it as a JSON string any
 number of times, doubling its quotes for CSV, printing it prettily, sorting its keys), the marker,
@@ -10,7 +12,7 @@ from __future__ import annotations
 import zlib
 
 from doow_serverless._process.clock import iso_time
-from doow_serverless._sealing import gzip
+from doow_serverless._sealing import LINE_LIMIT, gzip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,26 +20,38 @@ if TYPE_CHECKING:
     from doow_serverless.errors import ErrorKind
 
 MARKER = "doow_dead_letter"
-LIMIT = 28_000
-"""Characters of a record. Platforms cut lines at 32,768 (Application Insights) and later. The 2,000
-that are left below 30,000 are for what a platform adds: under Lambda's JSON format a backslash for
-each of about 60 quotes, and some 200 characters for the time, the level and the request id."""
+BY_LOG = "LOG"
+"""The reason of a record of a batch that was to go no other way."""
+FOR_A_RELAY = "usage events for a relay"
+"""What such a record says of itself, so that who is warned of dead letters can leave it out."""
 FORMAT = "1"
 SPLIT = "SPLIT"
 """The reason of a record that says of its batch: from here on its two halves stand for it."""
 GZIP = 16 + zlib.MAX_WBITS
 
+# Under Lambda's JSON format a line without level and timestamp counts as INFO, and is filtered.
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
+_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+_USUAL = "INFO", f"{FOR_A_RELAY} to bring to Doow"
+_TROUBLE = "ERROR", "usage events that Doow did not confirm - see doow-serverless replay"
+
 
 def records_of(
-    batch: Batch, reason: ErrorKind | str, at_unix_s: float, *, limit: int = LIMIT
+    batch: Batch,
+    reason: ErrorKind | str,
+    at_unix_s: float,
+    *,
+    limit: int = LINE_LIMIT,
+    least_level: str = "",
 ) -> list[str]:
     """The records of ``batch``, none longer than ``limit`` characters.
 
     Args:
         batch: What was not delivered.
-        reason: Why, or :data:`SPLIT`.
+        reason: Why, or :data:`SPLIT`, or :data:`BY_LOG`.
         at_unix_s: When it was given up.
         limit: At least 2,000.
+        least_level: Of the lines that the platform lets through; "" where it lets all.
     """
     # Not needed while all is well.
     from base64 import urlsafe_b64encode
@@ -45,11 +59,11 @@ def records_of(
 
     packed = batch.body if batch.gzipped else gzip(batch.body)
     data = urlsafe_b64encode(packed).decode("ascii").rstrip("=")
-    # Under Lambda's JSON format a line without level and timestamp counts as INFO, and is filtered.
-    # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
+    level, message = _USUAL if reason == BY_LOG else _TROUBLE
+    level = max(level, least_level, key=_by_weight)
     head = (
-        f'{{"{MARKER}":{FORMAT},"timestamp":"{iso_time(int(at_unix_s * 1000))}","level":"ERROR",'
-        '"message":"usage events that Doow did not confirm - see doow-serverless replay",'
+        f'{{"{MARKER}":{FORMAT},"timestamp":"{iso_time(int(at_unix_s * 1000))}","level":"{level}",'
+        f'"message":"{message}",'
         f'"batch_id":"{_quoted(batch.id)}","events":{len(batch)},"reason":"{reason}",'
         f'"sdk_version":"{_quoted(batch.sdk_version)}",'
         f'"encoding":"{"gzip" if batch.gzipped else "identity"}",'
@@ -62,6 +76,10 @@ def records_of(
         f'{head},"part":{number},"parts":{len(pieces)},"crc32":"{checksum(piece)}","data":"{piece}"}}'
         for number, piece in enumerate(pieces, 1)
     ]
+
+
+def _by_weight(level: str) -> int:
+    return _LEVELS.index(level) if level in _LEVELS else -1
 
 
 def checksum(data: str) -> str:

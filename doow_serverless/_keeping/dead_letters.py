@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -13,12 +12,14 @@ from doow_serverless._process.log import report_fault, warn
 from doow_serverless._process.workers import Workers
 from doow_serverless._recording.ids import new_id
 from doow_serverless._redaction import show
+from doow_serverless._sealing import LINE_LIMIT
 
 from .dead_letter_format import records_of
+from .log_lines import LogLines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import TextIO
 
     from doow_serverless._sealing import Batch
@@ -42,9 +43,9 @@ class DeadLetters:
 
     Args:
         target: ``"log"`` for standard output, ``"off"``, or a directory, which is made if needed.
-        stream: Written to instead of what ``sys.stdout`` is now. Later it may be the application's
-            own, as under ``contextlib.redirect_stdout``: then the text is not ours to write into.
+        stream: As of `LogLines`.
         wall_clock: Unix seconds.
+        limit, least_level: As of `records_of`.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class DeadLetters:
         target: str,
         stream: TextIO | None = None,
         wall_clock: Callable[[], float] = time.time,
+        *,
+        limit: int = LINE_LIMIT,
+        least_level: str = "",
     ) -> None:
         self._target = target
-        # Not the descriptor: the runtimes of Vercel and Lambda have put objects of their own there;
-        # the former's tells by the context to which request a line belongs.
-        self._stream = sys.stdout if stream is None else stream
+        self._log = LogLines(stream)
         self._wall_clock = wall_clock
+        self._make_records = partial(records_of, limit=limit, least_level=least_level)
         self._thread = Workers(max_threads=1)
         self._lock = threading.RLock()
         self._waiting = 0
@@ -84,7 +87,7 @@ class DeadLetters:
             self._waiting += len(batch.body)
             written = self._last = threading.Event()
         at_unix_s = self._wall_clock()
-        job = partial(self._write, batch, reason, at_unix_s, list(self._streams()), written)
+        job = partial(self._write, batch, reason, at_unix_s, self._log.streams(), written)
         if not self._thread.submit(job):
             job()  # No thread can be started: better to wait than to lose it.
         return True
@@ -106,7 +109,7 @@ class DeadLetters:
     ) -> None:
         """Write one batch; runs on the thread, in the context of the caller."""
         try:
-            records = records_of(batch, reason, at_unix_s)
+            records = self._make_records(batch, reason, at_unix_s)
             if self._target == "log" or not self._put_in_directory(batch.id, records):
                 self._put_in_log(records, streams)
         except Exception as fault:
@@ -119,25 +122,11 @@ class DeadLetters:
         if left_out:
             warn(f"{left_out} dead letters were not written, since standard output was stuck")
 
-    def _streams(self) -> Iterator[TextIO]:
-        """Where a line of the log can go, the best first."""
-        for stream in (self._stream, sys.__stdout__, sys.stdout, sys.__stderr__):
-            if stream is not None:
-                yield stream
-
     def _put_in_log(self, records: list[str], streams: list[TextIO]) -> None:
-        trouble: Exception | None = None
-        for stream in streams:
-            try:
-                for record in records:
-                    # In one call, so that what other threads print does not come in between.
-                    stream.write(f"{record}\n")
-                stream.flush()
-            except Exception as problem:
-                trouble = problem  # Closed, or a pipe whose reader has gone.
-            else:
-                return
-        self._warn_once(f"dead letters cannot be written to standard output: {show(trouble, 200)}")
+        trouble = self._log.write(records, streams)
+        if trouble is not None:
+            said = show(trouble, 200)
+            self._warn_once(f"dead letters cannot be written to standard output: {said}")
 
     def _put_in_directory(self, batch_id: str, records: list[str]) -> bool:
         """Whether the batch has become a file, whole or not at all, for the owner to read."""

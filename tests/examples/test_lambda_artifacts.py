@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_format import MARKER
+from doow_serverless._keeping.dead_letter_format import FOR_A_RELAY, MARKER
 from doow_serverless.local import Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.examples.lambda_example import (
@@ -403,8 +403,10 @@ def test_the_terraform_module_says_the_same(sam: Path) -> None:
 
 
 def test_the_alarms_watch_for_what_is_written() -> None:
-    """Each filter looks for the marker of dead letters, as it is."""
+    """Each filter looks for the marker of dead letters, but for what is on its usual way."""
+    pattern = f'"{MARKER}" -"{FOR_A_RELAY}"'
     for name in ("template.yaml", "examples/lambda/serverless.yml"):
-        assert f"FilterPattern: '\"{MARKER}\"'" in (ROOT / name).read_text(), name
-    assert f'"\\"{MARKER}\\""' in (EXAMPLE / "terraform" / "main.tf").read_text()
-    assert f"'\"{MARKER}\"'" in (EXAMPLE / "cdk" / "app.py").read_text()
+        assert f"FilterPattern: '{pattern}'" in (ROOT / name).read_text(), name
+    escaped = pattern.replace('"', '\\"')
+    assert f'"{escaped}"' in (EXAMPLE / "terraform" / "main.tf").read_text()
+    assert f"'{pattern}'" in (EXAMPLE / "cdk" / "app.py").read_text()

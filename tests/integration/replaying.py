@@ -8,7 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from doow_serverless._keeping.dead_letter_format import LIMIT, records_of
+from doow_serverless._keeping.dead_letter_format import records_of
+from doow_serverless._sealing import LINE_LIMIT
 from doow_serverless.errors import ErrorKind
 from tests.network import KEY
 
@@ -23,7 +24,7 @@ AT = 1_795_347_180.123
 """2026-11-22T11:33:00.123Z"""
 
 
-def lines_of(*batches: Batch, at: float = AT, limit: int = LIMIT) -> list[str]:
+def lines_of(*batches: Batch, at: float = AT, limit: int = LINE_LIMIT) -> list[str]:
     return [line for one in batches for line in records_of(one, WHY, at, limit=limit)]
 
 

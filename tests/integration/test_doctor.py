@@ -79,6 +79,16 @@ def test_without_a_key() -> None:
     assert "heartbeat" not in checks
 
 
+def test_delivery_by_log_needs_neither() -> None:
+    """No key is asked for, and no way to Doow is tried."""
+    with refused_port() as url:
+        status, checks, _ = doctor(
+            DOOW_TRACK_API_KEY="", DOOW_TRACK_ENDPOINT=url, DOOW_TRACK_DELIVERY="log"
+        )
+    assert (status, checks["delivery"]["ok"]) == (0, True)
+    assert not {"key", "endpoint", "heartbeat"} & checks.keys()
+
+
 @pytest.mark.parametrize(
     ("variables", "name", "said"),
     [

@@ -146,7 +146,7 @@ def test_a_dropped_tracker_closes_its_connections_at_once(ingest: Ingest) -> Non
         tracker.track("tokens")
         assert tracker.flush().accepted == 1
         engine = weakref.ref(tracker.engine)
-        connections = tracker.engine.outbox.loaded_transport()._idle  # type: ignore[attr-defined]
+        connections = tracker.engine.outbox._transport.loaded()._idle  # type: ignore[attr-defined]
         assert len(connections) == 1
         del tracker
         assert engine() is None

@@ -108,6 +108,18 @@ def test_the_key(given: dict[str, str], argument: str | None, expected: str) -> 
     assert config(argument, env=env(**given)).api_key == expected
 
 
+@pytest.mark.parametrize(
+    ("platform", "limit"), [({}, 28_000), ({"VERCEL": "1"}, 3_800), ({"VERCEL": ""}, 28_000)]
+)
+def test_delivery_by_log(platform: dict[str, str], limit: int) -> None:
+    """Nothing is in its way, and a batch is no larger than a line of the platform's log."""
+    made = Config(environ={**platform, "DOOW_TRACK_DELIVERY": "log", "DOOW_TRACK_ENDPOINT": "no"})
+    assert (made.obstacle, made.can_send, made.needs_network) == (None, True, False)
+    assert made.record_limit == limit
+    assert made.max_payload_bytes * 4 / 3 + 500 < limit
+    assert Config(KEY, environ=platform, delivery="direct").max_payload_bytes == 450 * 1024
+
+
 @pytest.mark.parametrize("variable", ["API_KEY_SECRET_ARN", "API_KEY_SSM_PARAMETER"])
 def test_a_place_for_the_key(variable: str) -> None:
     """A place that the environment names is preferred to an argument, and asked later."""
@@ -135,6 +147,7 @@ NO_KEY = (
         ({"API_KEY": "sk_123"}, None, [f"DOOW_TRACK_API_KEY {MALFORMED}"]),
         ({"API_KEY": KEY[:-1]}, OTHER, [f"DOOW_TRACK_API_KEY {MALFORMED}"]),
         ({"DISABLED": "true"}, None, []),
+        ({"DELIVERY": "log"}, None, []),
     ],
 )
 def test_no_usable_key(given: dict[str, str], argument: Any, problems: list[str]) -> None:

@@ -32,6 +32,7 @@ VARIABLES = {
     "BUDGET": "budget_s",
     "DEAD_LETTER": "dead_letter",
     "DEBUG": "debug",
+    "DELIVERY": "delivery",
     "DISABLED": "enabled",
     "FLUSH_AT": "flush_at",
     "FLUSH_INTERVAL": "flush_interval_s",
@@ -103,7 +104,7 @@ def test_nothing_can_be_sent_by_accident() -> None:
     """There is no URL that a request could go to."""
     tracker = Tracker(KEY, environ={ENDPOINT: "http://ingest.test"}, warm_up=False)
     with pytest.raises(ConfigurationError, match=f"{ENDPOINT} is wrong"):
-        tracker.engine.outbox.loaded_transport()
+        tracker.engine.outbox.sender.load()
 
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)

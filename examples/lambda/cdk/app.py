@@ -64,7 +64,9 @@ class MeteredStack(Stack):
             self,
             "UndeliveredUsage",
             log_group=log_group,
-            filter_pattern=logs.FilterPattern.literal('"doow_dead_letter"'),
+            filter_pattern=logs.FilterPattern.literal(
+                '"doow_dead_letter" -"usage events for a relay"'
+            ),
             metric_namespace="DoowServerless",
             metric_name=f"{name}-undelivered",
             metric_value="1",

@@ -108,7 +108,7 @@ resource "aws_iam_role_policy" "api" {
 resource "aws_cloudwatch_log_metric_filter" "undelivered" {
   name           = "undelivered-usage"
   log_group_name = aws_cloudwatch_log_group.api.name
-  pattern        = "\"doow_dead_letter\""
+  pattern        = "\"doow_dead_letter\" -\"usage events for a relay\""
 
   metric_transformation {
     namespace     = "DoowServerless"

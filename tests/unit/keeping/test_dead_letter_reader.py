@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doow_serverless._keeping import dead_letter_reader
-from doow_serverless._keeping.dead_letter_format import LIMIT, records_of
+from doow_serverless._keeping.dead_letter_format import records_of
 from doow_serverless._keeping.dead_letter_reader import Assembly, Damage, Finder, Part
-from doow_serverless._sealing import Batch
+from doow_serverless._sealing import LINE_LIMIT, Batch
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch, contents, find_records
 
@@ -26,7 +26,7 @@ AT = 1_795_347_180.123
 """2026-11-22T11:33:00.123Z"""
 
 
-def records(one: Batch, limit: int = LIMIT) -> list[str]:
+def records(one: Batch, limit: int = LINE_LIMIT) -> list[str]:
     return records_of(one, ErrorKind.TIMEOUT, AT, limit=limit)
 
 
@@ -112,7 +112,7 @@ def test_a_record_is_one_line_of_json() -> None:
     events=st.integers(1, 20),
     noise=st.sampled_from([0, 10, 900]),
     compress=st.booleans(),
-    limit=st.integers(2_000, LIMIT),
+    limit=st.integers(2_000, LINE_LIMIT),
     levels=st.lists(st.sampled_from(ENVELOPES), max_size=5),
     seed=st.integers(),
 )
@@ -171,7 +171,7 @@ def test_no_record_is_long() -> None:
     lines = records(one)
 
     assert len(one.body) > 200_000
-    assert max(map(len, lines)) <= LIMIT
+    assert max(map(len, lines)) <= LINE_LIMIT
     assert [json.loads(line)["part"] for line in lines] == list(range(1, len(lines) + 1))
 
 

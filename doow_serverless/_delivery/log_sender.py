@@ -1,0 +1,79 @@
+"""Delivery by log: a batch is written to standard output, and that is all there is to be done.
+
+No network, no key, and nothing to wait for: a relay reads the log, and brings it to Doow.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
+from doow_serverless._keeping.log_lines import LogLines
+from doow_serverless._redaction import show
+from doow_serverless.errors import ErrorKind
+
+from .results import Failed, Settled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from doow_serverless._config import Config
+    from doow_serverless._process.clock import Clock
+    from doow_serverless._sealing import Batch
+
+    from .results import Result
+
+
+class LogSender:
+    """Does for the log what `Sender` does for the network, with the same methods.
+
+    A pipe that takes no lines is silent, as a server may be, and treated as one is: a flush waits
+    no longer than its budget, and the batch is kept until its lines are out.
+
+    Args:
+        config: How long a line may be, and of which level.
+        wall_clock: Unix seconds.
+    """
+
+    reuses_connection = staticmethod(bool)
+
+    def __init__(self, config: Config, wall_clock: Clock = time.time) -> None:
+        self._lines = LogLines()
+        self._limit = config.record_limit
+        self._least_level = config.least_level
+        self._wall_clock = wall_clock
+
+    def __repr__(self) -> str:
+        return f"LogSender({self._lines!r})"
+
+    def load(self) -> None:
+        """Import what the first record needs."""
+        import base64  # noqa: F401
+        import hashlib  # noqa: F401
+
+    def connect(self) -> None:
+        """There is nothing to connect to."""
+
+    def prepare(self) -> Failed | None:
+        """Nothing is needed that could be missing."""
+
+    def abort(self, _batch_id: str) -> None:
+        """A write cannot be cut off: once the pipe takes it, it is done."""
+
+    def send(self, batch: Batch, **_: Any) -> Result:
+        """Write ``batch``; blocks. Never raises an Exception."""
+        try:
+            records = records_of(
+                batch,
+                BY_LOG,
+                self._wall_clock(),
+                limit=self._limit,
+                least_level=self._least_level,
+            )
+            trouble = self._lines.write(records, self._lines.streams())
+        except Exception as problem:
+            trouble = problem
+        if trouble is None:
+            return Settled(batch, ErrorKind.TRANSPORT_ERROR, "written to the log", [])
+        said = f"the log cannot be written to: {show(trouble, 200)}"
+        return Failed(ErrorKind.TRANSPORT_ERROR, said, hold_s=0.0)
