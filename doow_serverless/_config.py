@@ -344,3 +344,21 @@ class Config:
 def environment_names_key() -> bool:
     """Whether the environment holds a key, or says where it is kept."""
     return any(os.environ.get(name) for name in (API_KEY_VARIABLE, *KEY_PLACES))
+
+
+def checked_config(*, needs_key: bool = True) -> tuple[Config, str]:
+    """The configuration and its endpoint; what a function would do without is an error.
+
+    Raises:
+        ConfigurationError: The key is missing, or it or the endpoint cannot be used.
+    """
+    config = Config()
+    needed = {ENDPOINT_VARIABLE, API_KEY_VARIABLE} if needs_key else {ENDPOINT_VARIABLE}
+    for variable, problem in config.problems:
+        if variable in needed:
+            raise ConfigurationError(problem.removesuffix(NOT_SENT))
+    if config.endpoint is None:
+        raise ConfigurationError(NO_ENDPOINT)
+    if not config.has_key and needs_key:
+        raise ConfigurationError(f"{NO_KEY}: {KEY_REMEDY}")
+    return config, config.endpoint

@@ -84,8 +84,19 @@ def seal(
         compress: Whether bodies from :data:`COMPRESS_FROM` bytes on are gzipped.
         make_id: Gives a batch its id from the ids of its events. Default: a random one.
     """
+    return seal_texts(*_write(events), max_bytes=max_bytes, compress=compress, make_id=make_id)
+
+
+def seal_texts(
+    ids: Sequence[str],
+    texts: Sequence[str],
+    *,
+    max_bytes: int = MAX_BYTES,
+    compress: bool = True,
+    make_id: Callable[[Sequence[str]], str] | None = None,
+) -> Iterator[Batch]:
+    """The same of events that are JSON already, whose ids these are."""
     name = make_id or (lambda _: new_id())
-    ids, texts = _write(events)
     start, room = 0, max_bytes - _ENVELOPE
     for at, text in enumerate(texts):
         room -= len(text) + 1

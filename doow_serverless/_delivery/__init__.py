@@ -9,4 +9,5 @@ the threads), ``sender`` (one POST of one batch), ``results`` (what became of it
 a server's answer means), ``transport`` and ``connection`` (HTTP), ``late_transport`` (imports them
 at the first use), ``credentials`` (the key), ``log_sender`` (the log instead of all these),
 ``async_wait`` (waiting without blocking an event loop), and ``guard`` (before a deadline kills).
+``patient`` sends what no response waits for.
 """

@@ -10,7 +10,7 @@ import threading
 import time
 from functools import partial
 
-from doow_serverless._keeping.dead_letter_format import SPLIT
+from doow_serverless._keeping.dead_letter_format import BY_LOG, SPLIT
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.at_work import AtWork
 from doow_serverless._process.log import call_hook, report_fault, warn
@@ -328,7 +328,9 @@ class Outbox:
     def _write_down(self, orders: Orders) -> None:
         """Have journal and log know what has become of batches, before anything is sent."""
         for entry, reason in _struck(orders.write_down):
-            entry.is_written = self._dead_letters.write(entry.batch, reason)
+            # What goes by the log anyway is the same record twice, and no other.
+            why = BY_LOG if self._config.delivery == "log" else reason
+            entry.is_written = self._dead_letters.write(entry.batch, why)
         for batch, halves, is_written in _struck(orders.split):
             if is_written is not False:
                 self._dead_letters.write(batch, SPLIT)

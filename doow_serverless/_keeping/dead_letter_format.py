@@ -59,23 +59,48 @@ def records_of(
 
     packed = batch.body if batch.gzipped else gzip(batch.body)
     data = urlsafe_b64encode(packed).decode("ascii").rstrip("=")
-    level, message = _USUAL if reason == BY_LOG else _TROUBLE
-    level = max(level, least_level, key=_by_weight)
-    head = (
-        f'{{"{MARKER}":{FORMAT},"timestamp":"{iso_time(int(at_unix_s * 1000))}","level":"{level}",'
-        f'"message":"{message}",'
-        f'"batch_id":"{_quoted(batch.id)}","events":{len(batch)},"reason":"{reason}",'
-        f'"sdk_version":"{_quoted(batch.sdk_version)}",'
-        f'"encoding":"{"gzip" if batch.gzipped else "identity"}",'
-        f'"sha256":"{sha256(batch.body).hexdigest()}"'
+    head = record_head(
+        batch.id,
+        len(batch),
+        reason,
+        iso_time(int(at_unix_s * 1000)),
+        batch.sdk_version,
+        batch.gzipped,
+        sha256(batch.body).hexdigest(),
+        least_level,
     )
-    tail = len(',"part":10000,"parts":10000,"crc32":"00000000","data":""}')
+    tail = len(record("", 10_000, 10_000, ""))
     room = max(limit - len(head) - tail, 1_000)
     pieces = [data[at : at + room] for at in range(0, len(data), room)]
-    return [
-        f'{head},"part":{number},"parts":{len(pieces)},"crc32":"{checksum(piece)}","data":"{piece}"}}'
-        for number, piece in enumerate(pieces, 1)
-    ]
+    return [record(head, number, len(pieces), piece) for number, piece in enumerate(pieces, 1)]
+
+
+def record_head(
+    batch_id: str,
+    events: int,
+    reason: str,
+    timestamp: str,
+    sdk_version: str,
+    gzipped: bool,
+    sha256: str,
+    least_level: str = "",
+) -> str:
+    """What all the records of a batch begin with; the arguments are those of a `Part`."""
+    level, message = _USUAL if reason == BY_LOG else _TROUBLE
+    level = max(level, least_level, key=_by_weight)
+    return (
+        f'{{"{MARKER}":{FORMAT},"timestamp":"{timestamp}","level":"{level}",'
+        f'"message":"{message}",'
+        f'"batch_id":"{_quoted(batch_id)}","events":{events},"reason":"{reason}",'
+        f'"sdk_version":"{_quoted(sdk_version)}",'
+        f'"encoding":"{"gzip" if gzipped else "identity"}",'
+        f'"sha256":"{sha256}"'
+    )
+
+
+def record(head: str, number: int, parts: int, data: str) -> str:
+    """One record, of which ``head`` is the beginning."""
+    return f'{head},"part":{number},"parts":{parts},"crc32":"{checksum(data)}","data":"{data}"}}'
 
 
 def _by_weight(level: str) -> int:

@@ -12,7 +12,7 @@ import zlib
 
 from doow_serverless._sealing import Batch
 
-from .dead_letter_format import FORMAT, GZIP, MARKER, checksum
+from .dead_letter_format import FORMAT, GZIP, MARKER, checksum, record, record_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,19 @@ class Part:
         if fields["crc32"] != checksum(self.data):
             raise ValueError(self.data)
 
+    def __str__(self) -> str:
+        """The record, as it was written but for its level."""
+        head = record_head(
+            self.batch_id,
+            self.events,
+            self.reason,
+            self.timestamp,
+            self.sdk_version,
+            self.gzipped,
+            self.sha256,
+        )
+        return record(head, self.number, self.parts, self.data)
+
 
 class Damage:
     """A record that cannot be read.
@@ -88,14 +101,19 @@ class Damage:
 
 
 class DeadLetter:
-    """A batch that was read back whole, with the ``reason`` for which it was not delivered."""
+    """A batch that was read back whole, from so many ``parts``.
 
-    __slots__ = ("batch", "reason", "timestamp")
+    Attributes:
+        reason, timestamp: As of `Part`.
+    """
 
-    def __init__(self, batch: Batch, reason: str, timestamp: str) -> None:
+    __slots__ = ("batch", "parts", "reason", "timestamp")
+
+    def __init__(self, batch: Batch, reason: str, timestamp: str, parts: int) -> None:
         self.batch = batch
         self.reason = reason
         self.timestamp = timestamp
+        self.parts = parts
 
 
 class Finder:
@@ -196,6 +214,10 @@ class Assembly:
         del self._begun[key]
         return self._opened(parts)
 
+    def begun(self) -> list[Part]:
+        """The records of batches of which some are missing."""
+        return [part for parts in self._begun.values() for part in parts.values()]
+
     def problems(self) -> list[tuple[str | None, str]]:
         """Batch ids, None where that is lost, and why no whole batch came of the records."""
         reasons: dict[str | None, list[str]] = {}
@@ -219,7 +241,7 @@ class Assembly:
         events = frozenset(batch.event_ids)
         _, known = self._done.setdefault(batch.id, (first.sha256, events))
         if known is events:
-            return DeadLetter(batch, first.reason, first.timestamp)
+            return DeadLetter(batch, first.reason, first.timestamp, len(parts))
         # Work that is done again seals the same events under the same id, with another time.
         if known == events:
             self.repeated += 1

@@ -25,6 +25,11 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
+def is_random(one: str) -> bool:
+    """Whether an id is one of :func:`new_id`, so that nothing that is done again has it."""
+    return len(one) == 36 and one[14] == "4"
+
+
 def derived_id(*parts: str) -> str:
     """A UUID of version 5 that equal ``parts`` give again, in whatever process."""
     import uuid  # Hardly ever needed, and dear at import.

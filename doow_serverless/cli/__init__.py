@@ -1,8 +1,8 @@
 """The command line, ``doow-serverless``, for which the extra ``local`` is needed.
 
-Read ``main`` (the commands), ``console`` (how they print) and ``target`` (where they send to);
+Read ``main`` (the commands), ``console`` (how they print) and ``statuses`` (how they end);
 ``ingest_lines``; ``replay`` (what that command prints) over ``replaying`` (the work),
-``replay_input`` and ``replay_sender``; ``send`` over ``event_lines``; ``doctor`` over
+``replay_input``; ``send`` over ``event_lines``; ``doctor`` over
 ``doctor_service``, ``doctor_files`` and ``doctor_check``; ``invoke`` over ``invoking`` and
 ``arrived``.
 """

@@ -240,7 +240,7 @@ def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **op
     The key and the endpoint come from the environment: DOOW_TRACK_API_KEY, DOOW_TRACK_ENDPOINT.
     """
     from doow_serverless.cli.replay import run
-    from doow_serverless.cli.target import INTERRUPTED
+    from doow_serverless.cli.statuses import INTERRUPTED
     from doow_serverless.errors import ConfigurationError
 
     try:

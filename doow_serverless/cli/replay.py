@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from doow_serverless._config import checked_config
+from doow_serverless._delivery.patient import PatientSender, Undeliverable, sending
 from doow_serverless._redaction import show
 from doow_serverless.errors import ConfigurationError
 
@@ -22,17 +24,8 @@ from .replay_input import (
     moment,
     twice_readable,
 )
-from .replay_sender import PatientSender, Undeliverable
 from .replaying import Ledger, Replay
-from .target import (
-    ALL_DELIVERED,
-    INCOMPLETE,
-    INTERRUPTED,
-    NOT_DELIVERED,
-    UNUSABLE,
-    checked_config,
-    sending,
-)
+from .statuses import ALL_DELIVERED, INCOMPLETE, INTERRUPTED, NOT_DELIVERED, UNUSABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

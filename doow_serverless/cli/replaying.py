@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from doow_serverless._delivery.patient import Undeliverable
 from doow_serverless._keeping.dead_letter_reader import Assembly, Finder
-
-from .replay_sender import Undeliverable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-    from typing import Protocol
 
+    from doow_serverless._delivery.patient import Delivers
     from doow_serverless._keeping.dead_letter_reader import Damage, Part
     from doow_serverless._sealing import Batch
-
-    from .replay_sender import Delivery
-
-    class Delivers(Protocol):
-        """What delivers."""
-
-        def deliver(self, batch: Batch) -> Delivery:
-            """Send ``batch`` until the server has decided on it; raises `Undeliverable`."""
 
 
 class Ledger:

@@ -10,6 +10,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from doow_serverless._config import checked_config
+from doow_serverless._delivery.patient import PatientSender, Undeliverable, sending
 from doow_serverless._keeping.dead_letter_format import records_of
 from doow_serverless._sealing import MAX_EVENTS, seal
 from doow_serverless.errors import ErrorKind, InvalidEvent
@@ -17,15 +19,7 @@ from doow_serverless.errors import ErrorKind, InvalidEvent
 from .console import console, number, progress_bar, safe
 from .event_lines import MAX_LINE_BYTES, Events
 from .replay_input import STANDARD_INPUT
-from .replay_sender import PatientSender, Undeliverable
-from .target import (
-    ALL_DELIVERED,
-    INCOMPLETE,
-    INTERRUPTED,
-    NOT_DELIVERED,
-    checked_config,
-    sending,
-)
+from .statuses import ALL_DELIVERED, INCOMPLETE, INTERRUPTED, NOT_DELIVERED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from doow_serverless._config import Config
+    from doow_serverless._delivery.patient import Delivery
     from doow_serverless._sealing import Batch
-
-    from .replay_sender import Delivery
 
 _MOST_TOLD = 50
 """Malformed lines, and rejected events, that are told one by one."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from doow_serverless._delivery.patient import PatientSender, Undeliverable
 from doow_serverless._delivery.results import Failed, Settled
-from doow_serverless.cli.replay_sender import PatientSender, Undeliverable
 from doow_serverless.errors import ErrorKind
 from doow_serverless.local import Fault, Ingest
 from tests.batches import batch

@@ -25,7 +25,7 @@ FLOORS = (
     "cli",
     "_pytest_plugin",
     "testing",
-    "powertools azure asgi wsgi __init__",
+    "powertools azure asgi wsgi relay __init__",
     "_middleware",
     "_platforms",
     "_tracker",

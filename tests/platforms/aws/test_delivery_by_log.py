@@ -21,8 +21,7 @@ from tests.batches import find_records
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from doow_serverless._keeping.dead_letter_format import FOR_A_RELAY, MARKER
-from doow_serverless._keeping.dead_letter_reader import DeadLetter
+    from doow_serverless._keeping.dead_letter_reader import DeadLetter
 
 pytest.importorskip("awslambdaric")
 

@@ -1,24 +1,38 @@
-"""How ``replay`` sends: one batch after the other, waiting where that helps.
+"""How batches go out that no response waits for: one after the other, waiting where that helps.
 
-Nobody waits for a response here, so a rate limit is waited out, and an outage for a while.
+So ``replay`` and a relay send: a rate limit is waited out, and an outage for a while.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import contextmanager
 
-from doow_serverless._delivery.results import Failed, Settled
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
 
+from .credentials import Credentials
+from .results import Failed, Settled
+from .sender import Sender
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Iterator
+    from typing import Protocol
 
-    from doow_serverless._delivery.results import Split
-    from doow_serverless._delivery.sender import Sender
+    from doow_serverless._config import Config
     from doow_serverless._process.clock import Clock
     from doow_serverless._sealing import Batch
+
+    from .results import Split
+
+    class Delivers(Protocol):
+        """What delivers."""
+
+        def deliver(self, batch: Batch) -> Delivery:
+            """Send ``batch`` until the server has decided on it; raises `Undeliverable`."""
+
 
 PATIENCE_S = 20.0
 """Seconds of failures after which a batch is given up."""
@@ -65,6 +79,7 @@ class PatientSender:
             once; if that fails too, the server is taken to be down.
         halved: Ids of batches that are known to have been sent by halves.
         rate: Events a minute that may be sent at most, a batch at a time; None for no such bound.
+        ends_at: When all must be done, on ``clock``: what cannot be tried until then is given up.
         sleep: Waits.
         clock: Monotonic seconds.
     """
@@ -77,6 +92,7 @@ class PatientSender:
         patience_s: float = PATIENCE_S,
         halved: Container[str] = (),
         rate: float | None = None,
+        ends_at: float = float("inf"),
         sleep: Callable[[float], object] = time.sleep,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -89,6 +105,7 @@ class PatientSender:
         self._gave_up = False
         self._s_for_each = 0.0 if rate is None else 60.0 / rate
         self._next_at = clock()
+        self._ends_at = ends_at
 
     def deliver(self, batch: Batch) -> Delivery:
         """Send ``batch``, or the halves of it, until the server has decided on every event.
@@ -108,8 +125,7 @@ class PatientSender:
         pause_s = FIRST_PAUSE_S
         failing_since: float | None = None
         while True:
-            if (early_s := self._next_at - self._clock()) > 0:
-                self._sleep(early_s)
+            self._wait(self._next_at - self._clock(), "the pace that is to be kept")
             result = self._sender.send(batch)
             if result.reason is ErrorKind.AUTH_FAILURE:
                 # Also a 403, which settles a batch while others are to come: with a key that has
@@ -133,10 +149,35 @@ class PatientSender:
                 wait_s = pause_s
                 if pause_s == FIRST_PAUSE_S:
                     self._say(f"{result.message}: trying again for {self._patience_s:g} s")
-            self._sleep(wait_s)
+            self._wait(wait_s, result.message)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    def _wait(self, seconds: float, why: str) -> None:
+        if self._clock() + seconds >= self._ends_at:
+            raise Undeliverable(why, ends_all=True)
+        if seconds > 0:
+            self._sleep(seconds)
 
     def _check_patience(self, failure: Failed, failing_s: float) -> None:
         if self._gave_up or failing_s >= self._patience_s:
             was_down, self._gave_up = self._gave_up, True
             raise Undeliverable(failure.message, ends_all=was_down)
+
+
+@contextmanager
+def sending(config: Config, endpoint: str) -> Iterator[Sender]:
+    """What makes the attempts; answers that drip are cut off, which no timeout of a socket does."""
+    from .transport import HttpTransport  # It imports requests.
+
+    transport = HttpTransport(endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle)
+    is_over = threading.Event()
+
+    def reap() -> None:
+        while not is_over.wait(1.0):
+            transport.abort()
+
+    threading.Thread(target=reap, daemon=True).start()
+    try:
+        yield Sender(lambda: transport, Credentials(config.api_key, config.key_place))
+    finally:
+        is_over.set()

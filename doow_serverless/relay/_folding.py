@@ -1,0 +1,122 @@
+"""Folds events that are JSON already: those that say the same become one, of their exact sum.
+
+The rules are those of folding within an invocation. Whether an event had an id or a time of its own
+cannot be told any more; so all fold that have no metadata, and none reaches over the full hour.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+from doow_serverless._recording.event import MAX_EVENT_BYTES
+from doow_serverless._recording.ids import derived_id
+from doow_serverless._recording.quantities import total
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+_FIELDS = frozenset(
+    {
+        "attribution", "event_id", "kind", "license_id", "measurements", "occurred_at",
+        "source_system", "unit",
+    }
+)  # fmt: skip
+_MEASURED = frozenset({"metric_name", "metric_tuple_hint", "quantity"})
+_HOUR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d):\d\d:\d\d(?:\.\d+)?Z", re.ASCII)
+
+
+def read(text: str) -> Any:
+    """JSON, with decimals as they are written; raises ValueError."""
+    return json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+
+
+def written(value: Any) -> str:
+    """JSON again, in ASCII."""
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{json.dumps(name)}:{written(value[name])}' for name in value)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    return str(value) if isinstance(value, Decimal) else json.dumps(value)
+
+
+class Folded:
+    """Events in the order of their coming, folded where they may be.
+
+    Args:
+        base: The ids of folded events derive from it.
+        fold: Whether events fold, or those of which metrics.
+
+    Attributes:
+        events: The events, each as it is written but for `Decimal`.
+    """
+
+    def __init__(self, base: str, fold: bool | Container[str]) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._base = base
+        self._fold = fold
+        self._places: dict[str, int] = {}
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take in an event, which becomes ours."""
+        key = self._key(event)
+        if key is None:
+            self.events.append(event)
+            return
+        place = self._places.get(key)
+        if place is not None:
+            whole = _sum(self.events[place], event)
+            if whole is not None:
+                whole["event_id"] = derived_id(self._base, key, str(place))
+                self.events[place] = whole
+                return
+        self._places[key] = len(self.events)
+        self.events.append(event)
+
+    def _key(self, event: dict[str, Any]) -> str | None:
+        """What events have in common that may become one; None where this may not."""
+        hour = _HOUR.fullmatch(event["occurred_at"])
+        measurements = event["measurements"]
+        if (
+            not self._fold
+            or hour is None
+            or not event.keys() <= _FIELDS
+            or not all(one.keys() <= _MEASURED for one in measurements)
+        ):
+            return None
+        if self._fold is not True and not all(
+            one["metric_name"] in self._fold for one in measurements
+        ):
+            return None
+        rest = {name: event[name] for name in event if name not in {"event_id", "occurred_at"}}
+        rest["measurements"] = [{**one, "quantity": None} for one in measurements]
+        return hour[1] + written(rest)
+
+
+def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:
+    """Both in one, which has the time of the later; None where it would break a rule."""
+    measurements = []
+    for mine, theirs in zip(one["measurements"], other["measurements"], strict=True):
+        amount = total(_quantity(mine), _quantity(theirs))
+        if amount is None:
+            return None
+        measurements.append({**mine, "quantity": Decimal(str(amount))})
+    times = one["occurred_at"], other["occurred_at"]
+    whole = {**one, "occurred_at": max(times, key=_moment), "measurements": measurements}
+    return whole if len(written(whole)) <= MAX_EVENT_BYTES else None
+
+
+def _quantity(measurement: dict[str, Any]) -> int | str:
+    quantity = measurement["quantity"]
+    return quantity if type(quantity) is int else str(quantity)
+
+
+def _moment(time: str) -> str:
+    return time.removesuffix("Z")
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(constant)

@@ -1,0 +1,216 @@
+"""The work of a relay, whatever the platform: records are joined, and batches delivered, once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+
+from doow_serverless._config import checked_config
+from doow_serverless._delivery.patient import PATIENCE_S, PatientSender, Undeliverable, sending
+from doow_serverless._keeping.dead_letter_format import SPLIT
+from doow_serverless._keeping.dead_letter_reader import Assembly, Part
+from doow_serverless._keeping.log_lines import LogLines
+from doow_serverless._process.log import counted, warn
+from doow_serverless.errors import DoowError, ErrorKind
+
+from ._window import digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from doow_serverless._config import Config
+    from doow_serverless._keeping.dead_letter_reader import Damage, DeadLetter
+    from doow_serverless._sealing import Batch
+
+MAX_KNOWN = 200_000
+"""Batches of which a process remembers that they were delivered."""
+MAX_PARTS = 1_000
+"""Records that a process keeps until those come that belong to them; 28 kB each, at the most."""
+MOST_TOLD = 20
+"""Rejected events of a batch that are told one by one."""
+LEFT_S = 3.0
+"""Seconds before the end of an invocation after which no attempt is begun any more."""
+
+
+class Undelivered(DoowError):
+    """The server did not decide on all batches: whoever has handed them over must do so again.
+
+    Attributes:
+        batch_ids: Those on which it did not.
+    """
+
+    def __init__(self, why: str, batches: Iterable[Batch]) -> None:
+        self.batch_ids = frozenset(batch.id for batch in batches)
+        many = len(self.batch_ids)
+        text = f"{many} batch{'es' * (many != 1)} not delivered: {why}"
+        super().__init__(text, ErrorKind.NETWORK_ERROR)
+
+
+class Relay:
+    """Takes records from whatever brings them, and delivers their batches under their own ids.
+
+    It remembers what it has delivered, and which parts it waits for, as long as its process lives;
+    Doow knows a batch again by its id in any case. Every method may be called from any thread.
+
+    Args:
+        config: The key, and how long an attempt may take.
+        endpoint: Where to.
+    """
+
+    def __init__(self, config: Config, endpoint: str) -> None:
+        self.config = config
+        self._endpoint = endpoint
+        self._lock = threading.Lock()
+        self._known = Recent(MAX_KNOWN)
+        self._halved = Recent(MAX_KNOWN)
+        self._parts: OrderedDict[tuple[str, str, int], Part] = OrderedDict()
+        self._log = LogLines()
+
+    def __repr__(self) -> str:
+        return f"Relay({self._endpoint!r})"
+
+    # ── records ────────────────────────────────────────────────────────────────────────────────
+
+    def join(self, records: Iterable[Part | Damage]) -> tuple[list[DeadLetter], list[Part]]:
+        """Join ``records``, and those that were left over, to batches.
+
+        What is damaged is told.
+
+        Returns:
+            The batches that are whole now, each once, and the records of those that are not.
+        """
+        with self._lock:
+            assembly = Assembly()
+            letters = []
+            for one in [*self._parts.values(), *records]:
+                if isinstance(one, Part) and one.reason == SPLIT:
+                    self._halved.add(one.batch_id)
+                letter = assembly.add(one)
+                if letter is not None:
+                    letters.append(letter)
+            begun = assembly.begun()
+            waiting = {part.batch_id for part in begun}
+            for batch_id, why in assembly.problems():
+                if batch_id is None or batch_id not in waiting:
+                    warn(f"batch {batch_id or 'whose id is lost'} came damaged: {why}")
+            for key in [key for key in self._parts if key[0] not in waiting]:
+                del self._parts[key]
+        return letters, begun
+
+    def wait_for_rest(self, parts: Iterable[Part], *, is_kept: bool) -> None:
+        """Keep ``parts``, whose batches are not whole, for what may come; tell it, each once.
+
+        Args:
+            parts: They may be lost with this process.
+            is_kept: Whether somebody else has them. Else they are written to standard output as
+                they are, from which ``replay`` joins them to the rest.
+        """
+        with self._lock:
+            keyed = {(part.batch_id, part.sha256, part.number): part for part in parts}
+            new = [part for key, part in keyed.items() if key not in self._parts]
+            self._parts.update(keyed)
+            while len(self._parts) > MAX_PARTS:
+                self._parts.popitem(last=False)
+        if new and not is_kept:
+            for batch_id in dict.fromkeys(part.batch_id for part in new):
+                warn(f"batch {batch_id} has not come whole: what there is of it follows")
+            self._log.write([str(part) for part in new], self._log.streams())
+
+    # ── batches ────────────────────────────────────────────────────────────────────────────────
+
+    def knows(self, batch_id: str) -> bool:
+        """Whether a batch was delivered by this process, also as a part of a window."""
+        return digest(batch_id) in self._known
+
+    def learn(self, digests: Iterable[bytes]) -> None:
+        """Remember that these were delivered, as a part of a window."""
+        for one in digests:
+            self._known.add(one)
+
+    def deliver(self, batches: Iterable[Batch], limit_s: float) -> None:
+        """Deliver ``batches`` in order, at the pace that the server allows.
+
+        What the server refuses is told, and is done with.
+
+        Args:
+            batches: Those that are known are left out.
+            limit_s: Seconds after which no attempt is begun any more.
+
+        Raises:
+            Undelivered: It did not decide on all of them.
+        """
+        todo = [batch for batch in batches if not self.knows(batch.id)]
+        if not todo:
+            return
+        ends_at = time.monotonic() + limit_s
+        undelivered: list[Batch] = []
+        why = ""
+        with sending(self.config, self._endpoint) as sender:
+            patient = PatientSender(
+                sender,
+                warn,
+                patience_s=min(PATIENCE_S, limit_s / 2),
+                halved=self._halved,
+                ends_at=ends_at,
+            )
+            while todo:
+                batch = todo.pop(0)
+                try:
+                    delivery = patient.deliver(batch)
+                except Undeliverable as problem:
+                    why = str(problem)
+                    undelivered.append(batch)
+                    if problem.ends_all:
+                        undelivered += todo
+                        break
+                else:
+                    self._known.add(digest(batch.id))
+                    _tell_rejected(batch, delivery.rejected)
+        if undelivered:
+            raise Undelivered(why, undelivered)
+
+
+def _tell_rejected(batch: Batch, rejected: list[tuple[str, str]]) -> None:
+    for event_id, why in rejected[:MOST_TOLD]:
+        warn(f"Doow rejected event {event_id} of batch {batch.id}: {why}")
+    if len(rejected) > MOST_TOLD:
+        more = counted(len(rejected) - MOST_TOLD)
+        warn(f"and {more} more of batch {batch.id}, the first for: {rejected[0][1]}")
+
+
+class Recent:
+    """A set that forgets what it has had longest, beyond so many members."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._members: OrderedDict[Hashable, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Recent({len(self._members)} of {self._most})"
+
+    def __contains__(self, member: object) -> bool:
+        return member in self._members
+
+    def add(self, member: Hashable) -> None:
+        """Take in ``member``, or keep it for longer."""
+        with self._lock:
+            self._members[member] = None
+            self._members.move_to_end(member)
+            while len(self._members) > self._most:
+                self._members.popitem(last=False)
+
+
+_making = threading.Lock()
+_relay: Relay | None = None
+
+
+def shared() -> Relay:
+    """The relay of this process, as its environment says; raises ConfigurationError."""
+    global _relay
+    with _making:
+        if _relay is None:
+            _relay = Relay(*checked_config())
+        return _relay
