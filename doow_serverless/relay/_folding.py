@@ -78,22 +78,22 @@ class Folded:
 
     def _key(self, event: dict[str, Any]) -> str | None:
         """What events have in common that may become one; None where this may not."""
-        hour = _HOUR.fullmatch(event["occurred_at"])
-        measurements = event["measurements"]
-        if (
-            not self._fold
-            or hour is None
-            or not event.keys() <= _FIELDS
-            or not all(one.keys() <= _MEASURED for one in measurements)
-        ):
-            return None
-        if self._fold is not True and not all(
-            one["metric_name"] in self._fold for one in measurements
-        ):
-            return None
-        rest = {name: event[name] for name in event if name not in {"event_id", "occurred_at"}}
-        rest["measurements"] = [{**one, "quantity": None} for one in measurements]
-        return hour[1] + written(rest)
+        try:
+            hour = _HOUR.fullmatch(event["occurred_at"])
+            measurements = event["measurements"]
+            if not measurements or not all(map(self._folds, measurements)):
+                return None
+            rest = {name: event[name] for name in event if name not in {"event_id", "occurred_at"}}
+            rest["measurements"] = [{**one, "quantity": None} for one in measurements]
+        except (KeyError, TypeError, AttributeError):
+            return None  # It is no event of ours, and Doow's to refuse.
+        return hour[1] + written(rest) if hour and event.keys() <= _FIELDS else None
+
+    def _folds(self, measurement: dict[str, Any]) -> bool:
+        metric, quantity = measurement["metric_name"], measurement["quantity"]
+        is_wanted = self._fold if isinstance(self._fold, bool) else metric in self._fold
+        is_ours = isinstance(metric, str) and type(quantity) in {int, Decimal}
+        return is_wanted and is_ours and measurement.keys() <= _MEASURED
 
 
 def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:

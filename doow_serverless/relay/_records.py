@@ -22,6 +22,7 @@ MAX_TEXT = 64 * 1024 * 1024
 """Bytes that what comes gzipped may unpack to: far above what any platform packs."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _MOST_LEVELS = 32
+"""Of nesting: no envelope has as many, and following a hostile one to its end takes the stack."""
 _BEGINNING = f'{{"{MARKER}"'
 
 
@@ -65,6 +66,8 @@ def _in_text(text: str, level: int) -> Iterator[Part | Damage]:
 
 
 def _in_value(value: object, level: int) -> Iterator[Part | Damage]:
+    if level > _MOST_LEVELS:
+        return
     if isinstance(value, str):
         yield from _in_text(value, level + 1)
     elif isinstance(value, dict):

@@ -81,12 +81,9 @@ class Window:
             return True
         try:
             events = read(batch.json())["events"]
-            lot = Folded("", fold=False)
-            for event in events:
-                lot.add(event)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ValueError:
             return False
-        for event in lot.events:
+        for event in events:
             self._events.add(event)
         self.known[known] = True
         return True
