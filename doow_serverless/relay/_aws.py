@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     Failures = dict[str, Any]
 
-MOST_PARTS_IN_STATE = 5
+MAX_PARTS_LENGTH = 200_000
+"""Characters of a state that records may take whose batches are not whole yet."""
 
 
 # ── Kinesis ─────────────────────────────────────────────────────────────────────────────────────
@@ -96,8 +97,12 @@ def _windowed(relay: Relay, event: dict[str, Any], left_s: float) -> Failures:
         relay.learn(window.known)
         relay.wait_for_rest(begun, is_kept=False)
         return {"state": {}, **_failures([])}
-    window.parts = [str(part) for part in begun[:MOST_PARTS_IN_STATE]]
-    relay.wait_for_rest(begun[MOST_PARTS_IN_STATE:], is_kept=False)
+    room = MAX_PARTS_LENGTH
+    window.parts.clear()
+    while begun and (room := room - len(line := str(begun[0]))) > 0:
+        window.parts.append(line)
+        del begun[0]
+    relay.wait_for_rest(begun, is_kept=False)
     return {"state": window.state(), **_failures([])}
 
 

@@ -90,10 +90,11 @@ class Relay:
                 letter = assembly.add(one)
                 if letter is not None:
                     letters.append(letter)
-            begun = assembly.begun()
+            # Of what was delivered a part may come again, as a message of a queue does.
+            begun = [part for part in assembly.begun() if not self.knows(part.batch_id)]
             waiting = {part.batch_id for part in begun}
             for batch_id, why in assembly.problems():
-                if batch_id is None or batch_id not in waiting:
+                if batch_id is None or not (batch_id in waiting or self.knows(batch_id)):
                     warn(f"batch {batch_id or 'whose id is lost'} came damaged: {why}")
             for key in [key for key in self._parts if key[0] not in waiting]:
                 del self._parts[key]

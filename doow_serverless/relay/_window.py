@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from doow_serverless._sealing import Batch
 
-MAX_EVENTS_LENGTH = 400_000
+MAX_EVENTS_LENGTH = 350_000
 """Characters of a state that its events may take: Lambda takes a state of 1 MB at the most."""
 MAX_KNOWN = 30_000
 """Batches of which a window remembers that it has had them: the latest. 11 characters for each."""

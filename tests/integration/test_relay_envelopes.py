@@ -1,0 +1,353 @@
+"""The relay's other ways in: logs, queues, Event Hubs and drains; each batch counts once."""
+
+from __future__ import annotations
+
+import hmac
+import io
+import json
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from doow_serverless import relay
+from doow_serverless._keeping.dead_letter_format import BY_LOG, SPLIT, records_of
+from doow_serverless._sealing import split
+from doow_serverless.errors import ConfigurationError
+from doow_serverless.local import Fault, Ingest
+from doow_serverless.relay import _relay, _vercel
+from tests.batches import batch, read_back
+from tests.network import KEY
+from tests.streams import Context, record, subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from doow_serverless._sealing import Batch
+
+SECRET = "a secret of the drain"
+
+
+@pytest.fixture
+def ingest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ingest]:
+    with Ingest(keys=[KEY]) as ingest:
+        monkeypatch.setenv("DOOW_TRACK_API_KEY", KEY)
+        monkeypatch.setenv("DOOW_TRACK_ENDPOINT", ingest.url)
+        monkeypatch.setattr(_relay, "_relay", None)
+        yield ingest
+
+
+def restart() -> None:
+    """The process is replaced."""
+    _relay._relay = None
+
+
+def lines(one: Batch, reason: str = BY_LOG, **options: Any) -> list[str]:
+    return records_of(one, reason, 1.0, **options)
+
+
+def ids_at(ingest: Ingest) -> list[str]:
+    assert ingest.conflicts == []
+    return sorted(str(event["event_id"]) for event in ingest.events())
+
+
+def ids_of(*batches: Batch) -> list[str]:
+    return sorted(event_id for one in batches for event_id in one.event_ids)
+
+
+# ── Kinesis without a window ────────────────────────────────────────────────────────────────────
+
+
+def test_without_a_window(ingest: Ingest) -> None:
+    """Everything goes at once, under the ids that it came with."""
+    one, two = batch(3), batch(2)
+    records = [record(at, subscription(lines(each))) for at, each in enumerate((one, two, one))]
+    assert relay.kinesis_handler({"Records": records}, Context()) == {"batchItemFailures": []}
+    assert ids_at(ingest) == ids_of(one, two)
+    restart()
+    relay.kinesis_handler({"Records": records}, Context())
+    assert ids_at(ingest) == ids_of(one, two)
+    assert {post.batch_id for post in ingest.posts()} == {one.id, two.id}
+
+
+def test_lambda_comes_again_from_the_first_that_failed(ingest: Ingest) -> None:
+    one, two, three = batch(1), batch(1), batch(1)
+    records = [record(at, subscription(lines(each))) for at, each in enumerate((one, two, three))]
+    ingest.fault(Fault(status=500, only=two.event_ids, times=None))
+    answer = relay.kinesis_handler({"Records": records}, Context(left_s=5.0))
+    place = records[1]["kinesis"]["sequenceNumber"]
+    assert answer == {"batchItemFailures": [{"itemIdentifier": place}]}
+    ingest.clear_faults()
+    relay.kinesis_handler({"Records": records[1:]}, Context())
+    assert ids_at(ingest) == ids_of(one, two, three)
+
+
+def test_control_messages_and_nonsense(ingest: Ingest) -> None:
+    """They are nobody's usage, and hold up nothing."""
+    control = json.dumps({"messageType": "CONTROL_MESSAGE", "logEvents": [{"message": "CWL"}]})
+    data = [control.encode(), b"\x00\xff\xfe", b"", b"plain"]
+    records = [record(at, "") for at in range(len(data))]
+    for each, one in zip(records, data, strict=True):
+        each["kinesis"]["data"] = b64encode(one).decode()
+    assert relay.kinesis_handler({"Records": records}, Context()) == {"batchItemFailures": []}
+    assert ingest.posts() == []
+
+
+def test_a_batch_that_was_halved(ingest: Ingest) -> None:
+    """Its function sends the halves: so does the relay, and the whole never comes to count."""
+    one = batch(4)
+    first, second = split(one)
+    text = [*lines(one, "TIMEOUT"), *lines(one, SPLIT), *lines(second, "TIMEOUT")]
+    relay.kinesis_handler({"Records": [record(0, subscription(text))]}, Context())
+    assert ids_at(ingest) == ids_of(one)
+    assert {post.batch_id for post in ingest.posts()} == {first.id, second.id}
+
+
+@pytest.mark.parametrize("trouble", ["no key", "no endpoint"])
+def test_a_configuration_that_cannot_be_used(
+    trouble: str, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, so that Lambda keeps what the stream holds."""
+    if trouble == "no key":
+        monkeypatch.delenv("DOOW_TRACK_API_KEY")
+    else:
+        monkeypatch.setenv("DOOW_TRACK_ENDPOINT", "http://doow.test")
+    with pytest.raises(ConfigurationError, match="DOOW_TRACK_"):
+        relay.kinesis_handler({"Records": []}, Context())
+
+
+def test_a_key_that_is_refused(ingest: Ingest) -> None:
+    """Nothing is given up: the stream keeps it until there is another."""
+    ingest.revoke(KEY)
+    records = [record(0, subscription(lines(batch(1))))]
+    answer = relay.kinesis_handler({"Records": records}, Context())
+    assert answer["batchItemFailures"]
+
+
+def test_what_doow_rejects_is_told(ingest: Ingest, caplog: pytest.LogCaptureFixture) -> None:
+    """It will never count, so that it holds up nothing."""
+    one = batch(2)
+    ingest.fault(Fault(reject=one.event_ids[:1]))
+    records = [record(0, subscription(lines(one)))]
+    assert relay.kinesis_handler({"Records": records}, Context()) == {"batchItemFailures": []}
+    assert f"Doow rejected event {one.event_ids[0]} of batch {one.id}" in caplog.text
+
+
+def test_the_end_of_a_window_without_records(ingest: Ingest) -> None:
+    """There is no record to fail then: the handler raises, and Lambda comes again."""
+    event = {
+        "Records": [
+            record(
+                0, subscription(lines(batch(1, batch_id="11111111-1111-4111-8111-111111111111")))
+            )
+        ],
+        "window": {"start": "2026-11-22T11:33:00Z", "end": "2026-11-22T11:34:00Z"},
+        "state": {},
+        "shardId": "shardId-000000000000",
+        "isFinalInvokeForWindow": False,
+    }
+    state = relay.kinesis_handler(event, Context())["state"]
+    assert ingest.posts() == []
+    last = {**event, "Records": [], "state": state, "isFinalInvokeForWindow": True}
+    ingest.fault(Fault(status=500, times=None))
+    with pytest.raises(relay.Undelivered, match="1 batch not delivered: HTTP 500"):
+        relay.kinesis_handler(last, Context(left_s=5.0))
+    ingest.clear_faults()
+    assert relay.kinesis_handler(last, Context()) == {"state": {}, "batchItemFailures": []}
+    assert len(ingest.events()) == 1
+
+
+# ── a subscription straight to Lambda, and queues ───────────────────────────────────────────────
+
+
+def test_logs(ingest: Ingest) -> None:
+    one, two = batch(3), batch(600)
+    event = {"awslogs": {"data": subscription([*lines(one), *lines(two, "TIMEOUT")])}}
+    relay.logs_handler(event, Context())
+    relay.logs_handler(event, Context())
+    assert ids_at(ingest) == ids_of(one, two)
+    ingest.fault(Fault(status=500, times=None))
+    restart()
+    with pytest.raises(relay.Undelivered):
+        relay.logs_handler(event, Context(left_s=4.0))
+
+
+def message(number: int, *texts: str) -> dict[str, str]:
+    return {"messageId": f"m-{number}", "body": "\n".join(texts)}
+
+
+def test_queues(ingest: Ingest) -> None:
+    """A message that holds a part stays until the rest has come; the others do not."""
+    one, two = batch(1), batch(500, noise=100)
+    parts = lines(two, "TIMEOUT")
+    assert len(parts) > 1
+    first = {"Records": [message(1, *lines(one)), message(2, parts[0])]}
+    assert relay.sqs_handler(first, Context()) == {"batchItemFailures": [{"itemIdentifier": "m-2"}]}
+    rest = {"Records": [message(3, *parts[1:])]}
+    assert relay.sqs_handler(rest, Context()) == {"batchItemFailures": []}
+    assert relay.sqs_handler({"Records": [message(2, parts[0])]}, Context()) == {
+        "batchItemFailures": []
+    }
+    assert ids_at(ingest) == ids_of(one, two)
+
+
+def test_queues_in_an_outage(ingest: Ingest) -> None:
+    """What was delivered does not come again."""
+    one, two = batch(1), batch(1)
+    event = {"Records": [message(1, *lines(one)), message(2, *lines(two)), message(3, "text")]}
+    ingest.fault(Fault(status=500, only=two.event_ids, times=None))
+    assert relay.sqs_handler(event, Context(left_s=5.0)) == {
+        "batchItemFailures": [{"itemIdentifier": "m-2"}]
+    }
+    assert ids_at(ingest) == ids_of(one)
+
+
+# ── Event Hubs ──────────────────────────────────────────────────────────────────────────────────
+
+
+class EventHubEvent:
+    """As `azure.functions.EventHubEvent`, which a test of its own has."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def get_body(self) -> bytes:
+        return self._body
+
+
+def exported(*texts: str) -> EventHubEvent:
+    """What diagnostic settings of Application Insights export."""
+    said = {"records": [{"category": "AppTraces", "Message": one} for one in texts]}
+    return EventHubEvent(json.dumps(said).encode())
+
+
+@pytest.mark.parametrize("cardinality", ["one", "many"])
+def test_event_hubs(cardinality: str, ingest: Ingest) -> None:
+    one, two = batch(2), batch(400, noise=100)
+    events = [exported(*lines(one), "text"), exported(*lines(two, "TIMEOUT"))]
+    for _ in range(2):
+        if cardinality == "many":
+            relay.event_hub_handler(events)
+        else:
+            for each in events:
+                relay.event_hub_handler(each)
+    assert ids_at(ingest) == ids_of(one, two)
+
+
+# ── Vercel's drains ─────────────────────────────────────────────────────────────────────────────
+
+
+def drained(*texts: str, ndjson: bool = False) -> bytes:
+    entries = [
+        {"id": str(at), "message": one, "source": "lambda", "projectId": "prj_1"}
+        for at, one in enumerate(texts)
+    ]
+    if ndjson:
+        return "\n".join(map(json.dumps, entries)).encode()
+    return json.dumps(entries).encode()
+
+
+def signed(body: bytes, secret: str = SECRET) -> str:
+    return hmac.new(secret.encode(), body, "sha1").hexdigest()
+
+
+def post(
+    app: relay.VercelDrain, body: bytes, signature: str | None = None, **environ: Any
+) -> tuple[int, dict[str, str]]:
+    given: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+        "HTTP_X_VERCEL_SIGNATURE": signed(body) if signature is None else signature,
+        **environ,
+    }
+    setup_testing_defaults(given)
+    answered: list[Any] = []
+    said = b"".join(app(given, lambda *answer: answered.append(answer)))
+    status, headers = answered[0]
+    assert int(dict(headers)["Content-Length"]) == len(said)
+    return int(status[:3]), dict(headers)
+
+
+@pytest.mark.parametrize("ndjson", [False, True])
+def test_a_drain(ndjson: bool, ingest: Ingest) -> None:
+    app = relay.VercelDrain(SECRET)
+    one, two = batch(2), batch(20)
+    body = drained(*lines(one), "GET /", *lines(two, limit=2_000), ndjson=ndjson)
+    assert [post(app, body)[0] for _ in range(2)] == [200, 200]
+    assert ids_at(ingest) == ids_of(one, two)
+
+
+def test_signatures(ingest: Ingest) -> None:
+    """None, a forged one, and one that belongs to another body: all are refused, unread."""
+    app = relay.VercelDrain(SECRET)
+    body, other = drained(*lines(batch(1))), drained(*lines(batch(1)))
+    for signature in ("", "0" * 40, signed(body, "guessed"), signed(other), signed(body)[:-1]):
+        assert post(app, body, signature)[0] == 403, signature
+    assert post(app, body, "é")[0] == 403
+    assert ingest.posts() == []
+    assert post(app, body, f" {signed(body).upper()} ")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("environ", "status"),
+    [
+        ({"REQUEST_METHOD": "GET"}, 405),
+        ({"REQUEST_METHOD": "PUT"}, 405),
+        ({"CONTENT_LENGTH": str(_vercel.MAX_BODY + 1)}, 413),
+        ({"CONTENT_LENGTH": "-1"}, 411),
+        ({"CONTENT_LENGTH": "many"}, 411),
+        ({"HTTP_TRANSFER_ENCODING": "chunked"}, 411),
+        ({"CONTENT_LENGTH": ""}, 403),
+    ],
+)
+def test_what_is_refused(environ: dict[str, str], status: int, ingest: Ingest) -> None:
+    app = relay.VercelDrain(SECRET)
+    assert post(app, drained(*lines(batch(1))), **environ)[0] == status
+    assert ingest.posts() == []
+
+
+def test_a_drain_in_an_outage(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked to come again, or what it brought is kept, for ``replay`` to send."""
+    monkeypatch.setattr(_vercel, "LIMIT_S", 1.0)
+    ingest.stop()
+    one = batch(3)
+    body = drained(*lines(one))
+    assert post(relay.VercelDrain(SECRET), body)[0] == 503
+    assert post(relay.VercelDrain(SECRET, keep=tmp_path), body)[0] == 200
+    (file,) = tmp_path.iterdir()
+    assert [kept[0] for kept in read_back(file.read_text())] == [one.id]
+    ingest.start()
+    assert post(relay.VercelDrain(SECRET), body)[0] == 200
+    assert ids_at(ingest) == ids_of(one)
+
+
+@pytest.mark.usefixtures("ingest")
+def test_vercel_verifies_the_drain() -> None:
+    _, headers = post(relay.VercelDrain(SECRET, verify="abc"), b"[]")
+    assert headers["x-vercel-verify"] == "abc"
+
+
+@pytest.mark.parametrize("secret", ["", " ", None])
+def test_a_drain_needs_its_secret(secret: Any) -> None:
+    with pytest.raises(ConfigurationError, match="secret must be the signature secret"):
+        relay.VercelDrain(secret)
+
+
+def test_the_secret_is_not_shown() -> None:
+    assert SECRET not in repr(relay.VercelDrain(SECRET))
+
+
+def test_parts_of_several_requests(ingest: Ingest, capfd: pytest.CaptureFixture[str]) -> None:
+    """A part that came alone is told, and waits for the others."""
+    app = relay.VercelDrain(SECRET)
+    one = batch(100, noise=50)
+    parts = lines(one, limit=2_000)
+    for part in parts:
+        assert post(app, drained(part))[0] == 200
+    assert ids_at(ingest) == ids_of(one)
+    assert capfd.readouterr().out.count("doow_dead_letter") == len(parts) - 1
