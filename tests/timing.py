@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
+STARVED_S = 1.0
+"""Seconds for which the threads of a test waited for a processor, after which its failure may be
+the machine's: half a budget."""
+_TASKS = Path("/proc/self/task")
+
 
 class OutOfTime(AssertionError):
     """Something came too late, or too early. pytest tries such a test again: see ``only-rerun``."""
+
+
+def starved_s() -> float:
+    """Seconds for which threads of this process that live have been ready to run, and did not.
+
+    https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    waited_ns = 0
+    with suppress(OSError):
+        for task in _TASKS.iterdir():
+            with suppress(OSError, ValueError, IndexError):  # It has just ended.
+                waited_ns += int((task / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
 
 
 def within(took_s: float, at_most_s: float, *, at_least_s: float = 0.0) -> None:

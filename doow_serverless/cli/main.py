@@ -218,6 +218,11 @@ def ingest(
     "long ago, such as 90m, 2h, 3d.",
 )
 @click.option(
+    "--until",
+    metavar="TIME",
+    help="Leave out what is later, in the same words: what a relay has delivered since, say.",
+)
+@click.option(
     "--resume",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -230,8 +235,15 @@ def ingest(
     help="Send no more, so that room is left for what is recorded now: Doow takes 1,000 a minute "
     "from an organization.  [default: as fast as Doow allows]",
 )
+@click.option(
+    "--fold",
+    metavar="METRICS",
+    help="Make one event of those that say the same, which is right for metrics that Doow adds up: "
+    "true, or metrics with commas between. Only what was to go by the log folds. With the same "
+    "FILES again, or --resume, nothing counts twice.",
+)
 @_PATIENCE
-def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **options: Any) -> None:
+def replay(files: tuple[Path, ...], **options: Any) -> None:
     """Deliver the dead letters in FILES: logs in any form, gzip too, or directories of them.
 
     Without FILES, or with -, standard input is read. What was delivered already is not counted
@@ -244,7 +256,7 @@ def replay(files: tuple[Path, ...], since: str | None, resume: Path | None, **op
     from doow_serverless.errors import ConfigurationError
 
     try:
-        status = run(list(files), since=since, resume=resume, **options)
+        status = run(list(files), **options)
     except KeyboardInterrupt:
         status = INTERRUPTED  # Before it began, or while it summed up.
     except (ConfigurationError, OSError) as error:

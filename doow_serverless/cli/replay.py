@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -12,24 +12,24 @@ from rich.table import Table
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PatientSender, Undeliverable, sending
 from doow_serverless._redaction import show
+from doow_serverless._values import fold_text
 from doow_serverless.errors import ConfigurationError
 
 from .console import console, number, progress_bar, safe
 from .replay_input import (
     STANDARD_INPUT,
+    Survey,
     Unreadable,
     blocks_of,
     files_of,
-    halved_in,
     moment,
     twice_readable,
 )
-from .replaying import Ledger, Replay
+from .replaying import Ledger, Replay, Span
 from .statuses import ALL_DELIVERED, INCOMPLETE, INTERRUPTED, NOT_DELIVERED, UNUSABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from io import BufferedReader
+    from collections.abc import Iterator
     from pathlib import Path
 
 _MOST_REJECTIONS = 50
@@ -40,49 +40,59 @@ def run(
     *,
     dry_run: bool,
     since: str | None,
+    until: str | None,
     resume: Path | None,
     patience_s: float,
     rate: float | None,
+    fold: str | None,
 ) -> int:
     """Replay what ``paths`` hold, or standard input where there are none; the exit status.
 
     Raises:
-        ConfigurationError: The key, the endpoint or ``since`` cannot be used.
+        ConfigurationError: The key, the endpoint, a time or ``fold`` cannot be used.
         OSError: The file ``resume`` cannot be used.
     """
     config, endpoint = checked_config(needs_key=not dry_run)
-    earliest = "" if since is None else _moment(since)
+    span = Span(
+        "" if since is None else _moment("--since", since),
+        "~" if until is None else _moment("--until", until),
+    )
+    folds = False if fold is None else fold_text("--fold", fold)
     ledger = Ledger(resume, endpoint)
     screen = _Screen()
     inputs = list(files_of(paths or [STANDARD_INPUT]))
     if dry_run:
-        return _run(Replay(None, ledger, earliest), inputs, screen)
+        return _run(Replay(None, ledger, span), inputs, screen)
     screen.say(f"replaying to {endpoint}")
     if STANDARD_INPUT in inputs and sys.stdin.isatty():
         screen.say("reading standard input")
     with twice_readable(inputs) as files, sending(config, endpoint) as sender:
-        halved = halved_in(files)
-        patient = PatientSender(sender, screen.say, patience_s=patience_s, halved=halved, rate=rate)
-        return _run(Replay(patient, ledger, earliest), files, screen)
+        survey = Survey(files, span.holds)
+        patient = PatientSender(
+            sender, screen.say, patience_s=patience_s, halved=survey.halved, rate=rate
+        )
+        replay = Replay(patient, ledger, span, fold=folds, tell=screen.move)
+        return _run(replay, files, screen, survey.events)
 
 
-def _moment(since: str) -> str:
+def _moment(option: str, text: str) -> str:
     try:
-        return moment(since, datetime.now(timezone.utc))
+        return moment(text, datetime.now(timezone.utc))
     except (ValueError, OverflowError):
         raise ConfigurationError(
-            "--since must be a time such as 2026-11-22T11:33:00Z, or how long ago, such as 90m, "
-            f"2h or 3d, not {show(since)}"
+            f"{option} must be a time such as 2026-11-22T11:33:00Z, or how long ago, such as 90m, "
+            f"2h or 3d, not {show(text)}"
         ) from None
 
 
-def _run(replay: Replay, inputs: list[Path], screen: _Screen) -> int:
+def _run(replay: Replay, inputs: list[Path], screen: _Screen, events: int | None = None) -> int:
     unreadable: list[tuple[str, str]] = []
     status = ALL_DELIVERED
     try:
-        with screen.progress(replay, inputs):
+        with screen.progress(replay, events):
             for path in inputs:
                 _read(replay, path, screen, unreadable)
+            replay.finish()
     except Undeliverable as problem:
         status = UNUSABLE if problem.key_refused else NOT_DELIVERED
     except KeyboardInterrupt:
@@ -111,7 +121,7 @@ def _read(replay: Replay, path: Path, screen: _Screen, unreadable: list[tuple[st
         return
     with opened as stream:
         try:
-            replay.read(screen.watched(stream))  # type: ignore[arg-type]  # stdin is buffered
+            replay.read(blocks_of(stream))  # type: ignore[arg-type]  # stdin is buffered
         except Unreadable as problem:
             unreadable.append((str(path), str(problem)))
 
@@ -124,7 +134,6 @@ class _Screen:
         self._aside = console(stderr=True)
         self._bar = progress_bar(self._aside)
         self._task = self._bar.add_task("")
-        self._bytes_before = 0
         self._replay: Replay | None = None
 
     def say(self, line: str) -> None:
@@ -132,30 +141,20 @@ class _Screen:
         self._aside.print(safe(line))
 
     @contextmanager
-    def progress(self, replay: Replay, inputs: Iterable[Path]) -> Iterator[None]:
-        """Show how far the reading is, where somebody watches."""
+    def progress(self, replay: Replay, events: int | None) -> Iterator[None]:
+        """Show what is done of so many events, at which rate, and the time left; to who watches."""
         self._replay = replay
-        files = [path for path in inputs if path != STANDARD_INPUT]
-        total = None if files != inputs else sum(path.stat().st_size for path in files)
-        self._bar.update(self._task, total=total)
+        self._bar.update(self._task, total=events)
         with self._bar:
             yield
 
-    def watched(self, stream: BufferedReader) -> Iterator[str]:
-        """The text of ``stream``, which the bar follows."""
-        position = 0
-        for block in blocks_of(stream):
-            yield block
-            with suppress(OSError):  # A pipe has no position.
-                position = stream.tell()
-            self._move(self._bytes_before + position)
-        self._bytes_before += position
-
-    def _move(self, done: int) -> None:
+    def move(self) -> None:
+        """A batch is done."""
         if self._replay is not None:
-            found = self._replay.found
-            text = f"{number(found.batches, 'batch')}, {number(found.events, 'event')}"
-            self._bar.update(self._task, completed=done, description=text)
+            done = self._replay.done
+            rate = 60 * (self._bar.tasks[0].speed or 0.0)
+            said = f"{done:,} events, {rate:,.0f} a minute" if rate else f"{done:,} events"
+            self._bar.update(self._task, completed=done, description=said)
 
     def summary(self, replay: Replay) -> None:
         """What became of everything."""
@@ -171,14 +170,16 @@ class _Screen:
         for name, count in rows.items():
             if count.events or count.batches or name in ("found", "delivered"):
                 table.add_row(name, f"{count.batches:,}", f"{count.events:,}")
+        if replay.folded:
+            table.add_row("folded into others", "", f"{replay.folded:,}")
         damaged = len(replay.problems())
         if damaged:
             table.add_row("damaged or incomplete", f"{damaged:,}", "?")
         said = [number(replay.records, "record")]
         if replay.repeated:
             said.append(f"{replay.repeated:,} of them repeated")
-        if replay.too_old:
-            said.append(f"{replay.too_old:,} of them too old")
+        if replay.left_out:
+            said.append(f"{replay.left_out:,} of them of another time")
         self._result.print(", ".join(said))
         self._result.print(table)
 

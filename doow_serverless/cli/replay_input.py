@@ -20,7 +20,7 @@ from doow_serverless._process.clock import iso_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from doow_serverless._keeping.dead_letter_reader import Damage
 
@@ -55,20 +55,37 @@ def twice_readable(paths: list[Path]) -> Iterator[list[Path]]:
         yield [Path(copy.name) if path == STANDARD_INPUT else path for path in paths]
 
 
-def halved_in(paths: Iterable[Path]) -> set[str]:
-    """The ids of batches of which the logs say that they were halved, be it at their end."""
-    halved: set[str] = set()
-    for path in paths:
-        finder = Finder()
-        with suppress(OSError, Unreadable), path.open("rb") as stream:
-            for block in blocks_of(stream):
-                halved.update(_halved(finder.feed(block)))
-            halved.update(_halved(finder.close()))
-    return halved
+class Survey:
+    """What logs hold, looked through once before anything is sent.
 
+    Args:
+        paths: Files; what cannot be read is told when it is replayed.
+        is_wanted: Says which records are to be replayed.
 
-def _halved(records: Iterable[Part | Damage]) -> Iterator[str]:
-    return (one.batch_id for one in records if isinstance(one, Part) and one.reason == SPLIT)
+    Attributes:
+        halved: Ids of batches of which the logs say that they were halved, be it at their end.
+        events: How many events there are to be delivered, at the most.
+    """
+
+    def __init__(self, paths: Iterable[Path], is_wanted: Callable[[Part | Damage], bool]) -> None:
+        self._is_wanted = is_wanted
+        self.halved: set[str] = set()
+        self._events: dict[str, int] = {}
+        for path in paths:
+            finder = Finder()
+            with suppress(OSError, Unreadable), path.open("rb") as stream:
+                for block in blocks_of(stream):
+                    self._take(finder.feed(block))
+                self._take(finder.close())
+        self.events = sum(self._events.values())
+
+    def _take(self, records: Iterable[Part | Damage]) -> None:
+        for one in records:
+            if isinstance(one, Part):
+                if one.reason == SPLIT:
+                    self.halved.add(one.batch_id)
+                if self._is_wanted(one):
+                    self._events[one.batch_id] = one.events
 
 
 class Unreadable(Exception):

@@ -5,15 +5,18 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from doow_serverless._delivery.patient import Undeliverable
+from doow_serverless._keeping.dead_letter_format import BY_LOG
 from doow_serverless._keeping.dead_letter_reader import Assembly, Finder
+from doow_serverless._keeping.refolding import Folded, read
+from doow_serverless._recording.ids import derived_id, is_random
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from doow_serverless._delivery.patient import Delivers
-    from doow_serverless._keeping.dead_letter_reader import Damage, Part
+    from doow_serverless._keeping.dead_letter_reader import Damage, DeadLetter, Part
     from doow_serverless._sealing import Batch
 
 
@@ -36,18 +39,34 @@ class Ledger:
             path.touch()  # A path that is no good is better found now.
             self._delivered.update(path.read_text("ascii", "replace").split("\n"))
 
-    def __contains__(self, batch: Batch) -> bool:
-        return self._line(batch) in self._delivered
+    def __contains__(self, batch_id: str) -> bool:
+        return self._line(batch_id) in self._delivered
 
-    def add(self, batch: Batch) -> None:
-        """Remember ``batch``, at once: what follows may be interrupted at any time."""
+    def add(self, *batch_ids: str) -> None:
+        """Remember batches, at once: what follows may be interrupted at any time."""
         if self._path is not None:
             # What an interruption has left of a line must not spoil this one.
             with self._path.open("a", encoding="ascii") as file:
-                file.write(f"\n{self._line(batch)}\n")
+                file.writelines(f"\n{self._line(each)}\n" for each in batch_ids)
 
-    def _line(self, batch: Batch) -> str:
-        return f"{self._endpoint} {quote(batch.id, safe='', errors='surrogatepass')}"
+    def _line(self, batch_id: str) -> str:
+        return f"{self._endpoint} {quote(batch_id, safe='', errors='surrogatepass')}"
+
+
+class Span:
+    """From when to when the records are of that are to be replayed.
+
+    Args:
+        since, until: As records have times; both belong to it.
+    """
+
+    def __init__(self, since: str = "", until: str = "~") -> None:
+        self._since = since
+        self._until = until
+
+    def holds(self, record: Part | Damage) -> bool:
+        """Whether a record belongs to it; where a log has lost the time, nothing speaks against."""
+        return not record.timestamp or self._since <= record.timestamp <= self._until
 
 
 class Count:
@@ -71,29 +90,45 @@ class Replay:
     Args:
         sender: Delivers; None only looks.
         ledger: What was delivered before.
-        since: Records of an earlier time are left out; "" takes all.
+        span: Records of another time are left out.
+        fold: Whether events that a relay would have folded are: see :meth:`finish`.
+        tell: Called after each batch.
 
     Attributes:
         records: How many records there were.
         repeated: How many of these said again what was known.
-        too_old: How many were left out for their time.
+        left_out: How many were left out for their time.
         found: Whole batches.
         earlier: Those of them that the ledger names, and were left out.
         accepted: Batches of which the server took something, and the events that it took.
         refused: Batches of which it took nothing, and all events that it did not take.
         undelivered: Batches on which it did not decide.
+        folded: Events that have become a part of others.
         rejected: Batch id, event id and reason of every event that the server refused.
         trouble: The last reason for which a batch was not delivered; "" if there is none.
         key_refused: Whether the key was refused.
     """
 
-    def __init__(self, sender: Delivers | None, ledger: Ledger, since: str = "") -> None:
+    def __init__(
+        self,
+        sender: Delivers | None,
+        ledger: Ledger,
+        span: Span | None = None,
+        *,
+        fold: bool | Collection[str] = False,
+        tell: Callable[[], object] = bool,
+    ) -> None:
         self._sender = sender
         self._ledger = ledger
-        self._since = since
+        self._span = span or Span()
+        self._fold = fold
+        self._tell = tell
         self._assembly = Assembly()
+        self._gathered: dict[str, int] = {}
+        self._events = Folded(fold)
         self.records = 0
-        self.too_old = 0
+        self.left_out = 0
+        self.folded = 0
         self.found = Count()
         self.earlier = Count()
         self.accepted = Count()
@@ -107,6 +142,12 @@ class Replay:
     def repeated(self) -> int:
         """How many records said again what was known."""
         return self._assembly.repeated
+
+    @property
+    def done(self) -> int:
+        """Events of which it is known what has become of them."""
+        told = (self.earlier, self.accepted, self.refused, self.undelivered)
+        return self.folded + sum(count.events for count in told)
 
     def problems(self) -> list[tuple[str | None, str]]:
         """Batch ids, None where that is lost, and why no whole batch came of the records."""
@@ -127,18 +168,56 @@ class Replay:
 
     def _take(self, record: Part | Damage) -> None:
         self.records += 1
-        if record.timestamp and record.timestamp < self._since:
-            self.too_old += 1
+        if not self._span.holds(record):
+            self.left_out += 1
             return
         letter = self._assembly.add(record)
         if letter is None:
             return
         batch = letter.batch
         self.found.add(len(batch))
-        if batch in self._ledger:
+        if batch.id in self._ledger:
             self.earlier.add(len(batch))
-        elif self._sender is not None:
+        elif self._sender is not None and not self._gathers(letter):
             self._deliver(batch, self._sender)
+        self._tell()
+
+    def _gathers(self, letter: DeadLetter) -> bool:
+        """Keep the events of a batch to be folded with others, if nothing else delivers it.
+
+        A dead letter may be delivered by its function yet, and work may be done again: these Doow
+        must know again by their own ids.
+        """
+        batch = letter.batch
+        if not self._fold or letter.reason != BY_LOG or not is_random(batch.id):
+            return False
+        try:
+            events = read(batch.json())["events"]
+        except ValueError:
+            return False
+        for event in events:
+            self._events.add(event)
+        self._gathered[batch.id] = len(batch)
+        return True
+
+    def finish(self) -> None:
+        """Deliver what was folded, under ids that derive from the batches it was folded from.
+
+        So the same input makes the same batches. What was delivered before is no part of it, where
+        a ledger says so.
+
+        Raises:
+            Undeliverable: There is no use in going on.
+        """
+        if self._sender is None or not self._gathered:
+            return
+        self.folded = sum(self._gathered.values()) - len(self._events.events)
+        before = self.undelivered.batches, len(self.rejected)
+        for batch in self._events.sealed(derived_id("replay", *sorted(self._gathered))):
+            self._deliver(batch, self._sender)
+            self._tell()
+        if before == (self.undelivered.batches, len(self.rejected)):
+            self._ledger.add(*self._gathered)
 
     def _deliver(self, batch: Batch, sender: Delivers) -> None:
         try:
@@ -154,4 +233,4 @@ class Replay:
         self.refused.add(len(delivery.rejected), not delivery.accepted)
         self.rejected += ((batch.id, event_id, why) for event_id, why in delivery.rejected)
         if not delivery.rejected:
-            self._ledger.add(batch)
+            self._ledger.add(batch.id)

@@ -12,14 +12,13 @@ from base64 import b64decode, b64encode
 from hashlib import sha256
 
 from doow_serverless._keeping.dead_letter_format import GZIP
+from doow_serverless._keeping.refolding import Folded, read, written
 from doow_serverless._recording.ids import derived_id
-from doow_serverless._sealing import gzip, seal_texts
-
-from ._folding import Folded, read, written
+from doow_serverless._sealing import gzip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     from doow_serverless._sealing import Batch
@@ -65,14 +64,11 @@ class Window:
         self.parts: list[str] = list(state.get("parts", ()))
         known = b64decode(state.get("known", ""))
         self.known = {known[at : at + _DIGEST]: True for at in range(0, len(known), _DIGEST)}
-        self._events = self._empty()
+        self._events = Folded(fold)
         packed = state.get("events")
         if packed:
             for event in read(zlib.decompress(b64decode(packed), GZIP).decode()):
                 self._events.add(event)
-
-    def _empty(self) -> Folded:
-        return Folded(f"{self._base} {self._sealed}", self._fold)
 
     def add(self, batch: Batch) -> bool:
         """Take in the events of ``batch``, if it is new; False where they cannot be read."""
@@ -95,15 +91,10 @@ class Window:
 
     def seal(self) -> list[Batch]:
         """The events in batches; the window goes on without them."""
-        ids = [event["event_id"] for event in self._events.events]
-        texts = [written(event) for event in self._events.events]
-        batches = list(seal_texts(ids, texts, make_id=self._next_id))
-        self._events = self._empty()
-        return batches
-
-    def _next_id(self, _: Iterable[str]) -> str:
+        batches = list(self._events.sealed(f"{self._base} {self._sealed}"))
         self._sealed += 1
-        return derived_id(self._base, str(self._sealed))
+        self._events = Folded(self._fold)
+        return batches
 
     def state(self) -> dict[str, Any]:
         """What the next invocation needs, as JSON can say it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -38,6 +39,18 @@ def event(function: str) -> Any:
     """The event file that the README names."""
     (path,) = (EXAMPLE / function / "events").glob("*.json")
     return json.loads(path.read_text())
+
+
+def variables(ingest: Ingest, *path: Path, **more: str) -> dict[str, str]:
+    """Those of a function whose packages are there."""
+    return {
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "DOOW_TRACK_API_KEY": KEY,
+        "DOOW_TRACK_ENDPOINT": ingest.url,
+        # A local run may say both: then the key is taken and AWS is not asked.
+        "DOOW_TRACK_API_KEY_SECRET_ARN": SECRET_ARN,
+        **more,
+    }
 
 
 def usage(ingest: Ingest) -> Counter[tuple[str, Any, str]]:

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doow_serverless._keeping.dead_letter_format import FOR_A_RELAY, MARKER
-from doow_serverless.local import Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.examples.lambda_example import (
     EXAMPLE,
@@ -31,12 +27,15 @@ from tests.examples.lambda_example import (
     event,
     usage,
     usage_of,
+    variables,
 )
 from tests.examples.tools import npm_tool, run
 from tests.runtimes.aws.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
+
+    from doow_serverless.local import Ingest
 
 # pip and npm download, on a cold cache.
 pytestmark = [pytest.mark.extensive, pytest.mark.timeout(300)]
@@ -51,61 +50,9 @@ LARGEST_LAYER = 5_000_000
 
 
 @pytest.fixture(scope="module")
-def sam() -> Path:
-    """The SAM CLI, from the environment of ``make``, the variable SAM, or the PATH."""
-    ours = ROOT / ".venv-sam" / "bin" / "sam"
-    found = os.environ.get("SAM") or (str(ours) if ours.exists() else shutil.which("sam"))
-    if not found:
-        pytest.skip("needs the SAM CLI: in .venv-sam, on PATH, or named by the variable SAM")
-    return Path(found)
-
-
-@pytest.fixture(scope="module")
 def serverless() -> Path:
     """The Serverless Framework, installed beside the SAM CLI."""
     return npm_tool(SERVERLESS, ROOT / ".venv-sam" / "node")
-
-
-@pytest.fixture(scope="module")
-def python() -> Path:
-    """The interpreter that the template names, by its real path."""
-    names = re.findall(
-        r"^ +Runtime: (python\S+)$", (ROOT / "template.yaml").read_text(), re.MULTILINE
-    )
-    assert len(set(names)) == 1, names
-    name = names[0]
-    places = [Path(entry) for entry in os.get_exec_path()]
-    places += Path.home().glob(f".pyenv/versions/{name.removeprefix('python')}.*/bin")
-    for candidate in (place / name for place in places):
-        if not candidate.exists():
-            continue
-        # A shim of a version manager exists without a Python behind it, and is not the real path.
-        command = [candidate, "-c", "import sys; print(sys.executable)"]
-        real = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
-        if real.returncode == 0:
-            return Path(real.stdout.strip()).with_name(name)
-    pytest.skip(f"needs {name}, which template.yaml names")
-
-
-@pytest.fixture(scope="module")
-def shell(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Variables with which builds find that interpreter, and the package as it is now."""
-    wheels = tmp_path_factory.mktemp("wheels")
-    pip = [sys.executable, "-m", "pip", "--quiet"]
-    run([*pip, "wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={wheels}", "."], ROOT)
-    return {
-        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
-        "PIP_FIND_LINKS": f"{os.environ.get('PIP_FIND_LINKS', '')} {wheels}".strip(),
-    }
-
-
-@pytest.fixture(scope="module")
-def runtime(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Lambda's own runtime has on its path: the client that calls handlers, and boto3."""
-    target = tmp_path_factory.mktemp("runtime")
-    packages = [f"{name}=={version(name)}" for name in ("awslambdaric", "boto3")]
-    run([python, "-m", "pip", "--quiet", "install", f"--target={target}", *packages], ROOT)
-    return target
 
 
 @pytest.fixture(scope="module")
@@ -121,24 +68,6 @@ def layer(example: Path, shell: dict[str, str]) -> Path:
     """The layer, packed, as ``make layer.zip`` leaves it, and its folder beside it."""
     run(["make", "layer.zip"], example, **shell)
     return example / "layer.zip"
-
-
-@pytest.fixture
-def ingest() -> Iterator[Ingest]:
-    with Ingest(keys=[KEY]) as ingest:
-        yield ingest
-
-
-def variables(ingest: Ingest, *path: Path, **more: str) -> dict[str, str]:
-    """Those of a function whose packages are there."""
-    return {
-        "PYTHONPATH": os.pathsep.join(map(str, path)),
-        "DOOW_TRACK_API_KEY": KEY,
-        "DOOW_TRACK_ENDPOINT": ingest.url,
-        # A local run may say both: then the key is taken and AWS is not asked.
-        "DOOW_TRACK_API_KEY_SECRET_ARN": SECRET_ARN,
-        **more,
-    }
 
 
 def check_under_the_emulator(function: str, emulator: Emulator, ingest: Ingest) -> None:

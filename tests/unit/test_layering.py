@@ -230,7 +230,17 @@ def test_the_contract() -> None:
 def test_what_looks_public_is_contract() -> None:
     """Without an underscore there are only what users import, and the command line."""
     public = {info.name for info in pkgutil.iter_modules([str(PACKAGE)]) if info.name[0] != "_"}
-    assert public == {"asgi", "azure", "cli", "errors", "local", "powertools", "testing", "wsgi"}
+    assert public == {
+        "asgi",
+        "azure",
+        "cli",
+        "errors",
+        "local",
+        "powertools",
+        "relay",
+        "testing",
+        "wsgi",
+    }
 
 
 @pytest.mark.parametrize("module", ["asgi", "azure", "errors", "powertools", "wsgi"])

@@ -1,4 +1,4 @@
-"""Folds events that are JSON already: those that say the same become one, of their exact sum.
+"""Folds events that were read back: those that say the same become one, of their exact sum.
 
 The rules are those of folding within an invocation. Whether an event had an id or a time of its own
 cannot be told any more; so all fold that have no metadata, and none reaches over the full hour.
@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 from doow_serverless._recording.event import MAX_EVENT_BYTES
 from doow_serverless._recording.ids import derived_id
 from doow_serverless._recording.quantities import total
+from doow_serverless._sealing import seal_texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
+
+    from doow_serverless._sealing import Batch
 
 _FIELDS = frozenset(
     {
@@ -47,16 +51,15 @@ class Folded:
     """Events in the order of their coming, folded where they may be.
 
     Args:
-        base: The ids of folded events derive from it.
         fold: Whether events fold, or those of which metrics.
 
     Attributes:
-        events: The events, each as it is written but for `Decimal`.
+        events: The events, each as it is written but for `Decimal`; those that several have become
+            have no id yet.
     """
 
-    def __init__(self, base: str, fold: bool | Container[str]) -> None:
+    def __init__(self, fold: bool | Container[str]) -> None:
         self.events: list[dict[str, Any]] = []
-        self._base = base
         self._fold = fold
         self._places: dict[str, int] = {}
 
@@ -70,11 +73,22 @@ class Folded:
         if place is not None:
             whole = _sum(self.events[place], event)
             if whole is not None:
-                whole["event_id"] = derived_id(self._base, key, str(place))
                 self.events[place] = whole
                 return
         self._places[key] = len(self.events)
         self.events.append(event)
+
+    def sealed(self, base: str) -> Iterator[Batch]:
+        """The events in batches, whose ids, and those of folded events, derive from ``base``."""
+        for place, event in enumerate(self.events):
+            event["event_id"] = event["event_id"] or derived_id(base, "event", str(place))
+        ids = [event["event_id"] for event in self.events]
+        numbers = count(1)
+        return seal_texts(
+            ids,
+            [written(event) for event in self.events],
+            make_id=lambda _: derived_id(base, "batch", str(next(numbers))),
+        )
 
     def _key(self, event: dict[str, Any]) -> str | None:
         """What events have in common that may become one; None where this may not."""
@@ -105,7 +119,8 @@ def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:
             return None
         measurements.append({**mine, "quantity": Decimal(str(amount))})
     times = one["occurred_at"], other["occurred_at"]
-    whole = {**one, "occurred_at": max(times, key=_moment), "measurements": measurements}
+    later = max(times, key=_moment)
+    whole = {**one, "event_id": None, "occurred_at": later, "measurements": measurements}
     return whole if len(written(whole)) <= MAX_EVENT_BYTES else None
 
 
