@@ -145,9 +145,21 @@ def wait_asked(answer: Answer, now_unix_s: float) -> float:
         *(_seconds(each.get("retry_after")) for each in categories if isinstance(each, dict)),
     ]
     if not any(waits):
-        reset = _seconds(headers.get("x-ratelimit-reset"))
-        waits.append(reset - now_unix_s if reset > 1e9 else reset)
+        waits.append(_reset_s(answer, now_unix_s))
     return min(max(0.0, *waits), LONGEST_WAIT_S)
+
+
+def wait_told(answer: Answer, now_unix_s: float) -> float:
+    """Seconds until more may be sent, where an acceptance says that it was the last; else 0.0.
+
+    So says ``X-RateLimit-Remaining: 0``, with ``X-RateLimit-Reset``: the next batch would be
+    answered 429. The arguments and the bound are those of :func:`wait_asked`.
+    """
+    remaining = answer.headers.get("x-ratelimit-remaining", "").strip()
+    if not remaining or remaining.strip("0"):
+        return 0.0
+    now_unix_s = _moment(answer.headers.get("date", "")) or now_unix_s
+    return min(max(0.0, _reset_s(answer, now_unix_s)), LONGEST_WAIT_S)
 
 
 def rejections(answer: Answer, event_ids: Sequence[str]) -> list[tuple[str, str]]:
@@ -189,6 +201,12 @@ def _count(said: object) -> int | None:
 def _reason(said: object) -> str:
     text = clean(said, _MAX_REASON) if isinstance(said, str) else ""
     return text or "no reason given"
+
+
+def _reset_s(answer: Answer, now_unix_s: float) -> float:
+    """Seconds until the moment of ``X-RateLimit-Reset``, which is one, or so many seconds."""
+    reset = _seconds(answer.headers.get("x-ratelimit-reset"))
+    return reset - now_unix_s if reset > 1e9 else reset
 
 
 def _retry_after(value: str, now_unix_s: float) -> float:

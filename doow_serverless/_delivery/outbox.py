@@ -219,13 +219,7 @@ class Outbox:
         if not self.state.is_idle:
             with AtWork() as is_first:
                 if is_first:
-                    self._note(self._look)
-
-    def _look(self, now: float) -> None:
-        gap_s = now - self._last_sign_at
-        if gap_s > FROZEN_S and not self.state.is_waited_for:
-            self.state.thaw(gap_s)
-        self.state.tick(now)
+                    self._note(self.state.tick)
 
     def recover(self) -> None:
         """Take over what crashed processes have left."""
@@ -298,8 +292,7 @@ class Outbox:
         """Bring a fact to the state, and carry out what it orders."""
         with AtWork():
             with self._lock:
-                self._last_sign_at = now = self._clock()
-                result = fact(*args, now)
+                result = fact(*args, self._now())
                 orders = self.state.take_orders()
             try:
                 self._carry_out(orders)
@@ -308,6 +301,14 @@ class Outbox:
                 self._carry_out(orders)
                 raise
             return result
+
+    def _now(self) -> float:
+        """The time of a fact, before which the process may have been frozen; with the lock held."""
+        now = self._clock()
+        gap_s, self._last_sign_at = now - self._last_sign_at, now
+        if gap_s > FROZEN_S and not self.state.is_waited_for:
+            self.state.thaw(gap_s)
+        return now
 
     def _carry_out(self, orders: Orders) -> None:
         """Do as ordered, without locks, since hooks may record; each order is struck when done."""
@@ -370,8 +371,7 @@ class Outbox:
         with self._lock:
             if self.state is not state:
                 return None  # What has begun anew since then leaves it to another process.
-            self._last_sign_at = now = self._clock()
-            state.answer(attempt, result, now)
+            state.answer(attempt, result, self._now())
             orders = state.take_orders()
         following = orders.send.pop(0) if orders.send else None
         self._carry_out(orders)

@@ -19,10 +19,11 @@ and these facts move it:
     close       → kept, and written down, once the last flight that waited for it has left
 
 What goes out next: while the breaker is closed, up to PARALLEL batches of each flight, and one of
-the backlog; while it is open, nothing; once it is due, one probe, which is whatever has failed
-least. What failed goes behind what did not. A batch that fails again while others get through is
-halved, down to the one event that cannot be delivered, which is reported and left alone; unless
-an attempt of it broke off, so that Doow may have the whole, whose halves it would count again.
+the backlog, after a rate limit at the pace of the account; while it is open, nothing; once it is
+due, one probe, which is whatever has failed least. What failed goes behind what did not. A batch
+that fails again while others get through is halved, down to the one event that cannot be delivered,
+which is reported and left alone; unless an attempt of it broke off, so that Doow may have the
+whole, whose halves it would count again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
 from .flight import Attempt, Entry
 from .ledger import Ledger
 from .orders import Orders
-from .pace import Pace
+from .pace import BacklogPace, Pace
 from .results import Failed, Settled, Split
 
 TYPE_CHECKING = False
@@ -58,6 +59,7 @@ UNREADY = Failed(
     ErrorKind.NOT_READY,
     "the budget was used up before anything could be sent (imports, the key, or a thread)",
 )
+USED_UP = "the rate limit is used up, as the answer to what was accepted last says"
 STRIKES = 2
 """Failures between which others got through, after which a batch is halved."""
 LAST_STRIKE = 6
@@ -89,6 +91,7 @@ class OutboxState:
         self._probe: Attempt | None = None
         self._successes = 0
         self._pace = Pace()
+        self._backlog_pace = BacklogPace(uniform)
         self._ledger = Ledger(max_events, max_bytes)
         self.breaker = CircuitBreaker(uniform)
 
@@ -269,6 +272,8 @@ class OutboxState:
             self._got_through(attempt, now)
         if isinstance(result, Settled):
             self._ledger.settle(entry, result)
+            if result.hold_s:
+                self._open(Failed(ErrorKind.RATE_LIMITED, USED_UP, result.hold_s), now)
         elif isinstance(result, Split):
             self._ledger.halve(entry, result.halves)
         else:
@@ -333,7 +338,14 @@ class OutboxState:
                 if travelling < PARALLEL and entry.not_before <= now:
                     self._order(entry, now, is_fresh=entry.last is not None)
                     travelling += 1
-        if not any(self._is_background(attempt, now) for attempt in self._under_way):
+        self._pump_kept(now)
+
+    def _pump_kept(self, now: float) -> None:
+        if not self.kept:
+            self._backlog_pace.catch_up()
+        elif self._backlog_pace.allows(now) and not any(
+            self._is_background(attempt, now) for attempt in self._under_way
+        ):
             kept = self._next_kept(now)
             if kept is not None:
                 self._order(kept, now, is_fresh=kept.last is not None)
@@ -398,6 +410,7 @@ class OutboxState:
     def _got_through(self, attempt: Attempt, now: float) -> None:
         self._successes += 1
         self._pace.note(attempt.silent_s(now))
+        self._backlog_pace.note(len(attempt.entry.batch), now)
         if self.breaker.is_open:
             self.breaker.close()
             self._ledger.orders.wake += self._ledger.flights
@@ -426,7 +439,8 @@ class OutboxState:
             self._ledger.put_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
             return
         entry.last = failure
-        if failure.hold_s:  # The server complains of its load, or of the key: not of this batch.
+        if failure.hold_s or failure.reason is ErrorKind.RATE_LIMITED:
+            # The server complains of its load, or of the key: not of this batch.
             self._open(failure, now)
             self._ledger.put_back(entry)
         elif self._has_struck(entry):
@@ -447,6 +461,8 @@ class OutboxState:
         return entry.strikes >= (1 if entry.is_suspect else STRIKES) and not entry.attempts
 
     def _open(self, failure: Failed, now: float) -> None:
+        if failure.reason is ErrorKind.RATE_LIMITED:
+            self._backlog_pace.limit()
         self.breaker.open(now, failure.reason, failure.message, failure.hold_s)
         self._ledger.orders.wake += self._ledger.flights
 

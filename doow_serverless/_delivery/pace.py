@@ -1,4 +1,7 @@
-"""How quick a server is, as far as its answers have shown, and when its silence means something."""
+"""How quick a server is, as far as its answers have shown, and how much it may be sent.
+
+When its silence means something; and, once it has told of its limit, when the backlog may go on.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from .flight import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .flight import Attempt, Flight
 
 DOUBT_AFTER = 0.25
@@ -20,6 +25,44 @@ OUTAGE_S = 0.25
 """Seconds of silence that say anything about a server."""
 LONGEST_OUTAGE_S = 1.0
 """The same, however long the server has needed before."""
+
+ACCOUNT_EVENTS_PER_S = 1_000 / 60
+"""Events that Doow takes from an organization, over all its senders."""
+
+
+class BacklogPace:
+    """When the next batch of the backlog may go, after a rate limit.
+
+    All sandboxes of an organization have a backlog then, and one account. So each goes no faster
+    than the whole account may, until its own backlog is gone; how many there are it cannot know.
+
+    Args:
+        uniform: A random number from 0.0 up to 1.0, so that they do not go in step.
+    """
+
+    def __init__(self, uniform: Callable[[], float]) -> None:
+        self._uniform = uniform
+        self._is_limited = False
+        self._next_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"BacklogPace(next at {self._next_at:.1f})" if self._is_limited else "BacklogPace()"
+
+    def limit(self) -> None:
+        """The server has told of its limit."""
+        self._is_limited = True
+
+    def catch_up(self) -> None:
+        """There is no backlog any more."""
+        self._is_limited = False
+
+    def note(self, events: int, now: float) -> None:
+        """The server has taken so many events."""
+        self._next_at = now + events / ACCOUNT_EVENTS_PER_S * (1.0 + self._uniform() / 2)
+
+    def allows(self, now: float) -> bool:
+        """Whether a batch of the backlog may go."""
+        return not self._is_limited or self._next_at <= now
 
 
 class Pace:

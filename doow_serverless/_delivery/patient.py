@@ -134,7 +134,8 @@ class PatientSender:
             if not isinstance(result, Failed):
                 self._gave_up = False
                 if isinstance(result, Settled):  # Else its halves are yet to be sent.
-                    self._next_at = self._clock() + self._s_for_each * len(batch)
+                    pause_s = max(self._s_for_each * len(batch), result.hold_s)
+                    self._next_at = self._clock() + pause_s
                 return result
             if result.is_stale:
                 continue  # The connection had died while it was idle: the next one is a new one.

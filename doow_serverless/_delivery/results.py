@@ -21,13 +21,20 @@ class Settled:
         rejected: Pairs of event id and reason.
         reason: Under which error kind rejections are reported.
         message: The answer in words.
+        hold_s: Seconds for which the server will take no more, as it has said itself.
     """
 
-    __slots__ = ("accepted", "message", "reason", "rejected")
+    __slots__ = ("accepted", "hold_s", "message", "reason", "rejected")
 
     def __init__(
-        self, batch: Batch, reason: ErrorKind, message: str, rejected: list[tuple[str, str]]
+        self,
+        batch: Batch,
+        reason: ErrorKind,
+        message: str,
+        rejected: list[tuple[str, str]],
+        hold_s: float = 0.0,
     ) -> None:
+        self.hold_s = hold_s
         self.accepted = len(batch) - len(rejected)
         self.rejected = rejected
         self.reason = reason

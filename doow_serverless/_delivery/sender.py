@@ -16,6 +16,7 @@ from .answers import (
     kind_of,
     rejections,
     wait_asked,
+    wait_told,
 )
 from .breaker import KEY_REFUSED_HOLD_S
 from .results import Failed, Settled, Split
@@ -119,10 +120,11 @@ class Sender:
         """What the answer means for the batch: here a 429, a 413, a 207 are decided."""
         verdict, kind, message = judge(answer), kind_of(answer), describe(answer)
         if verdict is Verdict.ACCEPTED:
-            return Settled(batch, kind, message, [])
+            return Settled(batch, kind, message, [], wait_told(answer, self._wall_clock()))
         if verdict is Verdict.PARTIAL:
             refused = rejections(answer, batch.event_ids)
-            return Settled(batch, ErrorKind.PARTIAL_ACCEPT, message, refused)
+            hold_s = wait_told(answer, self._wall_clock())
+            return Settled(batch, ErrorKind.PARTIAL_ACCEPT, message, refused, hold_s)
         if verdict is Verdict.REJECTED or (verdict is Verdict.SPLIT and len(batch) == 1):
             return Settled(batch, kind, message, [(one, message) for one in batch.event_ids])
         if verdict is Verdict.SPLIT:

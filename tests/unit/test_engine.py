@@ -279,3 +279,23 @@ def test_the_state_is_in_the_repr(transport: MemoryTransport) -> None:
     assert "1 invocations" in text
     assert "1 waiting" in text
     del buffer
+
+
+def test_time_for_which_a_process_was_frozen_is_not_the_servers() -> None:
+    """Also where the answer is the first that is heard of after it."""
+    clock = Clock()
+    arrived, may_answer = threading.Event(), threading.Event()
+
+    def answer(_: Batch) -> int:
+        arrived.set()
+        may_answer.wait(10)
+        return 202
+
+    engine = new_engine(MemoryTransport(answer), clock, flush_at=1)
+    engine.outside.record("tokens")
+    assert arrived.wait(10)
+    clock.now += 3_600.0
+    may_answer.set()
+    while not engine.outbox.state.is_idle:
+        threading.Event().wait(0.001)
+    assert repr(engine.outbox.state._pace).startswith("Pace(0.0,")

@@ -20,6 +20,7 @@ from doow_serverless._delivery.answers import (
     kind_of,
     rejections,
     wait_asked,
+    wait_told,
 )
 
 NOW = 1_795_000_000.0  # Wed, 18 Nov 2026 11:06:40 GMT
@@ -251,3 +252,28 @@ def test_hostile_answers_do_no_harm(status: int, headers: dict[str, str], body: 
     said = [describe(given), *(reason for _, reason in found)]
     assert all(len(text) <= 220 and text.isprintable() for text in said)
     assert str.__str__(kind_of(given)).isupper()
+
+
+# ── what an acceptance tells of the limit ───────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "12"}, 12.0),
+        ({"x-ratelimit-remaining": " 000 ", "x-ratelimit-reset": "12"}, 12.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(NOW + 7)}, 7.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(NOW - 7)}, 0.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "900"}, 30.0),
+        ({"x-ratelimit-remaining": "0"}, 0.0),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "12"}, 0.0),
+        ({"x-ratelimit-remaining": "-1", "x-ratelimit-reset": "12"}, 0.0),
+        ({"x-ratelimit-remaining": "", "x-ratelimit-reset": "12"}, 0.0),
+        ({"x-ratelimit-remaining": "none", "x-ratelimit-reset": "12"}, 0.0),
+        ({"x-ratelimit-reset": "12"}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_the_last_that_is_taken(headers: dict[str, str], seconds: float) -> None:
+    """Only where nothing is left, and when there will be more, is there something to wait for."""
+    assert wait_told(answer(202, **headers), NOW) == seconds

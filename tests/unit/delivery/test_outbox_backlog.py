@@ -304,3 +304,74 @@ def test_rejections_of_what_is_kept_are_reported(facts: Facts) -> None:
     refused = [(attempt.entry.batch.event_ids[0], "why")]
     facts.answer(attempt, Settled(attempt.entry.batch, ErrorKind.PARTIAL_ACCEPT, "207", refused))
     assert [error.event_ids for error in facts.reported] == [("a-0",)]
+
+
+# ── after a rate limit ──────────────────────────────────────────────────────────────────────────
+
+
+def refused(facts: Facts, failure: Failed, *ids: str) -> None:
+    """A flush has failed, of 10 events as all of the backlog, and its hold-off is over."""
+    flight = facts.flight("z", events=10)
+    facts.send(failure)
+    facts.close(flight)
+    keep(facts, *ids, events=10)
+    facts.pass_s(12.0)
+
+
+def test_the_first_to_come_back_sends_one_batch(facts: Facts) -> None:
+    """Then one after the other, no faster than the account may: the others have a backlog, too."""
+    refused(facts, LIMITED, "a", "b", "c")
+    for _ in range(4):
+        assert len(facts.ordered()) == 1
+        facts.send()
+        facts.pass_s(0.7)
+        assert facts.ordered() == []
+        facts.pass_s(0.1)
+    assert (facts.ordered(), facts.kept()) == ([], [])
+
+
+def test_what_a_flush_waits_for_does_not_wait_for_the_backlog(facts: Facts) -> None:
+    refused(facts, LIMITED, "a", "b")
+    facts.send()
+    facts.flight("c", "d")
+    assert facts.ordered() == ["c", "d"]
+
+
+def test_after_another_outage_it_goes_at_once(facts: Facts) -> None:
+    refused(facts, ERROR_500, "a", "b", "c")
+    for _ in range(4):
+        assert len(facts.ordered()) == 1
+        facts.send()
+    assert (facts.ordered(), facts.kept()) == ([], [])
+
+
+def test_a_limit_that_is_told_with_an_acceptance(facts: Facts) -> None:
+    """Nothing is sent until it is over; the batch itself has counted."""
+    flight = facts.flight("a")
+    attempt = facts.begin()
+    one = attempt.entry.batch
+    facts.answer(attempt, Settled(one, ErrorKind.TRANSPORT_ERROR, "", [], hold_s=20.0))
+    outcome = facts.close(flight)
+    assert outcome.accepted == 1
+    flight = facts.flight("b")
+    assert facts.ordered() == []
+    assert facts.close(flight).unsent == {ErrorKind.RATE_LIMITED: 1}
+    facts.pass_s(20.0)
+    assert facts.ordered() == []
+    facts.pass_s(1.1)  # A tenth more, at random, since the whole fleet hears the same.
+    assert facts.ordered() == ["b"]
+
+
+def test_a_limit_without_a_time_is_no_fault_of_the_batch(facts: Facts) -> None:
+    """However often it is told while others get through: nothing is halved, or given up."""
+    told = Failed(ErrorKind.RATE_LIMITED, "HTTP 429", 0.0)
+    keep(facts, "a")
+    for number in range(10):
+        facts.pass_s(100.0)
+        flight = facts.flight(f"f-{number}")
+        while facts.sends:
+            attempt = facts.begin()
+            facts.answer(attempt, told if attempt.entry.batch.id == "a" else None)
+        facts.close(flight)
+    assert facts.splits == []
+    assert "a" in facts.kept()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from doow_serverless._delivery.flight import NEVER, Attempt, Entry, Flight
-from doow_serverless._delivery.pace import Pace
+from doow_serverless._delivery.pace import BacklogPace, Pace
 from tests.batches import batch
 
 
@@ -73,3 +73,23 @@ def test_when_silence_is_an_outage(attempt: Attempt, answers: list[float], outag
     assert pace.outage_at(attempt) == pytest.approx(10.0 + outage_s)
     attempt.began_at = None
     assert pace.outage_at(attempt) == NEVER
+
+
+# ── the backlog ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_after_a_rate_limit_the_backlog_goes_at_the_pace_of_the_account() -> None:
+    """A thousand events a minute, and up to half as long again; until there is none left."""
+    pace = BacklogPace(lambda: 0.5)
+    pace.note(500, 10.0)
+    assert pace.allows(10.0)
+    pace.limit()
+    pace.note(10, 20.0)
+    assert not pace.allows(20.74)
+    assert pace.allows(20.75)
+    pace.note(500, 20.75)
+    assert not pace.allows(58.2)
+    assert pace.allows(58.25)
+    pace.note(500, 60.0)
+    pace.catch_up()
+    assert pace.allows(60.0)
