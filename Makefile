@@ -20,7 +20,7 @@ ON_AZURE  := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call python_of,$(v)),.venv-a
 ON_NEWEST := $(lastword $(ON_AZURE))
 ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.wheel)
 
-.PHONY: test test-all unit runtimes lint demo outage campaign small mutants bench lock clean
+.PHONY: test test-all unit runtimes lint demo outage campaign small mutants bench fleet lock clean
 
 test: $(VENV)/.wheel $(ON_NEWEST) $(ON_VERCEL) lint  ## all behaviour, against the built wheel
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not extensive'
@@ -63,6 +63,9 @@ mutants: .venv-mutants/.deps  ## that the unit tests notice when the state of th
 
 bench: $(VENV)/.wheel  ## figures, side by side with a bare requests.post
 	$(BIN)/python -m benchmarks
+
+fleet: $(VENV)/.wheel  ## a fleet at twenty times the limit, in three ways; some two minutes. Its picture wants `uv pip install --group plot`
+	$(BIN)/python -m benchmarks.fleet --picture docs/fleet.svg
 
 # The tests run against what users install, so the wheel is built anew when a source file changes.
 $(VENV)/.wheel: $(VENV)/.deps $(SOURCE)

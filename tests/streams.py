@@ -1,61 +1,27 @@
-"""A Kinesis stream of what CloudWatch Logs has subscribed, and Lambda's reading of it in windows.
+"""A shard of a Kinesis stream as Lambda reads it in windows, each invocation until it succeeds.
 
-As AWS documents it: a shard's records come in order, each at least once; an invocation that fails
-comes again with the same records and the same state; the last of a window says so, and may hold no
-records. https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-windows.html
+What it hands over is that of `benchmarks.fleet.stream`, where time goes by; here none does.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-from base64 import b64encode
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.fleet.stream import MAX_STATE, WINDOW_S, Line, event_of, packed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-ARN = "arn:aws:kinesis:eu-west-1:123456789012:stream/usage"
+
+def subscription(messages: Sequence[str]) -> bytes:
+    """What CloudWatch Logs puts into one record of a stream."""
+    return packed("2026/11/22/[$LATEST]0a1b", [Line(0.0, one, "") for one in messages])
 
 
-class Context:
-    """Lambda's, as far as a relay asks it."""
-
-    def __init__(self, left_s: float = 30.0) -> None:
-        self._left_s = left_s
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self._left_s * 1_000)
-
-
-def subscription(messages: Sequence[str]) -> str:
-    """What CloudWatch Logs puts into one record of a stream, as Lambda shows it."""
-    events = [{"id": f"{at:056}", "timestamp": 1, "message": m} for at, m in enumerate(messages)]
-    said = {
-        "messageType": "DATA_MESSAGE",
-        "owner": "123456789012",
-        "logGroup": "/aws/lambda/api",
-        "logStream": "2026/11/22/[$LATEST]0a1b",
-        "subscriptionFilters": ["usage"],
-        "logEvents": events,
-    }
-    return b64encode(gzip.compress(json.dumps(said).encode(), 1)).decode()
-
-
-def record(number: int, data: str) -> dict[str, Any]:
+def record(number: int, data: bytes) -> dict[str, Any]:
     """A record of the stream, as Lambda shows it."""
-    return {
-        "kinesis": {
-            "kinesisSchemaVersion": "1.0",
-            "partitionKey": "1",
-            "sequenceNumber": f"4959{number:052}",
-            "data": data,
-            "approximateArrivalTimestamp": 1_795_347_180.0 + number / 1_000,
-        },
-        "eventSource": "aws:kinesis",
-        "eventID": f"shardId-000000000000:4959{number:052}",
-        "eventSourceARN": ARN,
-    }
+    return shown(data, number, number / 1_000)
 
 
 class Shard:
@@ -98,7 +64,7 @@ class Shard:
             except Exception:  # Lambda comes again, whatever it is.
                 continue
             text = json.dumps(answer)
-            assert len(json.dumps(answer["state"])) < 1_000_000
+            assert len(json.dumps(answer["state"])) < MAX_STATE
             if not answer["batchItemFailures"]:
                 found: dict[str, Any] = json.loads(text)["state"]
                 return found
@@ -111,19 +77,6 @@ class Shard:
         self, lot: list[dict[str, Any]], state: dict[str, Any], *, is_last: bool
     ) -> Iterator[dict[str, Any]]:
         for _ in range(50):
-            yield json.loads(
-                json.dumps(
-                    {
-                        "Records": lot,
-                        "window": {
-                            "start": f"2026-11-22T11:{self._windows:02}:00Z",
-                            "end": f"2026-11-22T11:{self._windows + 1:02}:00Z",
-                        },
-                        "state": state,
-                        "shardId": self._name,
-                        "eventSourceARN": ARN,
-                        "isFinalInvokeForWindow": is_last,
-                        "isWindowTerminatedEarly": False,
-                    }
-                )
-            )
+            start = self._windows * WINDOW_S
+            event = event_of(lot, start, state, is_final=is_last, shard=self._name)
+            yield json.loads(json.dumps(event))

@@ -63,6 +63,16 @@ class Folded:
         self._fold = fold
         self._places: dict[str, int] = {}
 
+    def take(self, batch: Batch) -> bool:
+        """Take in the events of ``batch``; False, and nothing, where they cannot be read."""
+        try:
+            events = read(batch.json())["events"]
+        except ValueError:
+            return False
+        for event in events:
+            self.add(event)
+        return True
+
     def add(self, event: dict[str, Any]) -> None:
         """Take in an event, which becomes ours."""
         key = self._key(event)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from doow_serverless._delivery.patient import Undeliverable
 from doow_serverless._keeping.dead_letter_format import BY_LOG
 from doow_serverless._keeping.dead_letter_reader import Assembly, Finder
-from doow_serverless._keeping.refolding import Folded, read
+from doow_serverless._keeping.refolding import Folded
 from doow_serverless._recording.ids import derived_id, is_random
 
 TYPE_CHECKING = False
@@ -189,14 +189,9 @@ class Replay:
         must know again by their own ids.
         """
         batch = letter.batch
-        if not self._fold or letter.reason != BY_LOG or not is_random(batch.id):
+        is_free = self._fold and letter.reason == BY_LOG and is_random(batch.id)
+        if not is_free or not self._events.take(batch):
             return False
-        try:
-            events = read(batch.json())["events"]
-        except ValueError:
-            return False
-        for event in events:
-            self._events.add(event)
         self._gathered[batch.id] = len(batch)
         return True
 

@@ -7,6 +7,7 @@ the engine's idea of the protocol would share its errors.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from doow_serverless.local._account import Account
@@ -42,6 +43,7 @@ class Ingest:
         metrics: Those that its licenses have: others are rejected as ``unknown_metric``. Default:
             any.
         max_json_bytes: The size of a batch, before compression, above which it is answered 413.
+        clock: Unix seconds, by which the minutes of ``events_per_minute`` begin and end.
         on_post: Called with each POST when it is over, in the server's thread.
 
     Every method may be called from any thread. Posts are kept in memory until :meth:`reset`.
@@ -57,10 +59,11 @@ class Ingest:
         licenses: Iterable[str] | None = None,
         metrics: Iterable[str] | None = None,
         max_json_bytes: int = MAX_JSON_BYTES,
+        clock: Callable[[], float] = time.time,
         on_post: Callable[[Post], None] | None = None,
     ) -> None:
         checked = Keys(keys)
-        account = Account(events_per_minute, licenses, metrics)
+        account = Account(events_per_minute, licenses, metrics, clock)
         store = Store(database)
         self._app = App(
             store, checked, max_json_bytes=max_json_bytes, on_post=on_post, account=account

@@ -75,12 +75,8 @@ class Window:
         known = digest(batch.id)
         if known in self.known:
             return True
-        try:
-            events = read(batch.json())["events"]
-        except ValueError:
+        if not self._events.take(batch):
             return False
-        for event in events:
-            self._events.add(event)
         self.known[known] = True
         return True
 

@@ -11,6 +11,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
+from benchmarks.fleet.stream import Context
 from doow_serverless import relay
 from doow_serverless._keeping.dead_letter_format import BY_LOG, SPLIT, records_of
 from doow_serverless._sealing import split
@@ -19,7 +20,7 @@ from doow_serverless.local import Fault, Ingest
 from doow_serverless.relay import _relay, _vercel
 from tests.batches import batch, read_back
 from tests.network import KEY
-from tests.streams import Context, record, subscription
+from tests.streams import record, subscription
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,9 +89,7 @@ def test_control_messages_and_nonsense(ingest: Ingest) -> None:
     """They are nobody's usage, and hold up nothing."""
     control = json.dumps({"messageType": "CONTROL_MESSAGE", "logEvents": [{"message": "CWL"}]})
     data = [control.encode(), b"\x00\xff\xfe", b"", b"plain"]
-    records = [record(at, "") for at in range(len(data))]
-    for each, one in zip(records, data, strict=True):
-        each["kinesis"]["data"] = b64encode(one).decode()
+    records = [record(at, one) for at, one in enumerate(data)]
     assert relay.kinesis_handler({"Records": records}, Context()) == {"batchItemFailures": []}
     assert ingest.posts() == []
 
@@ -164,7 +163,8 @@ def test_the_end_of_a_window_without_records(ingest: Ingest) -> None:
 
 def test_logs(ingest: Ingest) -> None:
     one, two = batch(3), batch(600)
-    event = {"awslogs": {"data": subscription([*lines(one), *lines(two, "TIMEOUT")])}}
+    text = subscription([*lines(one), *lines(two, "TIMEOUT")])
+    event = {"awslogs": {"data": b64encode(text).decode()}}
     relay.logs_handler(event, Context())
     relay.logs_handler(event, Context())
     assert ids_at(ingest) == ids_of(one, two)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.fleet.stream import Context
 from doow_serverless import relay
 from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
 from doow_serverless._keeping.dead_letter_reader import Assembly
@@ -21,7 +22,7 @@ from doow_serverless.local import Fault, Ingest
 from doow_serverless.relay import _relay
 from tests.batches import find_records
 from tests.network import KEY
-from tests.streams import Context, Shard, record, subscription
+from tests.streams import Shard, record, subscription
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -43,6 +43,17 @@ def test_a_minute_takes_so_many_events() -> None:
     assert account.admit(1_000) is None
 
 
+def test_the_minutes_are_those_of_its_clock() -> None:
+    """So a simulation has minutes of its own."""
+    clock = Clock(600.0)
+    with Ingest(events_per_minute=10, clock=clock) as ingest:
+        taken = [post(ingest, events(10, "one")), post(ingest, events(10, "two"))]
+        clock.now += 60.0
+        taken.append(post(ingest, events(10, "two")))
+    assert [answer.status_code for answer in taken] == [202, 429, 202]
+    assert taken[1].headers["Retry-After"] == "60"
+
+
 def test_without_a_limit_nothing_is_said() -> None:
     """Off by default."""
     with Ingest() as ingest:

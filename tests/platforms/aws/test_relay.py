@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.fleet.stream import event_of
 from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
 from doow_serverless._recording.ids import new_id
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.batches import batch
 from tests.network import KEY
-from tests.streams import ARN, record, subscription
+from tests.streams import record, subscription
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,21 +39,14 @@ def relay(folder: Path, ingest: Ingest, **env: str) -> LambdaRuntime:
     """The function of ``relay.yaml``, whose handler is in the package."""
     variables = {"DOOW_TRACK_API_KEY": KEY, "DOOW_TRACK_ENDPOINT": ingest.url, **env}
     handler = "doow_serverless.relay.kinesis_handler"
-    return LambdaRuntime(handler, folder, env=variables, timeout_s=20.0)
+    return LambdaRuntime(handler, folder, env=variables, timeout_s=8.0)
 
 
 def window(batches: list[Batch], state: dict[str, Any], *, is_last: bool) -> dict[str, Any]:
     """An invocation of a window."""
     lines = [records_of(one, BY_LOG, 1.0) for one in batches]
-    return {
-        "Records": [record(at, subscription(each)) for at, each in enumerate(lines)],
-        "window": {"start": "2026-11-22T11:33:00Z", "end": "2026-11-22T11:34:00Z"},
-        "state": state,
-        "shardId": "shardId-000000000000",
-        "eventSourceARN": ARN,
-        "isFinalInvokeForWindow": is_last,
-        "isWindowTerminatedEarly": False,
-    }
+    records = [record(at, subscription(each)) for at, each in enumerate(lines)]
+    return event_of(records, 0.0, state, is_final=is_last)
 
 
 def ids_at(ingest: Ingest) -> list[str]:
