@@ -11,9 +11,10 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from benchmarks.fleet.stream import Context
+from benchmarks.fleet.stream import Context, event_of
 from doow_serverless import relay
 from doow_serverless._keeping.dead_letter_format import BY_LOG, SPLIT, records_of
+from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import split
 from doow_serverless.errors import ConfigurationError
 from doow_serverless.local import Fault, Ingest
@@ -351,3 +352,52 @@ def test_parts_of_several_requests(ingest: Ingest, capfd: pytest.CaptureFixture[
         assert post(app, drained(part))[0] == 200
     assert ids_at(ingest) == ids_of(one)
     assert capfd.readouterr().out.count("doow_dead_letter") == len(parts) - 1
+
+
+# ── what a window gathers ───────────────────────────────────────────────────────────────────────
+
+
+def in_window(records: list[dict[str, Any]], state: dict[str, Any], **options: Any) -> Any:
+    event = event_of(records, 0.0, state, is_final=options.pop("is_final", False))
+    return relay.kinesis_handler(event, Context(**options))
+
+
+def test_what_may_be_delivered_elsewhere_does_not_wait(ingest: Ingest) -> None:
+    """A dead letter goes at once, under its own id: its function may deliver it, too."""
+    letter, usual = batch(2, batch_id=new_id()), batch(3, batch_id=new_id())
+    records = [record(0, subscription([*lines(letter, "TIMEOUT"), *lines(usual)]))]
+    state = in_window(records, {})["state"]
+    assert [post.batch_id for post in ingest.posts()] == [letter.id]
+    in_window([], state, is_final=True)
+    assert ids_at(ingest) == ids_of(letter, usual)
+    assert usual.id not in {post.batch_id for post in ingest.posts()}
+
+
+def test_what_came_in_parts_goes_under_its_own_id(ingest: Ingest) -> None:
+    """Whether they come together may be another when the invocation is done again."""
+    one = batch(100, noise=50, batch_id=new_id())
+    parts = lines(one, limit=2_000)
+    assert len(parts) > 1
+    state = in_window([record(0, subscription(parts[:1]))], {})["state"]
+    assert len(state["parts"]) == 1
+    restart()
+    state = in_window([record(1, subscription(parts[1:]))], state)["state"]
+    assert [post.batch_id for post in ingest.posts()] == [one.id]
+    assert state["parts"] == []
+
+
+def test_what_fails_within_a_window_leaves_its_state_alone(ingest: Ingest) -> None:
+    """Lambda comes again with the same records: what the state had taken would count twice."""
+    letter, usual = batch(1, batch_id=new_id()), batch(3, batch_id=new_id())
+    before = in_window([record(0, subscription(lines(batch(1, batch_id=new_id()))))], {})["state"]
+    records = [record(1, subscription([*lines(usual), *lines(letter, "TIMEOUT")]))]
+    ingest.fault(Fault(status=500, times=None))
+    answer = in_window(records, before, left_s=5.0)
+    assert answer["state"] == before
+    assert answer["batchItemFailures"] == [
+        {"itemIdentifier": records[0]["kinesis"]["sequenceNumber"]}
+    ]
+    ingest.clear_faults()
+    state = in_window(records, answer["state"])["state"]
+    in_window([], state, is_final=True)
+    assert len(ingest.events()) == 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,7 +93,7 @@ def play(tracker: Tracker, steps: list[Any], now: list[float]) -> None:
                 pass
 
 
-def totals(steps: list[Any], **options: Any) -> dict[str, Decimal]:
+def totals(steps: list[Any], **options: Any) -> dict[str, Fraction]:
     """What has arrived, by all that an event says."""
     transport, now = MemoryTransport(), [HOUR]
     outcomes: list[Outcome] = []
@@ -101,14 +101,14 @@ def totals(steps: list[Any], **options: Any) -> dict[str, Decimal]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scope_module, "time", lambda: now[0])
         tracker.tracked(lambda: play(tracker, steps, now))()
-    found: dict[str, Decimal] = {}
+    found: dict[str, Fraction] = {}
     for event in events_of(transport):
         said = {name: event.get(name) for name in ("license_id", "unit", "attribution", "kind")}
         hour = event["occurred_at"][:13]
         for each in event["measurements"]:
             key = json.dumps([said, hour, each["metric_name"]])
-            found[key] = found.get(key, Decimal(0)) + Decimal(each["quantity"])
-    found["calls of track"] = Decimal(sum(outcome.recorded for outcome in outcomes))
+            found[key] = found.get(key, Fraction(0)) + Fraction(each["quantity"])
+    found["calls of track"] = Fraction(sum(outcome.recorded for outcome in outcomes))
     return found
 
 

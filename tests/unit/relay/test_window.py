@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,15 +65,15 @@ def through(batches: list[Batch], fold: Any, size: int, name: str = "shard 1") -
     return Window(state, name, "later", fold).seal()
 
 
-def totals(batches: list[Batch]) -> dict[str, Decimal]:
+def totals(batches: list[Batch]) -> dict[str, Fraction]:
     """By all that an event says, and the hour."""
-    found: dict[str, Decimal] = {}
+    found: dict[str, Fraction] = {}
     for one in batches:
         for event in json.loads(one.json(), parse_float=Decimal)["events"]:
             said = {name: event.get(name) for name in ("license_id", "unit", "attribution", "kind")}
             for each in event["measurements"]:
                 key = json.dumps([said, event["occurred_at"][:13], each["metric_name"]])
-                found[key] = found.get(key, Decimal(0)) + Decimal(each["quantity"])
+                found[key] = found.get(key, Fraction(0)) + Fraction(each["quantity"])
     return found
 
 
