@@ -7,6 +7,7 @@ controllers are mounted; elsewhere they cannot be had.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import suppress
 from itertools import count
@@ -16,6 +17,7 @@ ROOT = Path("/sys/fs/cgroup")
 PERIOD_US = 100_000
 """The period of CPU quotas, as Linux has it by default."""
 FREEZE_LIMIT_S = 10.0
+END_LIMIT_S = 5.0
 _numbers = count()
 
 
@@ -55,14 +57,17 @@ class Cgroup:
         return (self._path / name).read_text()
 
     def close(self) -> None:
-        """Remove it, once its processes have ended."""
-        ends_at = time.monotonic() + 1.0
+        """Kill what is still in it, such as children of a function that has ended; remove it."""
+        ends_at = time.monotonic() + END_LIMIT_S
         while self._path.exists():
             with suppress(OSError):  # The last process is still being buried.
                 self._path.rmdir()
                 return
             if time.monotonic() > ends_at:
                 return
+            with suppress(OSError):
+                for pid in self.pids():
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.005)
 
 

@@ -19,6 +19,8 @@ HEAVY = {
     "dataclasses", "email", "http", "inspect", "requests", "socket",
     "ssl", "starlette", "typing_extensions", "urllib", "urllib3", "uuid",
     "doow_serverless._keeping.journal", "doow_serverless._recording.folding",
+    "doow_serverless._delivery.log_sender", "doow_serverless._delivery.patient",
+    "doow_serverless._keeping.refolding", "doow_serverless.relay",
     "doow_serverless._recording.quantities",
 }  # fmt: skip
 

@@ -373,6 +373,14 @@ def test_what_may_be_delivered_elsewhere_does_not_wait(ingest: Ingest) -> None:
     assert usual.id not in {post.batch_id for post in ingest.posts()}
 
 
+def test_a_line_that_comes_again_in_the_next_window(ingest: Ingest) -> None:
+    """The process knows it again, though the state of the window does not."""
+    one, two = batch(2, batch_id=new_id()), batch(2, batch_id=new_id())
+    in_window([record(0, subscription(lines(one)))], {}, is_final=True)
+    in_window([record(1, subscription([*lines(one), *lines(two)]))], {}, is_final=True)
+    assert ids_at(ingest) == ids_of(one, two)
+
+
 def test_what_came_in_parts_goes_under_its_own_id(ingest: Ingest) -> None:
     """Whether they come together may be another when the invocation is done again."""
     one = batch(100, noise=50, batch_id=new_id())
