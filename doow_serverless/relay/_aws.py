@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     Failures = dict[str, Any]
 
-MAX_PARTS_LENGTH = 200_000
-"""Characters of a state that records may take whose batches are not whole yet."""
-
 
 # ── Kinesis ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -72,8 +69,7 @@ def _windowed(relay: Relay, event: dict[str, Any], left_s: float) -> Failures:
     state = event.get("state") or {}
     window = Window(
         state,
-        " ".join(str(event.get(one)) for one in ("eventSourceARN", "shardId"))
-        + f" {event['window'].get('start')}",
+        f"{event.get('eventSourceARN')} {event.get('shardId')} {event['window'].get('start')}",
         _place(records[0]) if records else "",
         relay.config.fold,
     )
@@ -97,12 +93,7 @@ def _windowed(relay: Relay, event: dict[str, Any], left_s: float) -> Failures:
         relay.learn(window.known)
         relay.wait_for_rest(begun, is_kept=False)
         return {"state": {}, **_failures([])}
-    room = MAX_PARTS_LENGTH
-    window.parts.clear()
-    while begun and (room := room - len(line := str(begun[0]))) > 0:
-        window.parts.append(line)
-        del begun[0]
-    relay.wait_for_rest(begun, is_kept=False)
+    relay.wait_for_rest(window.keep(begun), is_kept=False)
     return {"state": window.state(), **_failures([])}
 
 

@@ -18,13 +18,16 @@ from doow_serverless._sealing import gzip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
+    from doow_serverless._keeping.dead_letter_reader import Part
     from doow_serverless._sealing import Batch
 
 MAX_EVENTS_LENGTH = 350_000
 """Characters of a state that its events may take: Lambda takes a state of 1 MB at the most."""
+MAX_PARTS_LENGTH = 200_000
+"""The same, of records whose batches are not whole yet."""
 MAX_KNOWN = 30_000
 """Batches of which a window remembers that it has had them: the latest. 11 characters for each."""
 _DIGEST = 8
@@ -79,6 +82,18 @@ class Window:
             return False
         self.known[known] = True
         return True
+
+    def keep(self, parts: Iterable[Part]) -> list[Part]:
+        """Keep records of batches of which some are missing; those that there is no room for."""
+        room, self.parts, rest = MAX_PARTS_LENGTH, [], []
+        for part in parts:
+            line = str(part)
+            room -= len(line)
+            if room < 0:
+                rest.append(part)
+            else:
+                self.parts.append(line)
+        return rest
 
     @property
     def is_full(self) -> bool:

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doow_serverless._keeping.dead_letter_format import records_of
+from doow_serverless._keeping.dead_letter_reader import Part
 from doow_serverless._recording import scope as scope_module
 from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import pack
-from doow_serverless.relay._window import MAX_KNOWN, Window, digest
+from doow_serverless.relay._records import records_in
+from doow_serverless.relay._window import MAX_KNOWN, MAX_PARTS_LENGTH, Window, digest
 from doow_serverless.testing import MemoryTransport
 from tests.batches import batch
 from tests.unit.recording.folded import HOUR, made
@@ -160,6 +163,21 @@ def test_the_state_never_grows_beyond_what_lambda_takes() -> None:
     state = window.state()
     assert len(json.dumps(state)) < 500_000
     assert digest(str(MAX_KNOWN + 499)) in Window(state, "shard 1", "0", fold=True).known
+
+
+def test_there_is_room_for_so_many_parts() -> None:
+    """The others are for somebody else to keep; Lambda takes no larger state."""
+    one = batch(500, noise=2_000)
+    text = "\n".join(records_of(one, "TIMEOUT", 1.0))
+    parts = [part for part in records_in(text) if isinstance(part, Part)]
+    window = Window({}, "shard 1", "0", fold=False)
+    rest = window.keep(parts)
+    assert [*window.parts, *map(str, rest)] == [str(part) for part in parts]
+    assert len(window.parts) >= 5
+    assert len(rest) >= 5
+    assert sum(map(len, window.parts)) <= MAX_PARTS_LENGTH
+    assert window.keep(parts[:1]) == []
+    assert window.parts == [str(parts[0])]
 
 
 def test_what_cannot_be_read_is_not_taken() -> None:
