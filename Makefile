@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCE := $(shell find doow_serverless -name '*.py') pyproject.toml
 
-# Tests are independent; those of one file share what is costly to start.
-SIDE_BY_SIDE := -q -n 2 --dist loadfile
+# Tests are independent; those of one file share what is costly to start. More of them than there are
+# cores, since most wait most of the time.
+SIDE_BY_SIDE := -q -n 3 --dist loadfile
 # Code that runs in other processes is not measured, so that their timing is what it is.
 COVERED := tests/unit tests/conformance tests/local tests/runtimes/aws tests/platforms/asgi tests/platforms/aws \
   tests/platforms/wsgi $(wildcard tests/integration/test_replay*.py)
