@@ -61,12 +61,21 @@ class Undeliverable(Exception):
     Attributes:
         ends_all: Whether there is no use in trying others.
         key_refused: Whether it is because of the key.
+        is_answered: Whether the server itself has answered that it cannot take it just now.
     """
 
-    def __init__(self, reason: str, *, ends_all: bool, key_refused: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        ends_all: bool,
+        key_refused: bool = False,
+        is_answered: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.ends_all = ends_all
         self.key_refused = key_refused
+        self.is_answered = is_answered
 
 
 class PatientSender:
@@ -162,7 +171,8 @@ class PatientSender:
     def _check_patience(self, failure: Failed, failing_s: float) -> None:
         if self._gave_up or failing_s >= self._patience_s:
             was_down, self._gave_up = self._gave_up, True
-            raise Undeliverable(failure.message, ends_all=was_down)
+            is_answered = not failure.is_ambiguous and failure.reason is ErrorKind.TRANSPORT_ERROR
+            raise Undeliverable(failure.message, ends_all=was_down, is_answered=is_answered)
 
 
 @contextmanager

@@ -5,22 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from functools import partial
 
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PATIENCE_S, PatientSender, Undeliverable, sending
-from doow_serverless._keeping.dead_letter_format import SPLIT
+from doow_serverless._keeping.dead_letter_format import SPLIT, records_of
 from doow_serverless._keeping.dead_letter_reader import Assembly, Part
 from doow_serverless._keeping.log_lines import LogLines
 from doow_serverless._process.log import counted, warn
 from doow_serverless.errors import DoowError, ErrorKind
 
+from ._isolation import isolate
 from ._window import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from doow_serverless._config import Config
+    from doow_serverless._delivery.patient import Delivers
     from doow_serverless._keeping.dead_letter_reader import Damage, DeadLetter
     from doow_serverless._sealing import Batch
 
@@ -30,6 +33,8 @@ MAX_PARTS = 1_000
 """Records that a process keeps until those come that belong to them; 28 kB each, at the most."""
 MOST_TOLD = 20
 """Rejected events of a batch that are told one by one."""
+HALVES_PATIENCE_S = 1.0
+"""Seconds of failures after which a part of a batch is given up that has failed as a whole."""
 LEFT_S = 3.0
 """Seconds before the end of an invocation after which no attempt is begun any more."""
 
@@ -133,7 +138,8 @@ class Relay:
     def deliver(self, batches: Iterable[Batch], limit_s: float) -> None:
         """Deliver ``batches`` in order, at the pace that the server allows.
 
-        What the server refuses is told, and is done with.
+        What the server refuses is told, and is done with; so is an event with which it fails again
+        and again, though it takes the others of the batch.
 
         Args:
             batches: Those that are known are left out.
@@ -149,28 +155,49 @@ class Relay:
         undelivered: list[Batch] = []
         why = ""
         with sending(self.config, self._endpoint) as sender:
-            patient = PatientSender(
-                sender,
-                warn,
-                patience_s=min(PATIENCE_S, limit_s / 2),
-                halved=self._halved,
-                ends_at=ends_at,
-            )
+            patient = partial(PatientSender, sender, warn, halved=self._halved, ends_at=ends_at)
+            usual = patient(patience_s=min(PATIENCE_S, limit_s / 2))
             while todo:
                 batch = todo.pop(0)
                 try:
-                    delivery = patient.deliver(batch)
+                    self._deliver(batch, usual, patient)
                 except Undeliverable as problem:
                     why = str(problem)
                     undelivered.append(batch)
                     if problem.ends_all:
                         undelivered += todo
                         break
-                else:
-                    self._known.add(digest(batch.id))
-                    _tell_rejected(batch, delivery.rejected)
         if undelivered:
             raise Undelivered(why, undelivered)
+
+    def _deliver(self, batch: Batch, sender: Delivers, new_sender: Callable[..., Delivers]) -> None:
+        """Deliver a batch, or all of it but for the event that cannot be."""
+        try:
+            self._send(batch, sender)
+        except Undeliverable as problem:
+            if len(batch) == 1 or not problem.is_answered:
+                raise
+            isolate(
+                batch,
+                lambda half: self._send(half, new_sender(patience_s=HALVES_PATIENCE_S)),
+                lambda whole: self._halved.add(whole.id),
+                self._set_aside,
+            )
+            self._known.add(digest(batch.id))
+
+    def _send(self, batch: Batch, sender: Delivers) -> None:
+        if not self.knows(batch.id):
+            delivery = sender.deliver(batch)
+            self._known.add(digest(batch.id))
+            _tell_rejected(batch, delivery.rejected)
+
+    def _set_aside(self, batch: Batch, why: str) -> None:
+        """Write down an event that holds up all others, and go on without it."""
+        self._known.add(digest(batch.id))
+        event_id = batch.event_ids[0]
+        warn(f"event {event_id} cannot be delivered, though others can, and follows: {why}")
+        records = records_of(batch, ErrorKind.TRANSPORT_ERROR, time.time())
+        self._log.write(records, self._log.streams())
 
 
 def _tell_rejected(batch: Batch, rejected: list[tuple[str, str]]) -> None:

@@ -136,7 +136,8 @@ def test_the_alarm_on_lost_usage_knows_what_the_relay_says(
     relay.wait_for_rest(begun, is_kept=False)
     ingest.fault(Fault(reject="tokens"))
     relay.deliver([batch()], 5.0)
-    assert len(phrases) == 3
+    relay._set_aside(batch(), "HTTP 500")
+    assert len(phrases) == 4
     assert [phrase for phrase in phrases if phrase in caplog.text] == phrases
 
 

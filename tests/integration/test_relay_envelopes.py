@@ -354,6 +354,68 @@ def test_parts_of_several_requests(ingest: Ingest, capfd: pytest.CaptureFixture[
     assert capfd.readouterr().out.count("doow_dead_letter") == len(parts) - 1
 
 
+# ── an event that Doow cannot digest ────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay that has little patience, and much time."""
+    monkeypatch.setattr(_relay, "PATIENCE_S", 0.6)
+    monkeypatch.setattr(_relay, "HALVES_PATIENCE_S", 0.1)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_one_event_does_not_hold_up_the_others(
+    ingest: Ingest, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is told, and written down for ``replay``; the stream goes on."""
+    one, two = batch(9), batch(2)
+    bad = one.event_ids[4]
+    ingest.fault(Fault(status=500, only=[bad], times=None))
+    event = {"Records": [record(0, subscription([*lines(one), *lines(two)]))]}
+    for _ in range(2):
+        assert relay.kinesis_handler(event, Context()) == {"batchItemFailures": []}
+    assert ids_at(ingest) == sorted({*ids_of(one, two)} - {bad})
+    assert f"event {bad} cannot be delivered, though others can" in caplog.text
+    (kept,) = read_back(capfd.readouterr().out)
+    assert kept[1] == (bad,)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_process_that_is_replaced_amid_it(ingest: Ingest) -> None:
+    """Nothing counts twice: the halves are known by their ids."""
+    one = batch(9)
+    ingest.fault(Fault(status=500, only=[one.event_ids[4]], times=None))
+    event = {"Records": [record(0, subscription(lines(one)))]}
+    relay.kinesis_handler(event, Context(left_s=5.0))
+    restart()
+    assert relay.kinesis_handler(event, Context()) == {"batchItemFailures": []}
+    assert ids_at(ingest) == sorted({*one.event_ids} - {one.event_ids[4]})
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("events", [1, 4])
+def test_an_outage_is_no_fault_of_a_batch(
+    events: int, ingest: Ingest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing gets through, nothing is set aside, however long it lasts."""
+    ingest.fault(Fault(status=500, times=None))
+    event = {"Records": [record(0, subscription(lines(batch(events))))]}
+    for _ in range(2):
+        assert relay.kinesis_handler(event, Context(left_s=5.0))["batchItemFailures"]
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_a_gateway_has_lost_stays_whole(ingest: Ingest) -> None:
+    """Doow may have it: its halves would count again."""
+    one = batch(4)
+    ingest.fault(Fault(status=504, only=one.event_ids[:1], times=None, record_first=True))
+    event = {"Records": [record(0, subscription(lines(one)))]}
+    assert relay.kinesis_handler(event, Context(left_s=5.0))["batchItemFailures"]
+    assert {post.batch_id for post in ingest.posts()} == {one.id}
+
+
 # ── what a window gathers ───────────────────────────────────────────────────────────────────────
 
 
