@@ -251,6 +251,8 @@ class AzureHost(Runtime[WorkerSandbox]):
             if self._sandbox is not None and not self._bridge.ended.is_set():
                 return self._sandbox
             self.kill()
+            if self._sandbox is not None:
+                self._sandbox.close()
             app, worker_id = self._application, self._bridge.expect_worker()
             died = partial(self._bridge.end_unless_open, worker_id)
             worker = self._sandbox = WorkerSandbox(self._output, died)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doow_serverless.local import _cgroups
 from doow_serverless.local.azure import triggers
 from doow_serverless.local.azure.host import AzureHost, AzureHostError, http_request
 from tests.runtimes.processes import exists
@@ -52,6 +53,19 @@ def test_killed_from_outside(v2_app: Path, newest_python: Path) -> None:
         os.kill(host.pid, signal.SIGKILL)
         with pytest.raises(AzureHostError, match="the worker died"):
             started.result(20)
+
+
+@pytest.mark.skipif(not _cgroups.can_be_had("freezer"), reason="needs control groups, and root")
+def test_a_replaced_worker_leaves_nothing_behind(v2_app: Path, newest_python: Path) -> None:
+    """No control group of it, nor of its successor."""
+    before = set(_cgroups.ROOT.glob("freezer/doow-local-*"))
+    with AzureHost(v2_app, python=newest_python, model="v2") as host:
+        for _ in range(2):
+            assert host.invoke("tick", {"timer": triggers.timer()}).ok
+            host.kill()
+    ours = f"doow-local-{os.getpid()}-"
+    left = set(_cgroups.ROOT.glob("freezer/doow-local-*")) - before
+    assert [group for group in left if group.name.startswith(ours)] == []
 
 
 def test_placeholder_becomes_an_application(v2_app: Path, newest_python: Path) -> None:
