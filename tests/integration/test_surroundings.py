@@ -63,21 +63,22 @@ def test_proxy_is_used_for_https(
 
 
 def test_full_backlog(new_tracker: Callable[..., Tracker]) -> None:
-    """What the backlog has no room for is reported as dropped, oldest first, with its events."""
+    """What the backlog has no room for is reported as dropped, with its events.
+
+    In which order, the unit tests of the backlog say: what has failed once more goes behind.
+    """
     with refused_port() as endpoint:
         service = Service(new_tracker, endpoint, budget=0.05, max_queue_size=5)
         for number in range(4):
             service.invoke(f"evt_{number}a", f"evt_{number}b")
     dropped = [error for error in service.errors if error.kind == ErrorKind.DROPPED_EVENTS]
-    assert [(error.event_ids, str(error)) for error in dropped] == [
-        (
-            (f"evt_{number}a", f"evt_{number}b"),
-            "the backlog is full: 2 events dropped, the oldest",
-        )
-        for number in range(2)
-    ]
+    assert [str(error) for error in dropped] == [
+        "the backlog is full: 2 events dropped, the oldest"
+    ] * 2
     kept = [entry.batch.event_ids for entry in service.tracker.engine.outbox.state.kept]
-    assert kept == [(f"evt_{number}a", f"evt_{number}b") for number in (2, 3)]
+    assert sorted([*kept, *(error.event_ids for error in dropped)]) == [
+        (f"evt_{number}a", f"evt_{number}b") for number in range(4)
+    ]
 
 
 def test_full_queue(
