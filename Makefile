@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 SOURCE := $(shell find doow_serverless -name '*.py') pyproject.toml
 
 # Tests are independent; those of one file share what is costly to start. More of them than there are
-# cores, since most wait most of the time.
-SIDE_BY_SIDE := -q -n 3 --dist loadfile
+# cores, since most wait most of the time; whole campaigns and builds do not.
+SIDE_BY_SIDE := -q --dist loadfile -n
 # Code that runs in other processes is not measured, so that their timing is what it is.
 COVERED := tests/unit tests/conformance tests/local tests/runtimes/aws tests/platforms/asgi tests/platforms/aws \
   tests/platforms/wsgi $(wildcard tests/integration/test_replay*.py)
@@ -24,10 +24,10 @@ ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.whe
 .PHONY: test test-all unit runtimes lint demo outage campaign small mutants bench fleet lock clean
 
 test: $(VENV)/.wheel $(ON_NEWEST) $(ON_VERCEL) lint  ## all behaviour, against the built wheel
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not extensive'
+	$(BIN)/pytest $(SIDE_BY_SIDE) 3 -m 'not extensive'
 
 test-all: $(VENV)/.wheel .venv-sam/.deps $(ON_AZURE) $(ON_VERCEL)  ## what `make test` leaves out, and coverage
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m extensive
+	$(BIN)/pytest $(SIDE_BY_SIDE) 2 -m extensive
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(BIN)/pytest -q -m 'not extensive' $(COVERED)
 	$(BIN)/coverage run --rcfile tests/processes.coveragerc $(BIN)/pytest -q -m 'not extensive' $(PROCESSES)

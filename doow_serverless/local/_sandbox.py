@@ -45,6 +45,7 @@ class Sandbox:
         self._groups: list[_cgroups.Cgroup] = []
         self._stops = 0
         self._stops_when_thawed = 0
+        self._is_watched = threading.Event()
         self._changed = threading.Condition()
         self._switch = threading.RLock()  # one at a time stops or continues the process
         self._watcher = threading.Thread(target=self._watch, name="doow-local-watch", daemon=True)
@@ -91,6 +92,7 @@ class Sandbox:
             start_new_session=True,
         )
         self._watcher.start()
+        self._is_watched.set()
         with contextlib.suppress(OSError):  # Not root, or another kernel.
             self._freezer = self.confine(_cgroups.Cgroup("freezer"))
 
@@ -149,7 +151,8 @@ class Sandbox:
 
     def join(self) -> None:
         """Wait for the end of the process, if it was launched."""
-        if self._process is not None:
+        if self._process is not None:  # Another thread may be launching it just now.
+            self._is_watched.wait()
             self._watcher.join()
 
     def close(self) -> None:
