@@ -143,8 +143,8 @@ class PatientSender:
             if not isinstance(result, Failed):
                 self._gave_up = False
                 if isinstance(result, Settled):  # Else its halves are yet to be sent.
-                    pause_s = max(self._s_for_each * len(batch), result.hold_s)
-                    self._next_at = self._clock() + pause_s
+                    apart_s = max(self._s_for_each * len(batch), result.hold_s)
+                    self._next_at = self._clock() + apart_s
                 return result
             if result.is_stale:
                 continue  # The connection had died while it was idle: the next one is a new one.
@@ -163,6 +163,7 @@ class PatientSender:
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     def _wait(self, seconds: float, why: str) -> None:
+        seconds = max(0.0, seconds)  # What may go has often been allowed to for a while.
         if self._clock() + seconds >= self._ends_at:
             raise Undeliverable(why, ends_all=True)
         if seconds > 0:

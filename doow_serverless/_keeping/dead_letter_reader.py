@@ -69,8 +69,8 @@ class Part:
         if fields["crc32"] != checksum(self.data):
             raise ValueError(self.data)
 
-    def __str__(self) -> str:
-        """The record, as it was written but for its level."""
+    def line(self, least_level: str = "") -> str:
+        """The record again, for a log that lets lines of ``least_level`` through."""
         head = record_head(
             self.batch_id,
             self.events,
@@ -79,6 +79,7 @@ class Part:
             self.sdk_version,
             self.gzipped,
             self.sha256,
+            least_level,
         )
         return record(head, self.number, self.parts, self.data)
 

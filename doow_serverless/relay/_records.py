@@ -41,15 +41,18 @@ def records_in(data: bytes | str) -> Iterator[Part | Damage]:
 
 
 def _unpacked(data: bytes) -> str | None:
-    if data[:2] == _GZIP_MAGIC:
+    """The text, of all members where it is gzip (RFC 1952, 2.2); None where it is cut or huge."""
+    text = b""
+    while data[:2] == _GZIP_MAGIC:
         unpacker = zlib.decompressobj(GZIP)
         try:
-            data = unpacker.decompress(data, MAX_TEXT)
-        except zlib.error:
+            text += unpacker.decompress(data, MAX_TEXT - len(text))
+        except (zlib.error, ValueError):
             return None
-        if not unpacker.eof:
+        if not unpacker.eof or len(text) >= MAX_TEXT:
             return None
-    return data.decode(errors="replace")
+        data = unpacker.unused_data
+    return (text or data).decode(errors="replace")
 
 
 def _in_text(text: str, level: int) -> Iterator[Part | Damage]:

@@ -122,7 +122,8 @@ class Relay:
         if new and not is_kept:
             for batch_id in dict.fromkeys(part.batch_id for part in new):
                 warn(f"batch {batch_id} has not come whole: what there is of it follows")
-            self._log.write([str(part) for part in new], self._log.streams())
+            lines = [part.line(self.config.least_level) for part in new]
+            self._log.write(lines, self._log.streams())
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
@@ -196,7 +197,13 @@ class Relay:
         self._known.add(digest(batch.id))
         event_id = batch.event_ids[0]
         warn(f"event {event_id} cannot be delivered, though others can, and follows: {why}")
-        records = records_of(batch, ErrorKind.TRANSPORT_ERROR, time.time())
+        records = records_of(
+            batch,
+            ErrorKind.TRANSPORT_ERROR,
+            time.time(),
+            limit=self.config.record_limit,
+            least_level=self.config.least_level,
+        )
         self._log.write(records, self._log.streams())
 
 

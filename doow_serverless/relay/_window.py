@@ -87,7 +87,7 @@ class Window:
         """Keep records of batches of which some are missing; those that there is no room for."""
         room, self.parts, rest = MAX_PARTS_LENGTH, [], []
         for part in parts:
-            line = str(part)
+            line = part.line()
             room -= len(line)
             if room < 0:
                 rest.append(part)

@@ -443,6 +443,18 @@ def test_a_line_that_comes_again_in_the_next_window(ingest: Ingest) -> None:
     assert ids_at(ingest) == ids_of(one, two)
 
 
+def test_what_is_not_whole_is_written_as_lambda_lets_it_through(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Below the level of the relay's own function it would drop the line."""
+    monkeypatch.setenv("AWS_LAMBDA_LOG_FORMAT", "JSON")
+    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", "WARN")
+    part = lines(batch(100, noise=50), limit=2_000)[0]
+    in_window([record(0, subscription([part]))], {}, is_final=True)
+    assert json.loads(capfd.readouterr().out)["level"] == "WARN"
+    assert ingest.posts() == []
+
+
 def test_what_came_in_parts_goes_under_its_own_id(ingest: Ingest) -> None:
     """Whether they come together may be another when the invocation is done again."""
     one = batch(100, noise=50, batch_id=new_id())

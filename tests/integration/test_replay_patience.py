@@ -212,3 +212,24 @@ def test_patience_is_anew_after_a_success() -> None:
 
     assert not caught.value.ends_all
     assert slept == []
+
+
+def test_nothing_is_begun_when_the_time_is_over() -> None:
+    """Also where what may go has been allowed to for long."""
+    now = [100.0]
+    sender = PatientSender(Accepting(now), lambda _: None, ends_at=110.0, clock=lambda: now[0])  # type: ignore[arg-type]
+    sender.deliver(batch())
+    now[0] += 20.0
+    with pytest.raises(Undeliverable):
+        sender.deliver(batch())
+
+
+class Accepting:
+    """Takes six seconds for each batch."""
+
+    def __init__(self, now: list[float]) -> None:
+        self._now = now
+
+    def send(self, one: Batch) -> Settled:
+        self._now[0] += 6.0
+        return Settled(one, ErrorKind.TRANSPORT_ERROR, "", [])

@@ -39,6 +39,7 @@ def subscription(*messages: str) -> bytes:
         subscription(LINE, "something else", OTHER),
         subscription(f"{LINE}\n{OTHER}\n"),
         gzip.compress(f"{LINE}\n{OTHER}\n".encode()),
+        gzip.compress(f"{LINE}\n".encode()) + gzip.compress(f"{OTHER}\n".encode()),
         json.dumps([{"message": LINE}, {"message": f"a line before\n{OTHER}"}]),
         json.dumps([{"message": LINE}, {"message": OTHER}], indent=2),
         "\n".join(json.dumps({"message": one, "source": "lambda"}) for one in (LINE, OTHER)),
