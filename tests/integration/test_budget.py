@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import network
-from tests.timing import within
+from tests.timing import OutOfTime, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +102,8 @@ def _check_reasons(outcomes: list[Outcome], reason: str) -> None:
     reasons = Counter(
         str(kind) for outcome in outcomes for kind in Counter(outcome.unsent).elements()
     )
+    if reasons["NOT_READY"]:  # Nothing here takes long to be ready, but a thread may get no turn.
+        raise OutOfTime(f"{reasons['NOT_READY']} attempts were not begun within the budget")
     assert set(reasons) <= {reason, "TIMEOUT"}
     assert reasons[reason] >= 0.9 * len(outcomes)
     assert reasons.total() == len(outcomes)
