@@ -62,6 +62,7 @@ class Undeliverable(Exception):
         ends_all: Whether there is no use in trying others.
         key_refused: Whether it is because of the key.
         is_answered: Whether the server itself has answered that it cannot take it just now.
+        is_ambiguous: Whether an answer was lost meanwhile, so that the server may have it.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Undeliverable(Exception):
         ends_all: bool,
         key_refused: bool = False,
         is_answered: bool = False,
+        is_ambiguous: bool = False,
     ) -> None:
         super().__init__(reason)
         self.ends_all = ends_all
         self.key_refused = key_refused
         self.is_answered = is_answered
+        self.is_ambiguous = is_ambiguous
 
 
 class PatientSender:
@@ -112,6 +115,7 @@ class PatientSender:
         self._sleep = sleep
         self._clock = clock
         self._gave_up = False
+        self._is_ambiguous = False
         self._s_for_each = 0.0 if rate is None else 60.0 / rate
         self._next_at = clock()
         self._ends_at = ends_at
@@ -123,11 +127,20 @@ class PatientSender:
             Undeliverable: The key is refused, or the server did not decide.
         """
         # One half may be there already, under its own id: the whole would count it once more.
-        result = None if batch.id in self._halved else self._decided(batch)
+        result = None if batch.id in self._halved else self._result(batch)
         if isinstance(result, Settled):
             return Delivery(result.accepted, result.rejected)
         first, second = map(self.deliver, split(batch) if result is None else result.halves)
         return Delivery(first.accepted + second.accepted, first.rejected + second.rejected)
+
+    def _result(self, batch: Batch) -> Settled | Split:
+        """What the server decided; raises Undeliverable."""
+        self._is_ambiguous = False
+        try:
+            return self._decided(batch)
+        except Undeliverable as problem:
+            problem.is_ambiguous = self._is_ambiguous
+            raise
 
     def _decided(self, batch: Batch) -> Settled | Split:
         """Attempt after attempt, with waits between them, until the server decides."""
@@ -140,7 +153,9 @@ class PatientSender:
                 # Also a 403, which settles a batch while others are to come: with a key that has
                 # the scope this one can still be delivered.
                 raise Undeliverable(result.message, ends_all=True, key_refused=True)
-            if not isinstance(result, Failed):
+            if isinstance(result, Failed):
+                self._is_ambiguous = self._is_ambiguous or result.is_ambiguous
+            else:
                 self._gave_up = False
                 if isinstance(result, Settled):  # Else its halves are yet to be sent.
                     apart_s = max(self._s_for_each * len(batch), result.hold_s)
@@ -172,7 +187,7 @@ class PatientSender:
     def _check_patience(self, failure: Failed, failing_s: float) -> None:
         if self._gave_up or failing_s >= self._patience_s:
             was_down, self._gave_up = self._gave_up, True
-            is_answered = not failure.is_ambiguous and failure.reason is ErrorKind.TRANSPORT_ERROR
+            is_answered = failure.reason is ErrorKind.TRANSPORT_ERROR and not failure.is_ambiguous
             raise Undeliverable(failure.message, ends_all=was_down, is_answered=is_answered)
 
 

@@ -1,4 +1,4 @@
-"""Finds the event that Doow cannot digest, so that one of them does not hold up all that follow.
+"""Finds what Doow cannot digest, so that one event of that kind does not hold up all that follow.
 
 A stream comes again with what was not delivered, for as long as it takes: which is right in an
 outage, and would never end where it is one event that always fails.
@@ -6,8 +6,13 @@ outage, and would never end where it is one event that always fails.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+
 from doow_serverless._delivery.patient import Undeliverable
 from doow_serverless._sealing import split
+
+from ._recent import Recent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,41 +20,121 @@ if TYPE_CHECKING:
 
     from doow_serverless._sealing import Batch
 
+MAX_SUSPECTS = 1_000
+"""Batches of which a process remembers that they have failed."""
 
-def isolate(
-    batch: Batch,
-    deliver: Callable[[Batch], object],
-    note_halved: Callable[[Batch], object],
-    give_up: Callable[[Batch, str], object],
-) -> None:
-    """Deliver by halves a batch that the server has answered with an error, again and again.
 
-    Only where one half gets through it is the other that is at fault, and not the server: then that
-    one is halved again, down to a single event.
+class Suspects:
+    """Batches that have failed, until they get through: which of them are at fault themselves.
+
+    A server that is down fails with all of them. What fails, and fails again when others have got
+    through in between, is itself to blame. Every method may be called from any thread.
+
+    Attributes:
+        doubtful: Ids of batches of which an answer was lost, so that the server may have them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._successes = 0
+        self._failed: OrderedDict[str, int] = OrderedDict()
+        self.doubtful = Recent(MAX_SUSPECTS)
+
+    def __repr__(self) -> str:
+        return f"Suspects({list(self._failed)!r})"
+
+    def __contains__(self, batch_id: str) -> bool:
+        return batch_id in self._failed
+
+    def got_through(self, batch_id: str) -> None:
+        """Note that the server has decided on a batch."""
+        with self._lock:
+            self._successes += 1
+            self._failed.pop(batch_id, None)
+
+    def failed_again(self, batch_id: str) -> bool:
+        """Note that a batch has failed; whether it had before, and others got through since."""
+        with self._lock:
+            since = self._failed.setdefault(batch_id, self._successes)
+            while len(self._failed) > MAX_SUSPECTS:
+                self._failed.popitem(last=False)
+            return self._successes > since
+
+
+class Isolation:
+    """What is done with a batch that has failed, again and again.
+
+    Where the server itself answers that it cannot take it, it is tried by halves: if one gets
+    through, it is the other that is at fault, and not the server, and that is halved again, down to
+    a single event. Where an answer was lost it stays whole, since the server may have it, and knows
+    it by its own id alone. It is given up, as is what fails in both halves, once it fails again
+    when others got through in between.
 
     Args:
-        batch: Of two events at least.
         deliver: Delivers a half; raises Undeliverable.
-        note_halved: Told of a batch of which a half was delivered, so that the whole must not be.
-        give_up: Told of an event that cannot be delivered though others can, and why.
-
-    Raises:
-        Undeliverable: It is not the batch, as far as can be told, or there is no time left.
+        give_up: Told of what cannot be delivered though others can, and why.
+        suspects: What has failed before.
+        halved: Ids of batches of which the server may have a half, so that the whole must not go.
     """
-    failed: list[tuple[Batch, Undeliverable]] = []
-    for half in split(batch):
-        try:
-            deliver(half)
-        except Undeliverable as trouble:
-            failed.append((half, trouble))
-        else:
-            note_halved(batch)
-    if len(failed) == 2:
-        raise failed[0][1]
-    for half, problem in failed:
-        if not problem.is_answered:
+
+    def __init__(
+        self,
+        deliver: Callable[[Batch], object],
+        give_up: Callable[[Batch, str], object],
+        suspects: Suspects,
+        halved: Recent,
+    ) -> None:
+        self._deliver = deliver
+        self._give_up = give_up
+        self._suspects = suspects
+        self._halved = halved
+
+    def settle(self, batch: Batch, problem: Undeliverable, *, is_at_fault: bool = False) -> None:
+        """Deliver ``batch``, or all but what is at fault, which is given up.
+
+        Args:
+            batch: It could not be delivered.
+            problem: Why.
+            is_at_fault: Whether something of it is, since its other half got through.
+
+        Raises:
+            Undeliverable: Nothing says that it is not the server, or there is no time left.
+        """
+        if problem.is_ambiguous:
+            self._suspects.doubtful.add(batch.id)
+        if batch.id in self._halved or self._may_be_halved(batch, problem):
+            failed = self._failed_halves(batch)
+            if batch.id in self._halved:
+                self._settle_each(failed, is_at_fault=len(failed) == 1)
+                return
+            problem = failed[-1][1]
+        is_certain = is_at_fault and problem.is_answered and len(batch) == 1
+        if not is_certain and (problem.ends_all or not self._suspects.failed_again(batch.id)):
             raise problem
-        if len(half) == 1:
-            give_up(half, str(problem))
-        else:
-            isolate(half, deliver, note_halved, give_up)
+        self._give_up(batch, str(problem))
+
+    def _may_be_halved(self, batch: Batch, problem: Undeliverable) -> bool:
+        is_there = batch.id in self._suspects.doubtful  # As far as anybody knows.
+        return problem.is_answered and len(batch) > 1 and not is_there
+
+    def _failed_halves(self, batch: Batch) -> list[tuple[Batch, Undeliverable]]:
+        failed = []
+        for half in split(batch):
+            try:
+                self._deliver(half)
+            except Undeliverable as why:
+                failed.append((half, why))
+                if not why.is_ambiguous:
+                    continue
+            self._halved.add(batch.id)
+        return failed
+
+    def _settle_each(self, parts: list[tuple[Batch, Undeliverable]], *, is_at_fault: bool) -> None:
+        unsettled: Undeliverable | None = None
+        for part, why in parts:
+            try:
+                self.settle(part, why, is_at_fault=is_at_fault)
+            except Undeliverable as problem:
+                unsettled = problem
+        if unsettled is not None:
+            raise unsettled

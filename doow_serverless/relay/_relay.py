@@ -15,12 +15,13 @@ from doow_serverless._keeping.log_lines import LogLines
 from doow_serverless._process.log import counted, warn
 from doow_serverless.errors import DoowError, ErrorKind
 
-from ._isolation import isolate
+from ._isolation import Isolation, Suspects
+from ._recent import Recent
 from ._window import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Iterable
 
     from doow_serverless._config import Config
     from doow_serverless._delivery.patient import Delivers
@@ -70,6 +71,7 @@ class Relay:
         self._lock = threading.Lock()
         self._known = Recent(MAX_KNOWN)
         self._halved = Recent(MAX_KNOWN)
+        self._suspects = Suspects()
         self._parts: OrderedDict[tuple[str, str, int], Part] = OrderedDict()
         self._log = LogLines()
 
@@ -139,8 +141,8 @@ class Relay:
     def deliver(self, batches: Iterable[Batch], limit_s: float) -> None:
         """Deliver ``batches`` in order, at the pace that the server allows.
 
-        What the server refuses is told, and is done with; so is an event with which it fails again
-        and again, though it takes the others of the batch.
+        What the server refuses is told, and is done with; so is what it fails with again and again
+        though it takes others. What has failed before goes last, so that it holds up nothing.
 
         Args:
             batches: Those that are known are left out.
@@ -150,6 +152,7 @@ class Relay:
             Undelivered: It did not decide on all of them.
         """
         todo = [batch for batch in batches if not self.knows(batch.id)]
+        todo.sort(key=lambda batch: batch.id in self._suspects)
         if not todo:
             return
         ends_at = time.monotonic() + limit_s
@@ -172,31 +175,33 @@ class Relay:
             raise Undelivered(why, undelivered)
 
     def _deliver(self, batch: Batch, sender: Delivers, new_sender: Callable[..., Delivers]) -> None:
-        """Deliver a batch, or all of it but for the event that cannot be."""
+        """Deliver a batch, or all of it but for what is itself at fault that it cannot be."""
         try:
             self._send(batch, sender)
         except Undeliverable as problem:
-            if len(batch) == 1 or not problem.is_answered:
-                raise
-            isolate(
-                batch,
+            isolation = Isolation(
                 lambda half: self._send(half, new_sender(patience_s=HALVES_PATIENCE_S)),
-                lambda whole: self._halved.add(whole.id),
                 self._set_aside,
+                self._suspects,
+                self._halved,
             )
+            isolation.settle(batch, problem)
             self._known.add(digest(batch.id))
 
     def _send(self, batch: Batch, sender: Delivers) -> None:
         if not self.knows(batch.id):
             delivery = sender.deliver(batch)
             self._known.add(digest(batch.id))
+            self._suspects.got_through(batch.id)
             _tell_rejected(batch, delivery.rejected)
 
     def _set_aside(self, batch: Batch, why: str) -> None:
-        """Write down an event that holds up all others, and go on without it."""
+        """Write down what would hold up all that follows, and go on without it."""
         self._known.add(digest(batch.id))
-        event_id = batch.event_ids[0]
-        warn(f"event {event_id} cannot be delivered, though others can, and follows: {why}")
+        what = f"event {batch.event_ids[0]}"
+        if len(batch) > 1:
+            what = f"batch {batch.id} of {counted(len(batch))}"
+        warn(f"{what} cannot be delivered, though others can, and follows: {why}")
         records = records_of(
             batch,
             ErrorKind.TRANSPORT_ERROR,
@@ -213,29 +218,6 @@ def _tell_rejected(batch: Batch, rejected: list[tuple[str, str]]) -> None:
     if len(rejected) > MOST_TOLD:
         more = counted(len(rejected) - MOST_TOLD)
         warn(f"and {more} more of batch {batch.id}, the first for: {rejected[0][1]}")
-
-
-class Recent:
-    """A set that forgets what it has had longest, beyond so many members."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._members: OrderedDict[Hashable, None] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        return f"Recent({len(self._members)} of {self._most})"
-
-    def __contains__(self, member: object) -> bool:
-        return member in self._members
-
-    def add(self, member: Hashable) -> None:
-        """Take in ``member``, or keep it for longer."""
-        with self._lock:
-            self._members[member] = None
-            self._members.move_to_end(member)
-            while len(self._members) > self._most:
-                self._members.popitem(last=False)
 
 
 _making = threading.Lock()

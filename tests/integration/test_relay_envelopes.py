@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.fleet.stream import Context, event_of
 from doow_serverless import relay
+from doow_serverless._delivery import patient
 from doow_serverless._keeping.dead_letter_format import BY_LOG, SPLIT, records_of
 from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import split
@@ -360,7 +361,8 @@ def test_parts_of_several_requests(ingest: Ingest, capfd: pytest.CaptureFixture[
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A relay that has little patience, and much time."""
-    monkeypatch.setattr(_relay, "PATIENCE_S", 0.6)
+    monkeypatch.setattr(patient, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(_relay, "PATIENCE_S", 0.2)
     monkeypatch.setattr(_relay, "HALVES_PATIENCE_S", 0.1)
 
 
@@ -394,6 +396,31 @@ def test_a_process_that_is_replaced_amid_it(ingest: Ingest) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("events", [1, 3])
+@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 504, "record_first": True}])
+def test_batches_that_always_fail(
+    fault: dict[str, Any],
+    events: int,
+    ingest: Ingest,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What comes behind them gets through; so it is them, and they are set aside as they are."""
+    bad, other = [batch(events), batch(events)], batch(2)
+    ingest.fault(Fault(**fault, only=ids_of(*bad), times=None))
+    records = [record(at, subscription(lines(each))) for at, each in enumerate((*bad, other))]
+    calls = [relay.kinesis_handler({"Records": records}, Context()) for _ in range(5)]
+    assert calls[0]["batchItemFailures"]
+    assert calls[-1] == {"batchItemFailures": []}
+    assert {*ids_of(other)} <= {*ids_at(ingest)}
+    kept = read_back(capfd.readouterr().out)
+    assert sorted(one[0] for one in kept) == sorted(one.id for one in bad)
+    for one in bad:
+        name = f"event {one.event_ids[0]}" if events == 1 else f"batch {one.id} of {events} events"
+        assert f"{name} cannot be delivered, though others can" in caplog.text
+
+
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("events", [1, 4])
 def test_an_outage_is_no_fault_of_a_batch(
     events: int, ingest: Ingest, capfd: pytest.CaptureFixture[str]
@@ -401,7 +428,7 @@ def test_an_outage_is_no_fault_of_a_batch(
     """Where nothing gets through, nothing is set aside, however long it lasts."""
     ingest.fault(Fault(status=500, times=None))
     event = {"Records": [record(0, subscription(lines(batch(events))))]}
-    for _ in range(2):
+    for _ in range(3):
         assert relay.kinesis_handler(event, Context(left_s=5.0))["batchItemFailures"]
     assert capfd.readouterr().out == ""
 
