@@ -434,10 +434,12 @@ def test_an_outage_is_no_fault_of_a_batch(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_what_a_gateway_has_lost_stays_whole(ingest: Ingest) -> None:
-    """Doow may have it: its halves would count again."""
+@pytest.mark.parametrize("times", [1, None])
+def test_what_a_gateway_has_lost_stays_whole(times: int | None, ingest: Ingest) -> None:
+    """Doow may have it: its halves would count again, whatever it answers later."""
     one = batch(4)
-    ingest.fault(Fault(status=504, only=one.event_ids[:1], times=None, record_first=True))
+    ingest.fault(Fault(status=504, only=one.event_ids[:1], times=times, record_first=True))
+    ingest.fault(Fault(status=500, only=one.event_ids[:1], times=None))
     event = {"Records": [record(0, subscription(lines(one)))]}
     assert relay.kinesis_handler(event, Context(left_s=5.0))["batchItemFailures"]
     assert {post.batch_id for post in ingest.posts()} == {one.id}

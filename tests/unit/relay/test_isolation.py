@@ -147,11 +147,11 @@ def test_two_outages() -> None:
 
 
 def test_the_end_of_the_time_is_no_fault() -> None:
-    suspects = Suspects()
+    suspects, one = Suspects(), batch()
     isolation = Isolation(Doow().take, Doow().leave, suspects, Recent(10))
     for _ in range(3):
         with pytest.raises(Undeliverable):
-            isolation.settle(batch(), Undeliverable("no time is left", ends_all=True))
+            isolation.settle(one, Undeliverable("no time is left", ends_all=True))
         suspects.got_through("another")
 
 
