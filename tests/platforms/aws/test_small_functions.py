@@ -9,6 +9,7 @@ import pytest
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local import _cgroups as cgroups
 from tests.campaign.small_functions import cold_starts, kills, runtime_of
+from tests.timing import within
 
 pytest.importorskip("awslambdaric")
 pytestmark = [
@@ -28,7 +29,7 @@ def test_the_first_invocation_delivers_its_own_events(share: Fraction) -> None:
     found = cold_starts(share, 2)
     assert found.troubles == []
     # It was 600, 1,100 and 2,000 ms, the whole budget, while imports raced the first invocation.
-    assert min(found.first_ms) < 400
+    within(min(found.first_ms) / 1e3, 0.4)
 
 
 @pytest.mark.parametrize("share", SHARES[1:], ids=str)
