@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakSet
 
 from doow_serverless._outcome import Outcome
 from doow_serverless._process.at_work import AtWork, is_at_work
@@ -17,7 +16,8 @@ from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .flight import Flight, summed_up
+from .departures import Departures
+from .flight import summed_up
 from .hooks import tell, tell_within
 from .sealer import Sealer
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._recording.ids import Identity
 
+    from .flight import Flight
     from .outbox import Outbox
 
 
@@ -38,21 +39,6 @@ TOO_LATE = (
     "recorded after the last flush before a snapshot, which all that is restored from it holds; "
     "hooks that record must be registered after the tracker is made, so that they run before it"
 )
-
-
-class Departure:
-    """What has left a buffer early, until a flush of the buffer accounts for it.
-
-    Attributes:
-        lock: Held to add to the flight, or to take it away, so that none is added to too late.
-        flight: The batches on their way, if any have left.
-    """
-
-    __slots__ = ("flight", "lock")
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.flight: Flight | None = None
 
 
 class Flusher:
@@ -78,8 +64,7 @@ class Flusher:
         self._outbox = outbox
         self._sealer = Sealer(config, outbox, journal)
         self._clock = clock
-        self._making = threading.Lock()
-        self._departures: WeakKeyDictionary[Buffer, Departure] = WeakKeyDictionary()
+        self._departures = Departures()
         self._live: WeakSet[Buffer] = WeakSet()
         self._replaced: WeakSet[Flusher] = WeakSet()
         self.unattended = self._buffer()
@@ -260,27 +245,25 @@ class Flusher:
             budget = Budget(limit_s(), self._clock)
             # Unattended events as well, since the process may be about to be killed.
             self._load(buffer, last=False, budget=budget)
-            flight = self._flight_of(buffer)
-            for one in (flight, self._flight_of(self.unattended)):
+            flight = self._departures.flight_of(buffer)
+            for one in (flight, self._departures.flight_of(self.unattended)):
                 if one is not None:
                     self._outbox.wait(one, budget)
             # Unless the handler has returned after all: then its own flush accounts for them.
-            with self._departure(buffer).lock:
-                is_ours = self._flight_of(buffer) is flight
-                flights = self._taken_flights(buffer) if is_ours else []
+            with self._departures.of(buffer).lock:
+                is_ours = self._departures.flight_of(buffer) is flight
+                flights = self._departures.take(buffer, self.unattended) if is_ours else []
             self._outcome_of(flights, budget)
         except Exception as fault:
             report_fault("flushing meanwhile", fault)
 
     def _depart(self, buffer: Buffer, last: bool, budget: Budget | None) -> list[Flight]:
         """Put everything on its way that this flush has to account for; the flights of it."""
-        departure = self._departures.get(buffer) if self._departures else None
-        if departure is None:
+        departure = self._departures.get(buffer)
+        # Else the guard could take away in between what is loaded here.
+        with nullcontext() if departure is None else departure.lock:
             self._load(buffer, last, budget)
-            return self._taken_flights(buffer)
-        with departure.lock:  # Else the guard could take away in between what is loaded here.
-            self._load(buffer, last, budget)
-            return self._taken_flights(buffer)
+            return self._departures.take(buffer, self.unattended)
 
     def _load(self, buffer: Buffer, last: bool, budget: Budget | None) -> None:
         """Put what ``buffer`` and the unattended one hold on the flight of ``buffer``."""
@@ -317,9 +300,9 @@ class Flusher:
     ) -> None:
         """Seal what a flush has taken; ``counts`` are of the events refused, and folded."""
         refused, folded = counts
-        departure = self._departure(buffer)
+        departure = self._departures.of(buffer)
         with departure.lock:
-            flight = self._flight(departure, buffer)
+            flight = departure.begun()
             flight.refused(refused)
             flight.folded(folded)
             if buffer.is_idempotent:
@@ -366,41 +349,10 @@ class Flusher:
         self, buffer: Buffer, events: list[Event], origin: Buffer, budget: Budget | None = None
     ) -> None:
         """Seal ``events`` as those of ``origin``, on the flight that ``buffer`` accounts for."""
-        departure = self._departure(buffer)
+        departure = self._departures.of(buffer)
         with departure.lock:
-            flight = self._flight(departure, buffer)
+            flight = departure.begun()
             self._sealer.seal(events, flight, is_derived=origin.is_idempotent, budget=budget)
-
-    def _departure(self, buffer: Buffer) -> Departure:
-        departure = self._departures.get(buffer)
-        if departure is None:
-            with self._making:
-                departure = self._departures.setdefault(buffer, Departure())
-        return departure
-
-    def _flight(self, departure: Departure, buffer: Buffer) -> Flight:
-        """The flight of ``departure``; with its lock held."""
-        if departure.flight is None:
-            # The buffer may be garbage-collected: nothing that travels keeps it alive.
-            departure.flight = Flight(partial(_release, ref(buffer)))
-        return departure.flight
-
-    def _flight_of(self, buffer: Buffer) -> Flight | None:
-        departure = self._departures.get(buffer)
-        return None if departure is None else departure.flight
-
-    def _taken_flights(self, buffer: Buffer) -> list[Flight]:
-        """The flights of ``buffer`` and of the unattended one, which are the caller's now."""
-        found = []
-        for one in (buffer, self.unattended) if self._departures else ():
-            departure = self._departures.get(one)
-            if departure is None:
-                continue
-            with departure.lock:
-                flight, departure.flight = departure.flight, None
-            if flight is not None:
-                found.append(flight)
-        return found
 
     # ── the life of the process ────────────────────────────────────────────────────────────────
 
@@ -442,12 +394,8 @@ class Flusher:
 
     def _take_back_early(self, other: Flusher) -> None:
         """Have what ``other`` has sent early be nobody's to wait for."""
-        for departure in list(other._departures.values()):
-            with departure.lock:
-                flight, departure.flight = departure.flight, None
-            if flight is not None:
-                for error in other._outbox.close([flight], Outcome()):
-                    other._outbox.report(error)
+        for error in other._outbox.close(other._departures.take_all(), Outcome()):
+            other._outbox.report(error)
 
     def write_down_all(self, patience_s: float) -> None:
         """Write down what waits, and send none of it: other processes have the same in hand.
@@ -467,15 +415,8 @@ class Flusher:
 
     def begin_anew(self) -> None:
         """What was recorded before is another process's to deliver."""
-        self._making = threading.Lock()
-        self._departures = WeakKeyDictionary()
+        self._departures = Departures()
         # What a child records for an invocation that only its parent ends must leave, too.
         self._live = WeakSet(listed(self._live))
         self._sealer.begin_anew()
         self.dropped.clear()
-
-
-def _release(buffer: ref[Buffer], events: int) -> None:
-    alive = buffer()
-    if alive is not None:
-        alive.count(-events)

@@ -231,8 +231,8 @@ def test_a_signal_while_another_thread_waits_in_its_flush(tmp_path: Path) -> Non
     "lock",
     [
         "tracker.engine.unattended._lock",
-        "tracker.engine._flusher._making",
-        "tracker.engine._flusher._departure(tracker.engine.unattended).lock",
+        "tracker.engine._flusher._departures._making",
+        "tracker.engine._flusher._departures.of(tracker.engine.unattended).lock",
         "tracker.engine.outbox.workers._lock",
         "tracker.engine.outbox._lock",
         "threading._active_limbo_lock",
