@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import doow_serverless as doow
+from doow_serverless.testing import MemoryTransport
 
 from .warm import KEY
 
@@ -39,7 +40,7 @@ def microseconds(handler: Callable[[object], object], timeout_s: float | None) -
 
 def rows() -> list[tuple[str, str]]:
     """Microseconds of an invocation that records nothing, by its deadline."""
-    doow.configure(KEY, license_id="lic_acme", warm_up=False)
+    doow.configure(KEY, transport=MemoryTransport(), license_id="lic_acme", warm_up=False)
 
     @doow.tracked
     def tracked(context: object) -> None:

@@ -16,6 +16,7 @@ import doow_serverless as doow
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import seal
+from doow_serverless.testing import MemoryTransport
 
 from .server import answering
 
@@ -70,7 +71,12 @@ def recording() -> list[tuple[str, str]]:
     ]
     for name, work in cases:
         tracker = doow.configure(
-            KEY, license_id="lic_acme", max_queue_size=10**6, warm_up=False, fold="folded" in name
+            KEY,
+            transport=MemoryTransport(),
+            license_id="lic_acme",
+            max_queue_size=10**6,
+            warm_up=False,
+            fold="folded" in name,
         )
         best = []
         for _ in range(9):
@@ -86,7 +92,12 @@ def journaled() -> list[tuple[str, str]]:
     """Microseconds of one ``track`` that is also written to the journal."""
     with TemporaryDirectory() as directory:
         tracker = doow.configure(
-            KEY, license_id="lic_acme", journal=directory, max_queue_size=10**6, warm_up=False
+            KEY,
+            transport=MemoryTransport(),
+            license_id="lic_acme",
+            journal=directory,
+            max_queue_size=10**6,
+            warm_up=False,
         )
         found = []
         for _ in range(9):

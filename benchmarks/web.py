@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import doow_serverless as doow
 from doow_serverless import asgi, wsgi
+from doow_serverless.testing import MemoryTransport
 
 from .warm import KEY
 
@@ -74,7 +75,7 @@ def wsgi_us(app: Any) -> float:
 
 def rows() -> list[tuple[str, ...]]:
     """Microseconds of the bare application, of the wrapped one, and the difference."""
-    doow.configure(KEY, license_id="lic_acme", warm_up=False)
+    doow.configure(KEY, transport=MemoryTransport(), license_id="lic_acme", warm_up=False)
     cases: list[tuple[str, Callable[[Any], float], Any, Any]] = [
         ("ASGI", asgi_us, asgi_app, asgi.DoowMiddleware(asgi_app)),
         ("WSGI, a list", wsgi_us, wsgi_list, wsgi.DoowMiddleware(wsgi_list)),

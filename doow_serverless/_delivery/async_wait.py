@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 
     from doow_serverless._process.clock import Budget
 
-    from .flight import Flight
-    from .outbox import Outbox
+    from .departures import OwnedFlight
 
 
-async def wait_for_flight(
-    outbox: Outbox, flight: Flight, budget: Budget
-) -> asyncio.CancelledError | None:
+async def wait_for_flight(flight: OwnedFlight, budget: Budget) -> asyncio.CancelledError | None:
     """As of `Outbox.wait`, without blocking the event loop.
 
     Returns:
@@ -30,13 +27,13 @@ async def wait_for_flight(
     """
     loop = _running_loop()
     if loop is None:
-        await _wait_elsewhere(outbox, flight, budget)
+        await _wait_elsewhere(flight, budget)
         return None
     cancelled = None
     changed = asyncio.Event()
     flight.wake = partial(_call_soon, loop.call_soon_threadsafe, changed.set)
     with _shielded():
-        for pause in outbox.waits(flight, budget):
+        for pause in flight.outbox.waits(flight, budget):
             waiting = asyncio.ensure_future(changed.wait())
             try:
                 await asyncio.wait([waiting], timeout=pause)
@@ -79,17 +76,17 @@ def _shielded() -> AbstractContextManager[object]:
     return nullcontext() if scope is None else scope(shield=True)
 
 
-async def _wait_elsewhere(outbox: Outbox, flight: Flight, budget: Budget) -> None:
+async def _wait_elsewhere(flight: OwnedFlight, budget: Budget) -> None:
     trio = _running_trio()
     if trio is None:
         # Another library's loop, which is held up rather than an event lost.
-        outbox.wait(flight, budget)
+        flight.outbox.wait(flight, budget)
         return
     token = trio.lowlevel.current_trio_token()
     changed = [trio.Event()]  # One of trio cannot be cleared.
     flight.wake = partial(_call_soon, token.run_sync_soon, lambda: changed[-1].set())
     with trio.CancelScope(shield=True):  # A cancellation comes again at the next wait.
-        for pause in outbox.waits(flight, budget):
+        for pause in flight.outbox.waits(flight, budget):
             with trio.move_on_after(pause):
                 await changed[-1].wait()
             changed.append(trio.Event())

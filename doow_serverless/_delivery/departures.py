@@ -10,7 +10,27 @@ from .flight import Flight
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doow_serverless._recording.buffer import Buffer
+
+    from .outbox import Outbox
+
+
+class OwnedFlight(Flight):
+    """The flight of a buffer.
+
+    Args:
+        release: As of `Flight`.
+        outbox: Has its batches, from the first to the last, also when another has taken over
+            meanwhile: what one has sealed and sent, no other knows.
+    """
+
+    __slots__ = ("outbox",)
+
+    def __init__(self, release: Callable[[int], None], outbox: Outbox) -> None:
+        super().__init__(release)
+        self.outbox = outbox
 
 
 class Departure:
@@ -27,15 +47,15 @@ class Departure:
         # The buffer may be garbage-collected: nothing that travels keeps it alive.
         self._release = partial(_release, ref(buffer))
         self.lock = threading.RLock()
-        self.flight: Flight | None = None
+        self.flight: OwnedFlight | None = None
 
-    def begun(self) -> Flight:
-        """The flight, which begins where there is none; with the lock held."""
+    def begun(self, outbox: Outbox) -> OwnedFlight:
+        """The flight, which begins with ``outbox`` where there is none; with the lock held."""
         if self.flight is None:
-            self.flight = Flight(self._release)
+            self.flight = OwnedFlight(self._release, outbox)
         return self.flight
 
-    def take(self) -> list[Flight]:
+    def take(self) -> list[OwnedFlight]:
         """The flight, if any, which is the caller's now."""
         with self.lock:
             flight, self.flight = self.flight, None
@@ -70,16 +90,16 @@ class Departures:
                 departure = self._of.setdefault(buffer, Departure(buffer))
         return departure
 
-    def flight_of(self, buffer: Buffer) -> Flight | None:
+    def flight_of(self, buffer: Buffer) -> OwnedFlight | None:
         """What is on its way from ``buffer``."""
         departure = self.get(buffer)
         return None if departure is None else departure.flight
 
-    def take(self, *buffers: Buffer) -> list[Flight]:
+    def take(self, *buffers: Buffer) -> list[OwnedFlight]:
         """The flights of ``buffers``, which are the caller's now."""
         departures = map(self.get, buffers)
         return [flight for one in departures if one is not None for flight in one.take()]
 
-    def take_all(self) -> list[Flight]:
+    def take_all(self) -> list[OwnedFlight]:
         """The flights of all buffers, which are the caller's now."""
         return [flight for one in list(self._of.values()) for flight in one.take()]

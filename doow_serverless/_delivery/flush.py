@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._recording.ids import Identity
 
-    from .flight import Flight
+    from .departures import OwnedFlight
     from .outbox import Outbox
 
 
@@ -198,7 +198,7 @@ class Flusher:
         flights = self._depart(buffer, last, budget)
         try:
             for flight in flights:
-                self._outbox.wait(flight, budget)
+                flight.outbox.wait(flight, budget)
         finally:
             # Also where a signal ends the wait: what is not delivered must be kept.
             outcome = self._outcome_of(flights, budget)
@@ -217,7 +217,7 @@ class Flusher:
                         wait_for_flight,  # It imports asyncio, as async code has.
                     )
 
-                    cancelled = await wait_for_flight(self._outbox, flight, budget) or cancelled
+                    cancelled = await wait_for_flight(flight, budget) or cancelled
             finally:
                 with AtWork():
                     # The hooks of async code expect its event loop.
@@ -248,7 +248,7 @@ class Flusher:
             flight = self._departures.flight_of(buffer)
             for one in (flight, self._departures.flight_of(self.unattended)):
                 if one is not None:
-                    self._outbox.wait(one, budget)
+                    one.outbox.wait(one, budget)
             # Unless the handler has returned after all: then its own flush accounts for them.
             with self._departures.of(buffer).lock:
                 is_ours = self._departures.flight_of(buffer) is flight
@@ -257,7 +257,7 @@ class Flusher:
         except Exception as fault:
             report_fault("flushing meanwhile", fault)
 
-    def _depart(self, buffer: Buffer, last: bool, budget: Budget | None) -> list[Flight]:
+    def _depart(self, buffer: Buffer, last: bool, budget: Budget | None) -> list[OwnedFlight]:
         """Put everything on its way that this flush has to account for; the flights of it."""
         departure = self._departures.get(buffer)
         # Else the guard could take away in between what is loaded here.
@@ -302,7 +302,7 @@ class Flusher:
         refused, folded = counts
         departure = self._departures.of(buffer)
         with departure.lock:
-            flight = departure.begun()
+            flight = departure.begun(self._outbox)
             flight.refused(refused)
             flight.folded(folded)
             if buffer.is_idempotent:
@@ -326,13 +326,13 @@ class Flusher:
         into[:] = [event if event[0] else (new_id(), *event[1:]) for event in into]
 
     def _outcome_of(
-        self, flights: list[Flight], budget: Budget, *, hooks_are_here: bool = False
+        self, flights: list[OwnedFlight], budget: Budget, *, hooks_are_here: bool = False
     ) -> Outcome:
         """Close ``flights``: what is not settled is kept; report, and call the hooks."""
         outcome = Outcome()
         if not flights:
             return outcome
-        errors = self._outbox.close(flights, outcome)
+        errors = _closed(flights, outcome)
         outcome.elapsed_s = budget.spent()
         if self._config.debug:
             debug(f"flushed {outcome}")
@@ -351,7 +351,7 @@ class Flusher:
         """Seal ``events`` as those of ``origin``, on the flight that ``buffer`` accounts for."""
         departure = self._departures.of(buffer)
         with departure.lock:
-            flight = departure.begun()
+            flight = departure.begun(self._outbox)
             self._sealer.seal(events, flight, is_derived=origin.is_idempotent, budget=budget)
 
     # ── the life of the process ────────────────────────────────────────────────────────────────
@@ -389,12 +389,11 @@ class Flusher:
             other._sealer.event_log.forget(ids)
         for each in (other, *listed(other._replaced)):
             each._outbox = each._sealer.outbox = self._outbox
-            each._sealer.journal = self._sealer.journal
             self._replaced.add(each)
 
     def _take_back_early(self, other: Flusher) -> None:
         """Have what ``other`` has sent early be nobody's to wait for."""
-        for error in other._outbox.close(other._departures.take_all(), Outcome()):
+        for error in _closed(other._departures.take_all(), Outcome()):
             other._outbox.report(error)
 
     def write_down_all(self, patience_s: float) -> None:
@@ -420,3 +419,11 @@ class Flusher:
         self._live = WeakSet(listed(self._live))
         self._sealer.begin_anew()
         self.dropped.clear()
+
+
+def _closed(flights: list[OwnedFlight], outcome: Outcome) -> list[DoowError]:
+    """Close ``flights``, and add to ``outcome`` what became of them; what must be reported."""
+    errors = []
+    for outbox in dict.fromkeys(flight.outbox for flight in flights):
+        errors += outbox.close([one for one in flights if one.outbox is outbox], outcome)
+    return errors

@@ -71,6 +71,7 @@ class Outbox:
         clock: Monotonic seconds.
 
     Attributes:
+        journal: As given.
         state: What is known of the batches; read it alone, or with the outbox at rest.
         workers: The threads.
         sender: Makes the attempts.
@@ -86,7 +87,7 @@ class Outbox:
     ) -> None:
         self._config = config
         self._credentials = credentials
-        self._journal = journal
+        self.journal = journal
         self._given_transport = transport
         self._clock = clock
         self._successor: Outbox | None = None
@@ -223,9 +224,9 @@ class Outbox:
 
     def recover(self) -> None:
         """Take over what crashed processes have left."""
-        if self._journal is None:
+        if self.journal is None:
             return
-        found = self._journal.recover(
+        found = self.journal.recover(
             max_bytes=self._config.max_payload_bytes, compress=self._config.compress
         )
         self._is_recovering = bool(found)
@@ -243,13 +244,17 @@ class Outbox:
         with other._lock:
             kept = other.state.drain()
         for entry in kept:
-            if self._journal is not None:
-                self._journal.note_sealed(entry.batch)
+            if self.journal is not None:
+                self.journal.note_sealed(entry.batch)
             self._note(partial(self.state.keep, is_written=entry.is_written), entry.batch)
-            if other._journal is not None:
-                other._journal.note_settled(entry.batch.id)
+            if other.journal is not None:
+                other.journal.note_settled(entry.batch.id)
         other.close_idle()
         self._note_predecessor(other)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Leave to a successor what nobody waits for here, now that this outbox is replaced."""
         if self._successor is not None:
             self._successor.take_over(self)
 
@@ -300,6 +305,7 @@ class Outbox:
                 # Raised by the handler of a signal: what was not carried out is, before it passes.
                 self._carry_out(orders)
                 raise
+            self._hand_over()
             return result
 
     def _now(self) -> float:
@@ -335,11 +341,11 @@ class Outbox:
         for batch, halves, is_written in _struck(orders.split):
             if is_written is not False:
                 self._dead_letters.write(batch, SPLIT)
-            if self._journal is not None:
-                self._journal.note_split(batch, halves)
+            if self.journal is not None:
+                self.journal.note_split(batch, halves)
         for batch_id in _struck(orders.settled):
-            if self._journal is not None:
-                self._journal.note_settled(batch_id)
+            if self.journal is not None:
+                self.journal.note_settled(batch_id)
 
     # ── sending; runs on a worker ──────────────────────────────────────────────────────────────
 
@@ -355,8 +361,7 @@ class Outbox:
                 following = self._try(following)
             if self._is_recovering and not self.state.kept:
                 self.recover()
-            if self._successor is not None:
-                self._successor.take_over(self)
+            self._hand_over()
         except Exception as fault:
             report_fault("sending", fault)
 

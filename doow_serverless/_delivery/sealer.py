@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._sealing import Batch
 
-    from .flight import Flight
+    from .departures import OwnedFlight
     from .outbox import Outbox
 
 
@@ -29,26 +29,25 @@ class Sealer:
 
     Args:
         config: Bounds.
-        outbox: Takes the batches.
-        journal: Is told what is sealed, where there is one.
+        outbox: Takes the batches for which nobody waits.
+        event_log: The journal in which the events are noted when they are recorded.
 
     Attributes:
-        outbox, journal: Those of the successor, once there is one.
-        event_log: The journal in which the events were noted when they were recorded.
+        outbox: That of the successor, once there is one.
+        event_log: As given.
     """
 
-    def __init__(self, config: Config, outbox: Outbox, journal: Journal | None) -> None:
+    def __init__(self, config: Config, outbox: Outbox, event_log: Journal | None) -> None:
         self._config = config
         self.outbox = outbox
-        self.journal = journal
-        self.event_log = journal
+        self.event_log = event_log
         self._late: deque[tuple[Sequence[Event], bool]] = deque()
 
     def __repr__(self) -> str:
         return f"Sealer({len(self._late)} lots are late)"
 
     def seal(
-        self, events: list[Event], flight: Flight, *, is_derived: bool, budget: Budget | None
+        self, events: list[Event], flight: OwnedFlight, *, is_derived: bool, budget: Budget | None
     ) -> None:
         """Seal ``events``, batch by batch, on the account of ``flight``.
 
@@ -59,11 +58,12 @@ class Sealer:
             is_derived: Whether the ids of the batches derive from those of their events.
             budget: What is not sealed when it is used up becomes a worker's, and is kept.
         """
+        outbox = flight.outbox
         batch: Batch | None = None
         try:
-            for batch in self._batches_of(tuple(events), is_derived):
+            for batch in self._batches_of(tuple(events), outbox, is_derived):
                 del events[: len(batch)]
-                self.outbox.add(flight, batch)
+                outbox.add(flight, batch)
                 batch = None
                 if events and budget is not None and not budget.remaining():
                     break
@@ -71,12 +71,12 @@ class Sealer:
             if batch is not None:
                 if events and events[0][0] == batch.event_ids[0]:
                     del events[: len(batch)]
-                self.outbox.add(flight, batch)
+                outbox.add(flight, batch)
         if events:
-            self.outbox.note_late(flight, len(events))
+            outbox.note_late(flight, len(events))
             self._late.append((tuple(events), is_derived))
             events.clear()
-            self.outbox.workers.submit(self.seal_late)
+            outbox.workers.submit(self.seal_late)
 
     @property
     def is_late(self) -> bool:
@@ -93,9 +93,10 @@ class Sealer:
     def keep(self, events: Sequence[Event], reason: ErrorKind, *, is_derived: bool) -> list[str]:
         """Seal ``events``, for which nobody waits, have them written down, and return their ids."""
         ids: list[str] = []
+        outbox = self.outbox
         try:
-            for batch in self._batches_of(events, is_derived):
-                self.outbox.keep(batch, reason)
+            for batch in self._batches_of(events, outbox, is_derived):
+                outbox.keep(batch, reason)
                 ids += batch.event_ids
         except Exception as fault:
             report_fault("sealing", fault)
@@ -105,16 +106,19 @@ class Sealer:
         """What is late is another process's to seal, and to send."""
         self._late.clear()
 
-    def _batches_of(self, events: Sequence[Event], is_derived: bool) -> Iterator[Batch]:
+    def _batches_of(
+        self, events: Sequence[Event], outbox: Outbox, is_derived: bool
+    ) -> Iterator[Batch]:
+        journal = outbox.journal
         for batch in seal(
             events,
             max_bytes=self._config.max_payload_bytes,
             compress=self._config.compress,
             make_id=_derived_batch_id if is_derived else None,
         ):
-            if self.journal is not None:
-                self.journal.note_sealed(batch)
-            if self.event_log is not None and self.event_log is not self.journal:
+            if journal is not None:
+                journal.note_sealed(batch)
+            if self.event_log is not None and self.event_log is not journal:
                 self.event_log.forget(batch.event_ids)
             yield batch
 

@@ -54,13 +54,13 @@ class Strays:
         self.defaults = Defaults(license_id, attribution, removed, fold, remedy=_REMEDY)
         self.life = Life()
         self._clock = clock
-        self._since = 0.0
+        self._since: float | None = None
         self._is_told = False
 
     def note(self, *, is_first: bool) -> None:
         """One was recorded, the first since a flush perhaps; told once when they wait for long."""
         now = self._clock()
-        if is_first:
+        if is_first or self._since is None:  # Others may wait that a replaced tracker has left.
             self._since = now
         elif not self._is_told and now - self._since >= UNNOTICED_S:
             self._is_told = True

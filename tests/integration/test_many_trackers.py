@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ import doow_serverless as doow
 from doow_serverless._process import orphans
 from doow_serverless._process.forks import members
 from doow_serverless._process.workers import Workers
+from doow_serverless.local import Fault
 from doow_serverless.testing import MemoryTransport
 from doow_serverless.wsgi import DoowMiddleware
 from tests.network import KEY
@@ -101,6 +104,36 @@ def test_configured_again_and_again(ingest: Ingest) -> None:
         handler(number)
     strays = [f"stray-{number}" for number in range(0, MANY, 10)]
     wait_for(ingest, [*strays, *(f"tracked-{number}" for number in range(MANY))])
+
+
+@pytest.mark.usefixtures("bounded")
+def test_configured_while_others_wait_in_an_outage(ingest: Ingest) -> None:
+    """What a flush gives up while its tracker is replaced leaves with the last one, once."""
+    ingest.fault(Fault(status=500, delay_s=0.02, times=None))
+
+    @doow.tracked
+    def handler(event_id: str) -> None:
+        doow.track("tokens", event_id=event_id)
+
+    def serve(thread: int) -> list[str]:
+        event_ids = [f"{thread}-{number}" for number in range(40)]
+        for event_id in event_ids:
+            doow.configure(KEY, **options(ingest, budget=0.1, on_error=lambda _: None))
+            handler(event_id)
+        return event_ids
+
+    with ThreadPoolExecutor(4) as pool:
+        expected = [event_id for ids in pool.map(serve, range(4)) for event_id in ids]
+    ingest.clear_faults()
+    doow.configure(KEY, **options(ingest))
+    for number in range(1_000):
+        if len(ingest.events()) >= len(expected):
+            break
+        handler(f"after-{number}")
+        expected.append(f"after-{number}")
+        time.sleep(0.02)
+    wait_for(ingest, expected)
+    assert doow.configure(KEY, **options(ingest)).engine.outbox.kept_events == 0
 
 
 @pytest.mark.usefixtures("bounded")

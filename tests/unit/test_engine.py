@@ -219,6 +219,41 @@ def test_what_has_left_early_stays_with_its_engine(transport: MemoryTransport) -
     assert metrics(transport.events) == ["early"]
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_replaced_while_a_flush_waits(answers: bool, transport: MemoryTransport) -> None:
+    """It waits on where its batches are; what it gives up is the successor's to deliver."""
+    is_sent, may_answer = threading.Event(), threading.Event()
+
+    def answer(_: Batch) -> int:
+        is_sent.set()
+        may_answer.wait(10)
+        return 202 if answers else 500
+
+    clock = time.monotonic
+    first = new_engine(MemoryTransport(answer), clock, on_error=lambda _: None)
+    second, third = new_engine(transport, clock), new_engine(transport, clock)
+    outbox = first.outbox
+    buffer = first.new_buffer()
+    inside(first, buffer).record("tokens")
+    with ThreadPoolExecutor(1) as pool:
+        flush = pool.submit(first.flush, buffer, 10.0 if answers else 0.1, last=True)
+        assert is_sent.wait(10)
+        second.take_over(first)
+        if answers:
+            may_answer.set()
+        outcome = flush.result()
+        may_answer.set()
+    assert (outcome.accepted, outcome.ok) == (1, True) if answers else (0, False)
+    for _ in range(10_000):
+        if not outbox.has_in_hand:
+            break
+        time.sleep(0.001)
+    third.take_over(second)
+    third.last_flush(5.0)
+    assert metrics(transport.events) == ([] if answers else ["tokens"])
+    assert third.outbox.kept_events == 0
+
+
 def test_threads_that_end_at_once_leave_no_predecessor(transport: MemoryTransport) -> None:
     """Each of the earlier engine's has the successor take over; the last of them is it."""
 

@@ -239,3 +239,18 @@ def test_events_that_no_flush_takes_are_told_once(
     told = [message for message in caplog.messages if "no flush has come" in message]
     assert len(told) == (0 if flushes else 1)
     assert all("below the decorator that registers the handler" in each for each in told)
+
+
+def test_what_an_earlier_tracker_has_left_has_not_waited_since_the_machine_began(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As where a module records before the application calls ``configure()``."""
+    clock = Clock()
+    clock.now += 100_000.0
+    earlier = new_tracker(MemoryTransport(), license_id="lic_1", clock=clock)
+    later = new_tracker(MemoryTransport(), license_id="lic_1", clock=clock)
+    with caplog.at_level(logging.WARNING, "doow_serverless"):
+        earlier.track("at import")
+        later.engine.take_over(earlier.engine)
+        later.track("stray")
+    assert not caplog.messages
