@@ -15,7 +15,7 @@ from ._delivery.guard import Guard, schedule
 from ._delivery.outbox import Outbox
 from ._process import children, init_phase
 from ._process.forks import guard_forks, register
-from ._process.log import debug, warn
+from ._process.log import debug, report_fault, warn
 from ._process.orphans import adopt
 from ._process.shutdown import install
 from ._process.snapshots import guard_snapshots
@@ -207,8 +207,12 @@ class Engine:
 
     def take_over(self, other: Engine) -> None:
         """Take over what ``other`` has not delivered, and will not, now that it is replaced."""
-        self._flusher.take_over(other._flusher)
-        self.outbox.take_over(other.outbox)
+        try:
+            self._flusher.take_over(other._flusher)
+            self.outbox.take_over(other.outbox)
+        except Exception as fault:  # Then it delivers by itself, once it is dropped.
+            report_fault("taking over from an earlier tracker", fault)
+            return
         other.outbox = self.outbox
         other._is_replaced = True
 

@@ -12,6 +12,7 @@ import pytest
 
 from doow_serverless import Tracker
 from doow_serverless._config import Config
+from doow_serverless._delivery.outbox_state import OutboxState
 from doow_serverless._engine import Engine
 from doow_serverless._process.timers import timers
 from doow_serverless._recording.scope import Life, Scope
@@ -252,6 +253,21 @@ def test_replaced_while_a_flush_waits(answers: bool, transport: MemoryTransport)
     third.last_flush(5.0)
     assert metrics(transport.events) == ([] if answers else ["tokens"])
     assert third.outbox.kept_events == 0
+
+
+@pytest.mark.contains
+def test_a_fault_of_ours_amid_a_takeover(
+    transport: MemoryTransport, contained_faults: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and does not reach who calls ``configure()``; what was in hand is delivered."""
+    first, second = new_engine(transport), new_engine(transport)
+    first.outside.record("before")
+    monkeypatch.setattr(OutboxState, "drain", lambda _: 1 / 0)
+    second.take_over(first)
+    assert "ZeroDivisionError" in "".join(contained_faults)
+    second.flush(second.unattended, 5.0)
+    first.flush(first.unattended, 5.0)
+    assert metrics(transport.events) == ["before"]
 
 
 def test_threads_that_end_at_once_leave_no_predecessor(transport: MemoryTransport) -> None:
