@@ -126,7 +126,7 @@ def test_configured_while_others_wait_in_an_outage(ingest: Ingest) -> None:
         expected = [event_id for ids in pool.map(serve, range(4)) for event_id in ids]
     ingest.clear_faults()
     doow.configure(KEY, **options(ingest))
-    for number in range(1_000):
+    for number in range(200):
         if len(ingest.events()) >= len(expected):
             break
         handler(f"after-{number}")
