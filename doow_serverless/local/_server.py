@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+import uvicorn.loops.asyncio
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,10 +45,13 @@ class ServerThread:
             "lifespan": "off",
             "date_header": False,
             "server_header": False,
+            "loop": "asyncio",
             "timeout_graceful_shutdown": 1,
             **options,
         }
-        self._server = _PromptServer(uvicorn.Config(_cancellable(app), **settings))
+        config = uvicorn.Config(_cancellable(app), **settings)
+        config.load()  # Here, since it imports: the thread must not do so beside this one.
+        self._server = _PromptServer(config)
         self._thread = threading.Thread(target=self._run, name="doow-local-server", daemon=True)
 
     def _run(self) -> None:
