@@ -17,7 +17,7 @@ from ._process import children, init_phase
 from ._process.forks import guard_forks, register
 from ._process.log import debug, report_fault, warn
 from ._process.orphans import adopt
-from ._process.shutdown import install
+from ._process.shutdown import install, serve
 from ._process.snapshots import guard_snapshots
 from ._process.timers import timers
 from ._recording.event import Defaults
@@ -166,6 +166,7 @@ class Engine:
     def new_buffer(self, identity: Identity | None = None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
         init_phase.end()
+        serve()
         return self._flusher.new_buffer(identity, self._take_dropped)
 
     def _take_dropped(self, events: list[Event]) -> None:

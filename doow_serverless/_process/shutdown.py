@@ -43,8 +43,11 @@ _WITH_LOCKS = tuple(
 """Modules whose code holds locks; those that call handlers are others."""
 
 _is_installed = False
-_earlier: Any = None
 _is_listening = False
+_serves = False
+"""Whether an invocation has begun on the main thread of this process."""
+_is_passing = False
+"""Whether the application is being passed a signal: its handler may call the one it has found."""
 _ending: _Ending | None = None
 """What a signal has begun."""
 _knocked_at = float("-inf")
@@ -85,23 +88,70 @@ class _Ending:
 def install() -> None:
     """Have all members flush once more when the process ends.
 
-    Once for the process. A handler of SIGTERM that is there already runs afterwards; one that the
-    application sets later replaces ours.
+    Once for the process. A handler of SIGTERM that is there already runs afterwards; so does one
+    that the application sets later, if it does so before the first invocation.
     """
-    global _is_installed, _earlier, _is_listening
+    global _is_installed
     if not _is_installed:
         _is_installed = True
         atexit.register(flush_at_exit)
         _guard_forks()
+    if not _is_listening:
+        _listen()
+
+
+def serve() -> None:
+    """Hear of SIGTERM again, since an invocation begins: servers set their handler before that."""
+    global _serves
+    if not _serves and _is_installed and threading.get_ident() == threading.main_thread().ident:
+        _serves = True
+        _listen()
+
+
+def _listen() -> None:
+    """Set our handler before the one that is there, unless it is ours."""
+    global _is_listening
     # None is a handler that C code has set, which could not be called on.
     earlier = signal.getsignal(signal.SIGTERM)
-    if not _is_listening and earlier not in (None, signal.SIG_IGN, _on_sigterm):
-        _earlier = earlier
+    if earlier not in (None, signal.SIG_IGN) and not _is_set():
         # Only the main thread may set a handler: where another comes first, the next time counts.
         # That is asked of the system, since under eventlet `threading` knows no main thread.
         with suppress(ValueError):
-            signal.signal(signal.SIGTERM, _on_sigterm)
+            signal.signal(signal.SIGTERM, _Handler(earlier))
             _is_listening = True
+
+
+def _is_set() -> bool:
+    return isinstance(signal.getsignal(signal.SIGTERM), _Handler)
+
+
+class _Handler:
+    """Our handler of SIGTERM, and the one that it stands before.
+
+    A server may set its own between two of ours, put the first of them back at its end, or call it:
+    so each knows its own predecessor.
+
+    Args:
+        earlier: As `signal.getsignal` returns it.
+    """
+
+    def __init__(self, earlier: Any) -> None:
+        self._earlier = earlier
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        global _is_passing
+        if not _is_passing and not _is_delivered(number, frame):
+            return
+        was_passing, _is_passing = _is_passing, True
+        try:
+            if callable(self._earlier):
+                self._earlier(number, frame)
+            else:
+                # The default ends the process, and tells its parent that it was this signal.
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+        finally:
+            _is_passing = was_passing
 
 
 def flush_at_exit() -> None:
@@ -146,8 +196,8 @@ def _flush(limit_s: float, patience_s: float) -> None:
             report_fault("the last flush", fault)
 
 
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    """Flush on another thread, which sends the signal once more; that one is passed on.
+def _is_delivered(number: int, frame: FrameType | None) -> bool:
+    """Flush on another thread, which sends the signal once more; return whether this is that one.
 
     The code that is interrupted goes on meanwhile: it may hold any lock that a flush needs, so that
     nothing is waited for, and no lock taken. Only once it is interrupted outside of this library,
@@ -156,35 +206,30 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     global _ending, _may_echo
     if _ending is None and _may_echo and time.monotonic() - _knocked_at < _ECHO_S:
         _may_echo = False
-        return
+        return False
     ending = _ending or _Ending()
     try:
         if _ending is None:
             _ending = ending
             _thread.start_new_thread(_deliver_and_signal, (number, ending))
-            return
+            return False
         if not ending.is_delivered:
-            return  # Another signal meanwhile: the application gets one soon.
+            return False  # Another signal meanwhile: the application gets one soon.
         if _are_threads_green():
             if not ending.is_swept:
                 ending.is_swept = True
                 _thread.start_new_thread(_deliver_and_signal, (number, ending))
-                return
+                return False
         elif ending.tries < _MAX_TRIES and _is_ours(frame):
             ending.tries += 1
-            return  # The thread signals until the handler goes on.
+            return False  # The thread signals until the handler goes on.
         else:
             _flush_within(SIGTERM_LIMIT_S / 2, ending.patience_s())
     except RuntimeError:
         pass  # No more threads: then nothing can be delivered either.
     ending.end()
     _ending, _may_echo = None, True
-    if callable(_earlier):
-        _earlier(number, frame)
-    else:
-        # The default ends the process, and tells its parent that it was this signal.
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+    return True
 
 
 def _are_threads_green() -> bool:
@@ -248,7 +293,7 @@ def hear_all() -> None:
     signal comes, and would not hear it before it wakes: the pool would wait for it for ever. So
     another thread hears of it as well, and signals again.
     """
-    if signal.getsignal(signal.SIGTERM) is not _on_sigterm or _are_threads_green():
+    if not _is_set() or _are_threads_green():
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -298,7 +343,7 @@ def _unblock() -> None:
 
 @reset_in_child
 def _after_fork_in_child() -> None:
-    global _ending, _may_echo
+    global _ending, _may_echo, _is_passing, _serves
     if _ending is not None:
         _ending.end()
-    _ending, _may_echo = None, False
+    _ending, _may_echo, _is_passing, _serves = None, False, False, False

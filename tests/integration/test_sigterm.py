@@ -99,6 +99,34 @@ def test_the_events_leave_before_the_earlier_handler(ingest: Ingest, tmp_path: P
     assert delivered(ingest) == ["stray"]
 
 
+@pytest.mark.parametrize(
+    ("theirs", "status", "words"),
+    [
+        ("lambda *_: print('theirs')", 0, ["theirs", "after"]),
+        # It passes the signal on to the handler that it has found, which is ours.
+        ("lambda *args: (print('theirs', flush=True), found(*args))", -15, ["theirs"]),
+        # It puts that one back and signals again, as uvicorn does at its end.
+        ("lambda *args: (signal.signal(15, found), os.kill(os.getpid(), 15))", -15, []),
+    ],
+)
+def test_a_handler_that_is_set_between_decoration_and_the_first_invocation(
+    ingest: Ingest, tmp_path: Path, theirs: str, status: int, words: list[str]
+) -> None:
+    """A server sets its own when it begins to serve: the events leave before it runs, once."""
+    script = f"""
+        handler = doow.tracked(record)
+        found = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, {theirs})
+        handler("first")
+        doow.track("tokens", event_id="stray")
+        terminate()
+        print("after")
+    """
+    ended = run(script, ingest.url, tmp_path)
+    assert (ended.status, ended.stderr, ended.words) == (status, "", words)
+    assert delivered(ingest) == ["first", "stray"]
+
+
 def test_a_later_handler_replaces_ours(ingest: Ingest, tmp_path: Path) -> None:
     """The application has the last word, and the end of the process flushes all the same."""
     script = """
@@ -178,7 +206,7 @@ def test_a_signal_while_the_main_thread_records(tmp_path: Path, ingest: Ingest) 
         signal.signal(signal.SIGTERM, end)
         doow.configure(
             max_queue_size=1_000_000, max_queue_bytes=2**30, on_error=lambda error: None
-        ).engine.warm_up.join()
+        )
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         handler()
     """
@@ -196,7 +224,7 @@ def test_a_signal_while_the_main_thread_records(tmp_path: Path, ingest: Ingest) 
 def test_large_events_are_written_down(tmp_path: Path) -> None:
     """4 MB that nobody takes stand in the log, though writing them takes longer than the limit."""
     script = """
-        doow.configure(on_error=lambda error: None).engine.warm_up.join()
+        doow.configure(on_error=lambda error: None)
 
         @doow.tracked
         def handler():
@@ -243,7 +271,6 @@ def test_a_signal_while_a_lock_is_held(tmp_path: Path, ingest: Ingest, lock: str
     script = f"""
         tracker = doow.Tracker()
         tracker.track("tokens")
-        tracker.engine.warm_up.join()
         with {lock}:
             print("now")
             os.kill(os.getpid(), signal.SIGTERM)
@@ -259,7 +286,7 @@ def test_an_outage_at_the_signal(tmp_path: Path) -> None:
     script = """
         doow.configure(on_error=lambda error: None)
         record("stray")
-        doow.Tracker().engine.warm_up.join()
+        doow.Tracker()
         print("now")
         terminate(shutdown.SIGTERM_LIMIT_S)
     """
