@@ -13,8 +13,7 @@ from ._delivery.credentials import Credentials
 from ._delivery.flush import Flusher
 from ._delivery.guard import Guard, schedule
 from ._delivery.outbox import Outbox
-from ._process import children, init_phase
-from ._process.forks import guard_forks, register
+from ._process import children, forks, init_phase
 from ._process.log import debug, report_fault, warn
 from ._process.orphans import adopt
 from ._process.shutdown import install, serve
@@ -90,13 +89,13 @@ class Engine:
         self._leaves_soon = False
         self.warm_up: threading.Thread | None = None
         self._is_left = False
-        register(self)
+        forks.register(self)
         if config.enabled:
             self._begin()
 
     def _begin(self) -> None:
         install()
-        guard_forks()
+        forks.guard_forks()
         guard_snapshots()
         children.install()
         if children.is_one():
@@ -115,6 +114,7 @@ class Engine:
     @property
     def outside(self) -> Outside:
         """The scope of code that no invocation can be seen for."""
+        forks.notice()
         return Outside(self, self.unattended, self._strays)
 
     @property

@@ -7,6 +7,7 @@ from functools import partial
 from time import monotonic
 
 from doow_serverless._callables import Span
+from doow_serverless._process import forks
 from doow_serverless._process.log import report_fault
 from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.timers import timers
@@ -191,6 +192,7 @@ class Invocation(Span):
 
     def _begin(self) -> None:
         engine, options = self._engine, self._options
+        forks.notice()
         outer = here()
         if outer is not None and (outer.life.is_over or self._request is not None):
             outer = self._around(elsewhere(outer))

@@ -8,6 +8,7 @@ process that is restored has all of its threads, so that its locks stay what the
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from weakref import WeakSet
 
@@ -50,6 +51,21 @@ _resets: list[Callable[[], None]] = []
 _beginnings: list[Callable[[], None]] = []
 _forks_are_guarded = False
 _count = 0
+_process = os.getpid()
+_noticing = threading.Lock()
+
+
+def notice() -> None:
+    """Begin anew if this is a child of a fork that ran none of Python's hooks.
+
+    uWSGI forks its workers in C. There, nothing has told this package of it, and locks of the
+    parent's threads are still shut. To be called before any of them is taken.
+    """
+    if os.getpid() != _process:
+        with _noticing:
+            if os.getpid() != _process:
+                _note_fork()
+                after_fork_in_child()
 
 
 def count() -> int:
@@ -123,6 +139,8 @@ def _after_fork_in_parent() -> None:
 
 def after_fork_in_child() -> None:
     """Begin anew: first what belongs to the process, then each member."""
+    global _process
+    _process = os.getpid()
     for reset in _resets:
         reset()
     for begin in _beginnings:
