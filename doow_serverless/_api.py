@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from ._handlers.options import TrackedOptions
 from ._handlers.platform import expect_after_response
 from ._handlers.wrap import wrap
@@ -259,15 +261,21 @@ class Api:
         Returns:
             What became of each of these events. Those of open transactions stay.
         """
-        engine = self._engine()
-        limit_s = engine.config.budget_s if budget is None else seconds("budget", budget)
+        engine, limit_s = self._engine_and_limit(budget)
         return engine.flush(self._scope().buffer.root, limit_s)
 
     async def aflush(self, budget: float | None = None) -> Outcome:
         """As :meth:`flush`, without blocking the event loop."""
+        engine, limit_s = self._engine_and_limit(budget)
+        return await engine.aflush(self._scope().buffer.root, limit_s)
+
+    def _engine_and_limit(self, budget: float | None) -> tuple[Engine, float]:
+        """Return the engine, ready to send, and the seconds that its flush may still wait."""
         engine = self._engine()
         limit_s = engine.config.budget_s if budget is None else seconds("budget", budget)
-        return await engine.aflush(self._scope().buffer.root, limit_s)
+        began = monotonic()
+        engine.load()
+        return engine, max(0.0, limit_s - (monotonic() - began))
 
 
 def parted(called: str, options: ApiOptions) -> tuple[Api | None, TrackedOptions]:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         enabled: bool
         strict: bool
         debug: bool
-        warm_up: bool | Literal["connect", "import", "background"]
+        warm_up: bool | Literal["connect"]
         flush_at: int
         flush_interval: float
         flush_mode: Literal["before_response", "after_response"]
@@ -76,6 +76,7 @@ KEY_PLACES = ("DOOW_TRACK_API_KEY_SECRET_ARN", "DOOW_TRACK_API_KEY_SSM_PARAMETER
 """The variables that say where the key is kept, by precedence."""
 NO_KEY = "there is no API key"
 KEY_REMEDY = f"set {API_KEY_VARIABLE} to an SDK key (Doow: Settings, API Keys, SDK Keys)"
+DELIVERY_VARIABLE = "DOOW_TRACK_DELIVERY"
 ENDPOINT_VARIABLE = "DOOW_TRACK_ENDPOINT"
 NO_ENDPOINT = f"{ENDPOINT_VARIABLE} is wrong"
 NOT_SENT = "; usage events are kept and not sent"
@@ -190,7 +191,7 @@ class Config:
     def _read_where(self, take: _Take) -> None:
         """Where events go, and what they carry where they say nothing themselves."""
         way = delivery("delivery", take("delivery", "direct"))
-        self.delivery = self._first("DOOW_TRACK_DELIVERY", delivery, way)
+        self.delivery = self._first(DELIVERY_VARIABLE, delivery, way)
         self.endpoint: str | None = url("endpoint", take("endpoint", None))
         self._read_endpoint()
         self.license_id = argument("license_id", take("license_id", None), check_text)
@@ -341,9 +342,10 @@ class Config:
             raise ConfigurationError(f"{variable}: {problem}") from None
 
 
-def environment_names_key() -> bool:
-    """Whether the environment holds a key, or says where it is kept."""
-    return any(os.environ.get(name) for name in (API_KEY_VARIABLE, *KEY_PLACES))
+def environment_configures() -> bool:
+    """Return whether the environment alone says how to deliver: it names a key, or the log."""
+    names_key = any(os.environ.get(name) for name in (API_KEY_VARIABLE, *KEY_PLACES))
+    return names_key or os.environ.get(DELIVERY_VARIABLE, "").strip() == "log"
 
 
 def checked_config(*, needs_key: bool = True) -> tuple[Config, str]:

@@ -13,6 +13,7 @@ from ._delivery.credentials import Credentials
 from ._delivery.flush import Flusher
 from ._delivery.guard import Guard, schedule
 from ._delivery.outbox import Outbox
+from ._keeping import dead_letter_format
 from ._process import children, forks, init_phase
 from ._process.log import debug, report_fault, warn
 from ._process.orphans import adopt
@@ -46,6 +47,11 @@ SNAPSHOT_LIMIT_S = 10.0
 _PATIENCE_S = 1.0
 """Seconds beyond that, and after a restore, for what is being written down; Lambda grants 10."""
 _MAX_WARNED = 1_000
+_LATE = (
+    "requests is imported during an invocation, which takes seconds on a small function: decorate, "
+    "or import doow_serverless.asgi (or .wsgi, .powertools), while your module loads, with the key "
+    "named by a variable; or call doow.configure() there"
+)
 
 
 class Engine:
@@ -103,8 +109,7 @@ class Engine:
         for _, problem in self.config.problems:
             warn(problem)
         self.report_removed(self.config.removed)
-        if self.config.journal or (self.config.warm_up and self.config.can_send):
-            self._warm_up()
+        self._warm_up()
 
     def __repr__(self) -> str:
         return f"Engine({self._flusher!r}, {self.outbox!r})"
@@ -125,6 +130,7 @@ class Engine:
     def send_early(self, buffer: Buffer, at_least: int | None = None) -> None:
         """Have what waits in ``buffer`` leave in the background, if that is a batch, or so much."""
         if not buffer.is_endless or at_least:
+            self.load()
             self._flusher.send_early(buffer, at_least)
         elif not buffer.is_idempotent and not self._leaves_soon:
             # Not what a retry is to send in the same batches: that leaves at the end alone.
@@ -162,6 +168,14 @@ class Engine:
                 self.outbox.report(InvalidEvent(said))
 
     # ── what invocations ask for ───────────────────────────────────────────────────────────────
+
+    def load(self) -> None:
+        """Import what sending needs, unless it is there; only on threads of the application."""
+        forks.notice()
+        is_late = not self.outbox.is_loaded and init_phase.is_missed()
+        if is_late and self.config.warm_up and "requests" not in sys.modules:
+            warn(_LATE)
+        self.outbox.load()
 
     def new_buffer(self, identity: Identity | None = None) -> Buffer:
         """A buffer for an invocation that begins; ``identity`` makes its ids derive from it."""
@@ -218,28 +232,38 @@ class Engine:
         other._is_replaced = True
 
     def _warm_up(self) -> None:
-        """Have what the first flush would wait for done before, or beside what comes now."""
-        mode, is_free = self.config.warm_up, init_phase.is_on()
-        jobs = [self._load]
-        if self.config.needs_network and (self.config.key_place or mode == "connect"):
+        """Make ready what the first flush would wait for.
+
+        The imports come at once: later they would compete with the handler, and on a thread of ours
+        with its own imports. The network may be silent for longer than an init phase lasts, so it
+        is asked on a thread.
+        """
+        mode = self.config.warm_up
+        dead_letter_format.load()
+        if mode:
+            self.load()
+        jobs = [self.outbox.recover] if self.config.journal else []
+        is_free = bool(mode) and init_phase.is_on()
+        if jobs and is_free:
+            self._run_all([jobs.pop()])
+        if mode and self.config.needs_network and (self.config.key_place or mode == "connect"):
             jobs.append(self._reach)
-        if mode == "import" or (mode in (True, "connect") and is_free):
-            self._warm([jobs.pop(0)])
-        if not jobs:
-            return
-        self.warm_up = threading.Thread(
-            target=self._warm, args=(jobs,), name="doow-warm-up", daemon=True
-        )
-        try:
-            self.warm_up.start()
-        except RuntimeError:  # No more threads: then the first flush does its work.
-            self.warm_up = None
-            return
-        if is_free and mode != "background":
-            # On a thread, since a network may be silent for longer than an init phase lasts.
+        if jobs:
+            self.warm_up = self._start_warm_up(jobs)
+        if self.warm_up is not None and is_free:
             self.warm_up.join(INIT_WAIT_S)
 
-    def _warm(self, jobs: list[Callable[[], None]]) -> None:
+    def _start_warm_up(self, jobs: list[Callable[[], None]]) -> threading.Thread | None:
+        thread = threading.Thread(
+            target=self._run_all, args=(jobs,), name="doow-warm-up", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # No more threads: then the first flush does its work.
+            return None
+        return thread
+
+    def _run_all(self, jobs: list[Callable[[], None]]) -> None:
         try:
             for job in jobs:
                 job()
@@ -248,14 +272,8 @@ class Engine:
             if self.config.debug:
                 debug(f"warm-up failed: {type(fault).__name__}")
 
-    def _load(self) -> None:
-        """What takes CPU: journals, imports, certificates."""
-        self.outbox.recover()
-        if self.config.warm_up and self.config.can_send:
-            self.outbox.sender.load()
-
     def _reach(self) -> None:
-        """What waits for the network: the key where it is kept elsewhere, and a connection."""
+        """Fetch the key if it is kept elsewhere, and open a connection if that is asked for."""
         if self.config.warm_up == "connect":
             self.outbox.sender.connect()
         else:

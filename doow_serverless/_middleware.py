@@ -50,3 +50,9 @@ class Middleware:
 def api_of(tracker: Api | None) -> Api:
     """``tracker``, or else whichever is current."""
     return _current if tracker is None else tracker
+
+
+# Starlette makes its middleware at the first request, and Azure's apps are tracked at their end: so
+# importing one of the modules for users is what makes the first flush ready. On Lambda that falls
+# into the init phase, which runs at full speed.
+_current._expect_invocations()

@@ -6,10 +6,9 @@ import threading
 import time
 
 from ._api import Api
-from ._config import Config, environment_names_key
+from ._config import Config, environment_configures
 from ._engine import Engine
 from ._handlers.platform import expect_after_response
-from ._process import init_phase
 from ._process.forks import reset_in_child
 from ._process.log import report_fault
 from ._recording.scope import elsewhere, here
@@ -94,7 +93,7 @@ class Current(Api):
         return scope
 
     def _expect_invocations(self) -> None:
-        if _tracker is None and init_phase.is_on() and environment_names_key():
+        if _tracker is None and environment_configures():
             default()
 
 
@@ -186,11 +185,12 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         enabled: False records and sends nothing. ``DOOW_TRACK_DISABLED``.
         strict: True has ``track`` raise for a bad event. ``DOOW_TRACK_STRICT``.
         debug: True logs one line for every flush. ``DOOW_TRACK_DEBUG``.
-        warm_up: When what sending needs (imports, certificates, a key that is kept elsewhere) is
-            made ready. True: at once in Lambda's init phase, which runs at full speed, and in the
-            background elsewhere. ``"import"``: at once, wherever it is. ``"background"``: always
-            in the background. ``"connect"``: as True, and a connection is opened. False: by the
-            first flush. ``DOOW_TRACK_WARM_UP``.
+        warm_up: True imports what sending needs at once, on this thread, and reads certificates; a
+            key that is kept elsewhere is fetched on another. ``"connect"`` opens a connection as
+            well. False leaves all that to the first flush of an invocation, or of
+            :func:`doow_serverless.flush`, on its thread and within its budget as far as an import
+            can be bounded; events that no such flush precedes are not sent at the end of the
+            process, but written down. ``DOOW_TRACK_WARM_UP``.
         flush_at: Events, at most 500, with which a batch leaves before the end of the invocation.
             ``DOOW_TRACK_FLUSH_AT``.
         flush_interval: Seconds after which what a websocket session has recorded leaves, although

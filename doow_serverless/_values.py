@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 ENDPOINT = "https://api.doow.co"
-WARM_UPS = ("connect", "import", "background")
 
 _TRUE = {"true", "1", "yes", "on"}
 _FALSE = {"false", "0", "no", "off"}
@@ -136,14 +135,11 @@ def place(name: str, value: Any) -> str:
 
 
 def warm_up(name: str, value: Any) -> bool | str:
-    """A bool or a word for one, or one of `WARM_UPS`."""
+    """A bool or a word for one, or ``"connect"``."""
     if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
         return flag(name, value)
-    if not isinstance(value, bool) and value not in WARM_UPS:
-        words = ", ".join(map(repr, WARM_UPS))
-        raise ConfigurationError(
-            f"{name} must be True, False, or one of {words}, not {show(value)}"
-        )
+    if not isinstance(value, bool) and value != "connect":
+        raise ConfigurationError(f"{name} must be True, False or 'connect', not {show(value)}")
     return value  # type: ignore[no-any-return]  # as has been checked
 
 

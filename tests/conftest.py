@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from doow_serverless import Tracker
 from doow_serverless import _tracker as _tracker_module
+from tests.importing import watch_imports
 from tests.network import KEY
 from tests.timing import STARVED_S, OutOfTime, starved_s
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from doow_serverless.local import Ingest
 
 pytest_plugins = ["tests.runtimes.interpreters"]
+
+_imports = watch_imports()
 
 # A shell has what it runs in the background ignore Ctrl-C, and so would all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -94,6 +97,14 @@ def contained_faults(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     logger.setLevel(level)
     if request.node.get_closest_marker("contains") is None:
         assert faults.lines == []
+
+
+@pytest.fixture(autouse=True)
+def _no_import_on_a_thread_of_ours() -> Iterator[None]:
+    """No thread of the library imports anything but modules of its own, in any test."""
+    _imports.take()
+    yield
+    assert _imports.take() == []
 
 
 @pytest.fixture

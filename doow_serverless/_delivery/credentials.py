@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     # returns the text kept there.
     Fetch = Callable[[str, str, bool], str]
 
-_PARAMETERS = "doow_serverless._platforms.aws"
-"""The module above that fetches keys, imported when one must be fetched."""
+_FETCHER = "doow_serverless._platforms.aws"
+"""The module above that fetches keys, imported if one must be fetched."""
 
 
 class Credentials:
@@ -39,7 +39,8 @@ class Credentials:
     ) -> None:
         self._key = api_key
         self._key_place = key_place
-        self._given_fetch = fetch
+        self._fetch_text = fetch
+        self._trouble: Exception = DoowError("what fetches it is not imported yet")
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -47,7 +48,7 @@ class Credentials:
         self.lock = threading.Lock()
         """Held while the key is fetched."""
         self.importing = threading.Lock()
-        """Held while that is imported which fetches it; a fork must not come in between."""
+        """Held while the modules that fetch it are imported; a fork waits for it."""
 
     def __repr__(self) -> str:
         return f"Credentials({'dk_…' if self._key else None}, {self._key_place!r})"
@@ -57,8 +58,23 @@ class Credentials:
         """What tells one key from another: its place, else the key itself. Not to be shown."""
         return self._key_place[1] if self._key_place else self._key or ""
 
+    def load(self) -> None:
+        """Import what fetches the key, if one must be fetched. Only for threads of the application.
+
+        Raises:
+            Exception: That fails; :meth:`current` will say why.
+        """
+        if self._key_place is None or self._fetch_text is not None:
+            return
+        try:
+            with self.importing:
+                self._fetch_text = import_module(_FETCHER).load_key_fetch()
+        except Exception as problem:
+            self._trouble = problem
+            raise
+
     def current(self) -> str:
-        """The key; fetched at the first call, which may take as long as the network pleases.
+        """Return the key; the first call fetches it, for as long as the network pleases.
 
         Raises:
             DoowError: There is none, or it cannot be fetched.
@@ -80,20 +96,14 @@ class Credentials:
                 self._key = self._fetch(anew=True)
             return self._key != refused
 
-    def _fetcher(self) -> Fetch:
-        """What fetches keys here: given, or else what the platform offers."""
-        if self._given_fetch is not None:
-            return self._given_fetch
-        with self.importing:
-            load: Callable[[], Fetch] = import_module(_PARAMETERS).load_key_fetch
-            return load()
-
     def _fetch(self, anew: bool) -> str:
         if self._key_place is None:
             raise DoowError(f"{NO_KEY}: {KEY_REMEDY}", ErrorKind.AUTH_FAILURE)
         variable, place = self._key_place
         try:
-            found = API_KEY.search(self._fetcher()(variable, place, anew))
+            if self._fetch_text is None:
+                raise self._trouble
+            found = API_KEY.search(self._fetch_text(variable, place, anew))
         except Exception as problem:
             # botocore's messages tell what is forbidden or missing, and hold no secret.
             said = clean(f"{type(problem).__name__}: {problem}")

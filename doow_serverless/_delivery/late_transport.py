@@ -1,11 +1,19 @@
-"""The transport of an outbox: given, or made at its first use, since that imports requests."""
+"""The transport of an outbox: given, or HTTP, whose imports a thread of the application makes.
+
+No thread of this library imports what the application may be importing. Two threads that import
+parts of one package in different orders wait for each other, and CPython resolves that by handing
+one of them half a module: the application's own ``import requests`` would fail.
+https://github.com/python/cpython/blob/main/Lib/importlib/_bootstrap.py (_DeadlockError)
+"""
 
 from __future__ import annotations
 
 import threading
 
 from doow_serverless._config import NO_ENDPOINT
-from doow_serverless.errors import ConfigurationError
+from doow_serverless._process.whole_imports import whole
+from doow_serverless._redaction import show
+from doow_serverless.errors import ConfigurationError, DoowError, ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,22 +22,42 @@ if TYPE_CHECKING:
     from .sender import Transport
     from .transport import HttpTransport
 
+NOT_IMPORTED = (
+    "nothing can be sent before the modules that sending needs are imported, which the first flush "
+    "does: leave warm_up on, or call doow.configure() while your module loads"
+)
+_PACKAGES = [
+    "requests",
+    "urllib3",
+    "certifi",
+    "charset_normalizer",
+    "chardet",
+    "idna",
+    "simplejson",
+]
+"""What importing requests imports, of what is installed."""
+_http_transport: type[HttpTransport] | None = None
+"""Set once its module, and so requests, is imported as a whole; a forked child has it as well."""
+
 
 class LateTransport:
-    """Has the transport at hand.
+    """Makes the transport when it is needed.
 
     Args:
         config: Where to send.
         given: Sends instead of HTTP.
 
     Attributes:
-        loading: Held while it is made; a fork must not come in between.
+        loading: Held while requests is imported. A fork waits for it: the child would find the
+            module locked by a thread that it does not have.
     """
 
     def __init__(self, config: Config, given: Transport | None) -> None:
         self._config = config
         self._given = given
         self._http: HttpTransport | None = None
+        self._trouble: str = NOT_IMPORTED
+        self._making = threading.Lock()
         self.loading = threading.Lock()
 
     def __repr__(self) -> str:
@@ -37,20 +65,42 @@ class LateTransport:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether it is at hand."""
+        """Whether the transport has been given or made."""
         return bool(self._given or self._http)
 
+    def load(self) -> None:
+        """Import requests and make the transport. Only for threads of the application.
+
+        Raises:
+            Exception: That fails; :meth:`loaded` will say why.
+        """
+        if self._given is not None:
+            import email.utils  # noqa: F401  # It reads the dates of answers; requests has it.
+
+            return
+        try:
+            with self.loading:
+                _import()
+        except Exception as problem:
+            self._trouble = f"what sending needs cannot be imported: {show(problem, 200)}"
+            raise
+        self.loaded()
+
     def loaded(self) -> Transport:
-        """The transport; its first use may take long."""
+        """Return the transport; the first call reads certificates. Imports nothing.
+
+        Raises:
+            DoowError: The imports have not been made.
+        """
         if self._given is not None:
             return self._given
-        with self.loading:
+        with self._making:
             if self._http is None:
-                from .transport import HttpTransport
-
                 if self._config.endpoint is None:  # The breaker stays open: nobody should ask.
                     raise ConfigurationError(NO_ENDPOINT)
-                self._http = HttpTransport(
+                if _http_transport is None:
+                    raise DoowError(self._trouble, ErrorKind.NOT_READY)
+                self._http = _http_transport(
                     self._config.endpoint,
                     timeout_s=self._config.timeout_s,
                     ca_bundle=self._config.ca_bundle,
@@ -61,3 +111,11 @@ class LateTransport:
         """Close the connections that are kept, if any are; no locks are taken."""
         if self._http is not None:
             self._http.close_idle()
+
+
+def _import() -> None:
+    global _http_transport
+    if _http_transport is None:
+        with whole(*_PACKAGES):
+            from .transport import HttpTransport
+        _http_transport = HttpTransport

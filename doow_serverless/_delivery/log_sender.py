@@ -46,11 +46,6 @@ class LogSender:
     def __repr__(self) -> str:
         return f"LogSender({self._lines!r})"
 
-    def load(self) -> None:
-        """Import what the first record needs."""
-        import base64  # noqa: F401
-        import hashlib  # noqa: F401
-
     def connect(self) -> None:
         """There is nothing to connect to."""
 

@@ -13,8 +13,10 @@ from functools import partial
 from doow_serverless._keeping.dead_letter_format import BY_LOG, SPLIT
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.at_work import AtWork
-from doow_serverless._process.log import call_hook, report_fault, warn
+from doow_serverless._process.log import call_hook, debug, report_fault, warn
+from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.workers import Workers
+from doow_serverless._redaction import show
 
 from .flight import Flight
 from .late_transport import LateTransport
@@ -72,6 +74,7 @@ class Outbox:
 
     Attributes:
         journal: As given.
+        is_loaded: Whether what sending needs is imported.
         state: What is known of the batches; read it alone, or with the outbox at rest.
         workers: The threads.
         sender: Makes the attempts.
@@ -101,6 +104,7 @@ class Outbox:
         self._lock = threading.RLock()
         self._held: list[threading.Lock] = []
         self._transport = LateTransport(self._config, self._given_transport)
+        self.is_loaded = False
         self.workers = Workers()
         self._credentials.reset_after_fork()
         self.sender = self._new_sender()
@@ -133,6 +137,24 @@ class Outbox:
             if config.obstacle is not None:
                 self.state.breaker.open(0.0, *config.obstacle, float("inf"))
         self.close_idle()
+
+    def load(self) -> None:
+        """Import what sending needs, on a thread of the application's: ours import nothing.
+
+        A failure is told with the events that it befalls, and the next flush tries again.
+        """
+        if self.is_loaded:
+            return
+        try:
+            if self._config.needs_network:
+                self._transport.load()
+                self._credentials.load()
+            self.is_loaded = True
+        except Exception as problem:
+            if is_from_signal(problem):
+                raise
+            if self._config.debug:
+                debug(f"sending is not ready: {show(problem, 200)}")
 
     @property
     def has_in_hand(self) -> bool:

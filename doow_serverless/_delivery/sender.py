@@ -53,7 +53,7 @@ class Sender:
     """Makes one attempt at a time to deliver a batch, and says what became of it.
 
     Args:
-        transport: Makes the transport at the first attempt, or returns the one that is there.
+        transport: Returns the transport. It imports nothing, since attempts run on our threads.
         credentials: The key.
         wall_clock: Unix seconds, for the dates that servers send.
     """
@@ -68,10 +68,6 @@ class Sender:
         self._credentials = credentials
         self._wall_clock = wall_clock
 
-    def load(self) -> None:
-        """Have the imports at hand."""
-        self._transport()
-
     def connect(self) -> None:
         """Have a connection at hand, and the key; blocks, and may raise."""
         key = self._credentials.current()
@@ -82,7 +78,7 @@ class Sender:
         self._transport().abort(batch_id)
 
     def prepare(self) -> Failed | None:
-        """Have imports and the key at hand, which may take long; why they cannot be had, if so."""
+        """Fetch the key if that is needed, which may take long; return why nothing can be sent."""
         try:
             self._transport()
             self._credentials.current()

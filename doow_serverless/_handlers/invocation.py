@@ -281,8 +281,8 @@ class Invocation(Span):
         return True
 
     def _flush(self, last: bool) -> None:
+        began = monotonic()
         if self._life is not None and not self._platform_flushes(last):
-            began = monotonic()
             left = self._life.held[:]
             try:
                 self._life.depart()
@@ -293,8 +293,8 @@ class Invocation(Span):
                 self._give_up(left, began, last)
 
     async def _aflush(self, last: bool) -> None:
+        began = monotonic()
         if self._life is not None and not self._platform_flushes(last):
-            began = monotonic()
             left = self._life.held[:]
             try:
                 self._life.depart()
@@ -325,6 +325,8 @@ class Invocation(Span):
     def _platform_flushes(self, last: bool) -> bool:
         """Whether the platform runs the flush after the response; asked at the first flush."""
         if self._who_flushes is _Flusher.UNDECIDED:
+            if self._life is not None:
+                self._life.load()  # Here, since the platform may flush on a thread of ours.
             mode = self._options.flush_mode or self._engine.config.flush_mode
             takes = mode == "after_response" and run_after_response(self)
             self._who_flushes = _Flusher.PLATFORM if takes else _Flusher.INVOCATION

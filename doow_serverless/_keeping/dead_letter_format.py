@@ -36,6 +36,13 @@ _USUAL = "INFO", f"{FOR_A_RELAY} to bring to Doow"
 _TROUBLE = "ERROR", "usage events that Doow did not confirm - see doow-serverless replay"
 
 
+def load() -> None:
+    """Import what records need, which are written on threads that import nothing."""
+    import base64  # noqa: F401
+    import hashlib  # noqa: F401
+    import urllib.parse  # noqa: F401
+
+
 def records_of(
     batch: Batch,
     reason: ErrorKind | str,
@@ -53,7 +60,7 @@ def records_of(
         limit: At least 2,000.
         least_level: Of the lines that the platform lets through; "" where it lets all.
     """
-    # Not needed while all is well.
+    # Dear at import: see load().
     from base64 import urlsafe_b64encode
     from hashlib import sha256
 

@@ -135,7 +135,7 @@ class DeadLetters:
         try:
             os.makedirs(self._target, mode=0o700, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
+            with open(descriptor, "w", encoding="utf-8") as file:
                 file.writelines(f"{record}\n" for record in records)
             os.replace(temporary, path)
         except (OSError, ValueError) as problem:

@@ -8,6 +8,7 @@ from time import monotonic
 from weakref import WeakKeyDictionary
 
 from doow_serverless._process import init_phase
+from doow_serverless._process.whole_imports import whole
 
 from .aws_events import work_of
 
@@ -112,8 +113,15 @@ def after_response(invocation: Deferred) -> str | None:
 
 
 def load_key_fetch() -> Callable[[str, str, bool], str]:
-    """What :func:`fetch_key` is, with all that it imports imported."""
-    from aws_lambda_powertools.utilities import parameters  # noqa: F401
+    """Import all that fetching a key imports, and return :func:`fetch_key`.
+
+    That is Powertools, which imports boto3 and botocore. Making a client and calling it imports
+    nothing more but the codec of host names.
+    """
+    import encodings.idna  # noqa: F401
+
+    with whole("aws_lambda_powertools", "boto3", "botocore", "s3transfer", "dateutil", "urllib3"):
+        from aws_lambda_powertools.utilities import parameters  # noqa: F401
 
     return fetch_key
 

@@ -212,7 +212,11 @@ def _said(response: HTTPResponse, body: bytes) -> str:
 
 _registering = threading.Lock()
 _extension: Extension | None = None
-_obstacle = "it was asked for only after the init phase: decorate, or configure, at module level"
+_obstacle = (
+    "Lambda takes extensions in the init phase alone, and it was asked for later: set "
+    "DOOW_TRACK_FLUSH_MODE=after_response, or call doow.configure(flush_mode='after_response') "
+    "while your module loads"
+)
 """Why there is none."""
 
 

@@ -21,6 +21,11 @@ def is_on() -> bool:
     return not _is_over and is_lambda()
 
 
+def is_missed() -> bool:
+    """Whether the process runs on Lambda, and its init phase is over."""
+    return _is_over and is_lambda()
+
+
 def is_lambda() -> bool:
     """Whether Lambda has this process do its invocations, one at a time."""
     return _RUNTIME_API in os.environ

@@ -78,6 +78,11 @@ class Life:
         if (engine, buffer) not in self.held:
             self.held.append((engine, buffer))
 
+    def load(self) -> None:
+        """Have each engine import what sending needs, on this thread of the application."""
+        for engine, _ in self.held:
+            engine.load()
+
     def depart(self) -> None:
         """Have what waits leave, but for the first, whose flush comes at once."""
         for engine, buffer in self.held[1:]:

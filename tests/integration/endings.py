@@ -26,11 +26,8 @@ import doow_serverless as doow
 from doow_serverless._process import shutdown
 
 def terminate(limit_s=10.0):
-    # On a busy machine an answer, and the imports alone, may take longer than is granted.
+    # On a busy machine an answer may take longer than is granted.
     shutdown.SIGTERM_LIMIT_S = limit_s
-    for thread in threading.enumerate():
-        if thread.name == "doow-warm-up":
-            thread.join()
     os.kill(os.getpid(), signal.SIGTERM)
     # What is interrupted goes on, until the events have left and the signal comes again.
     while shutdown._ending is not None:

@@ -67,73 +67,66 @@ def test_light_means_light(tmp_path: Path) -> None:
     assert run(LOADED + "import requests, uuid" + SAY, tmp_path) != []
 
 
-@pytest.mark.parametrize("form", ["first use", "configure"])
-def test_requests_is_imported_on_another_thread(form: str, tmp_path: Path) -> None:
-    """An enabled tracker has requests imported on a thread of its own while the handler runs."""
-    script = f"""
-        import sys, threading
-        class Importer:
-            def find_spec(self, name, path=None, target=None):
-                if name == "requests":
-                    print(threading.current_thread() is threading.main_thread())
-        sys.meta_path.insert(0, Importer())
-        import doow_serverless as doow
-        tracker = doow.configure() if {form!r} == "configure" else doow._tracker.default()
-        tracker.engine.warm_up.join()
-        print("requests" in sys.modules)
-    """
-    words = run(script, tmp_path, DOOW_TRACK_API_KEY=KEY)
-    assert words == ["False", "True"]
-
-
-ON_LAMBDA = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9", "DOOW_TRACK_API_KEY": KEY}
+WITH_KEY = {"DOOW_TRACK_API_KEY": KEY}
+ON_LAMBDA = {**WITH_KEY, "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9"}
 WHEN_IMPORTED = """
 import sys, threading
 class Importer:
     def find_spec(self, name, path=None, target=None):
         if name == "requests":
-            print(threading.current_thread() is threading.main_thread())
+            print("main" if threading.current_thread() is threading.main_thread() else "other")
 sys.meta_path.insert(0, Importer())
 import doow_serverless as doow
 """
-
-
-@pytest.mark.parametrize(
-    ("code", "variables", "expected"),
-    [
-        ("doow.tracked(print)", {}, ["True", "loaded"]),
-        ("doow.configure()", {}, ["True", "loaded"]),
-        ("from doow_serverless.wsgi import DoowMiddleware as m; m(print)", {}, ["True", "loaded"]),
-        ("doow.tracked(print)", {"DOOW_TRACK_WARM_UP": "background"}, ["False", "loaded"]),
-        ("doow.configure(warm_up=False)", {}, []),
-        ("doow.tracked(print)", {"DOOW_TRACK_DISABLED": "1"}, []),
-        # Nobody has said which key: that is for configure() to say, and then to load.
-        ("doow.tracked(print)", {"DOOW_TRACK_API_KEY": ""}, []),
-        # The init phase is over.
-        (
-            "doow.Tracker(warm_up=False).tracked(lambda: doow.configure())()",
-            {},
-            ["False", "loaded"],
-        ),
-        ("doow.configure(warm_up='import')", {"AWS_LAMBDA_RUNTIME_API": ""}, ["True", "loaded"]),
-    ],
-)
-def test_in_the_init_phase_of_lambda(
-    code: str, variables: dict[str, str], expected: list[str], tmp_path: Path
-) -> None:
-    """What the first flush needs is loaded before the module is: then it costs nothing."""
-    say = """
-import time
+SAY_WHETHER = """
 tracker = doow._tracker._tracker
-thread = tracker and tracker.engine.warm_up
-if thread:
-    thread.join()
 if tracker and tracker.engine.outbox._transport.is_loaded:
     print("loaded")
 """
-    environ = {name: value for name, value in {**ON_LAMBDA, **variables}.items() if value}
-    words = run(f"{WHEN_IMPORTED}\n{code}\n{say}", tmp_path, **environ)
+FACES = ("asgi", "azure", "powertools", "wsgi")
+
+
+@pytest.mark.parametrize("where", [WITH_KEY, ON_LAMBDA], ids=["anywhere", "on Lambda"])
+@pytest.mark.parametrize(
+    ("code", "variables", "expected"),
+    [
+        ("doow.tracked(print)", {}, ["main", "loaded"]),
+        ("doow.configure()", {}, ["main", "loaded"]),
+        ("doow.configure(warm_up='connect')", {}, ["main", "loaded"]),
+        ("doow._tracker.default()", {}, ["main", "loaded"]),
+        *((f"import doow_serverless.{face}", {}, ["main", "loaded"]) for face in FACES),
+        # Who asks for the imports later has them with the first flush, on its thread.
+        ("doow.configure(warm_up=False)", {}, []),
+        ("doow.configure(warm_up=False).tracked(lambda: None)()", {}, ["main", "loaded"]),
+        ("doow.configure(warm_up=False).flush()", {}, ["main", "loaded"]),
+        ("import doow_serverless.asgi", {"DOOW_TRACK_WARM_UP": "false"}, []),
+        ("doow.tracked(print)", {"DOOW_TRACK_DISABLED": "1"}, []),
+        ("import doow_serverless.asgi", {"DOOW_TRACK_DISABLED": "1"}, []),
+        # Nobody has said which key: that is for configure() to say, and then to load.
+        ("doow.tracked(print)", {"DOOW_TRACK_API_KEY": ""}, []),
+        ("import doow_serverless.asgi", {"DOOW_TRACK_API_KEY": ""}, []),
+        # The log needs no key, and no requests.
+        ("doow.tracked(print)", {"DOOW_TRACK_DELIVERY": "log", "DOOW_TRACK_API_KEY": ""}, []),
+    ],
+)
+def test_where_sending_is_imported(
+    code: str,
+    variables: dict[str, str],
+    expected: list[str],
+    where: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """On the thread that decorates, configures, flushes, or imports a module for users."""
+    environ = {name: value for name, value in {**where, **variables}.items() if value}
+    words = run(f"{WHEN_IMPORTED}\n{code}\n{SAY_WHETHER}", tmp_path, **environ)
     assert words == expected
+
+
+def test_the_log_alone_makes_the_tracker(tmp_path: Path) -> None:
+    """Where the environment says that the log delivers, importing a module for users is enough."""
+    code = "import doow_serverless.wsgi\nprint(doow_serverless._tracker._tracker)"
+    assert run(code, tmp_path, DOOW_TRACK_DELIVERY="log") != ["None"]
+    assert run(code, tmp_path) == ["None"]
 
 
 def test_the_init_phase_waits_for_a_key_that_is_kept_elsewhere(tmp_path: Path) -> None:
@@ -141,11 +134,11 @@ def test_the_init_phase_waits_for_a_key_that_is_kept_elsewhere(tmp_path: Path) -
     fetch = f"""
 import sys, time, types
 import doow_serverless as doow
-from doow_serverless._delivery import credentials
+from doow_serverless._platforms import aws
 def fetch(variable, place, anew):
     time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0.3)
     return "{KEY}"
-credentials.Credentials._fetcher = lambda self: fetch
+aws.load_key_fetch = lambda: fetch
 began = time.monotonic()
 doow.tracked(print)
 print(doow._tracker.default().engine._credentials._key is not None)

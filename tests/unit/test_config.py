@@ -220,7 +220,7 @@ COUNT = "must be a whole number from 1 up, not"
         ({"disable_compression": 0}, "disable_compression must be True or False, not 0"),
         (
             {"warm_up": "later"},
-            "warm_up must be True, False, or one of 'connect', 'import', 'background', not 'later'",
+            "warm_up must be True, False or 'connect', not 'later'",
         ),
         ({"flush_at": 0}, f"flush_at {COUNT} 0"),
         ({"flush_at": True}, f"flush_at {COUNT} True"),

@@ -104,7 +104,7 @@ def test_nothing_can_be_sent_by_accident() -> None:
     """There is no URL that a request could go to."""
     tracker = Tracker(KEY, environ={ENDPOINT: "http://ingest.test"}, warm_up=False)
     with pytest.raises(ConfigurationError, match=f"{ENDPOINT} is wrong"):
-        tracker.engine.outbox.sender.load()
+        tracker.engine.outbox._transport.load()
 
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)

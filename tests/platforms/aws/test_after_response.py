@@ -415,7 +415,7 @@ def handler(event, context):
     ("source", "reason"),
     [
         (TEN_OTHERS + APP, "Extension limit reached"),
-        (IN_THE_HANDLER, "asked for only after the init phase"),
+        (IN_THE_HANDLER, "set DOOW_TRACK_FLUSH_MODE=after_response, or call doow.configure"),
     ],
     ids=["ten others", "after init"],
 )
