@@ -70,7 +70,7 @@ def _modules_of(package: str) -> list[str]:
 def _parts_of(name: str, folder: str) -> Iterator[str]:
     for entry in os.scandir(folder):
         part = f"{name}.{entry.name.partition('.')[0]}"
-        if entry.name.endswith((".py", ".so", ".pyd")):
+        if entry.name.endswith((".py", ".so", ".pyd")) and entry.name != "__init__.py":
             yield part
         elif os.path.exists(os.path.join(entry.path, "__init__.py")):
             yield from _parts_of(part, entry.path)
