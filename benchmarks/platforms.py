@@ -1,7 +1,7 @@
 """Cold starts under the platforms' own runtimes, of this tree and others, by turns.
 
-``python -m benchmarks.platforms [FOLDER…]``: each folder holds another version of the package. Parts
-of a core need control groups, and so root; runtimes that are not installed are left out.
+``python -m benchmarks.platforms [FOLDER…]``: each folder holds another version of the package.
+Parts of a core need control groups, and so root; runtimes that are not installed are left out.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class LateTransport:
             return
         try:
             with self.loading:
-                _import()
+                http_transport()
         except Exception as problem:
             self._trouble = f"what sending needs cannot be imported: {show(problem, 200)}"
             raise
@@ -113,9 +113,11 @@ class LateTransport:
             self._http.close_idle()
 
 
-def _import() -> None:
+def http_transport() -> type[HttpTransport]:
+    """Return the transport that speaks HTTP; the first call imports requests, as a whole."""
     global _http_transport
     if _http_transport is None:
         with whole(*_PACKAGES):
             from .transport import HttpTransport
         _http_transport = HttpTransport
+    return _http_transport

@@ -13,6 +13,7 @@ from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
 
 from .credentials import Credentials
+from .late_transport import http_transport
 from .results import Failed, Settled
 from .sender import Sender
 
@@ -194,9 +195,7 @@ class PatientSender:
 @contextmanager
 def sending(config: Config, endpoint: str) -> Iterator[Sender]:
     """What makes the attempts; answers that drip are cut off, which no timeout of a socket does."""
-    from .transport import HttpTransport  # It imports requests.
-
-    transport = HttpTransport(endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle)
+    transport = http_transport()(endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle)
     is_over = threading.Event()
 
     def reap() -> None:

@@ -93,7 +93,7 @@ class Timed:
 
 @pytest.mark.parametrize(
     "where",
-    ["tracked", "configure", "variable", "asgi"],
+    ["tracked", "configure", "variable", "asgi", "asgi, made at the first request"],
 )
 def test_the_response_does_not_wait_but_the_freeze_does(
     where: str, start: Callable[..., LambdaRuntime], ingest: Ingest
@@ -108,6 +108,14 @@ def test_the_response_does_not_wait_but_the_freeze_does(
         env = {"DOOW_TRACK_FLUSH_MODE": "after_response"}
     if where == "asgi":
         source = ASGI
+    if where == "asgi, made at the first request":
+        # As Starlette does with what add_middleware() is given. Importing the module is enough.
+        made = 'app = DoowMiddleware(app, flush_mode="after_response")'
+        source = ASGI.replace(made, "bare, app = app, None").replace(
+            "    await app(",
+            "    global app\n    app = app or DoowMiddleware(bare)\n    await app(",
+        )
+        env = {"DOOW_TRACK_FLUSH_MODE": "after_response"}
     with start(source, **env) as runtime:
         Timed(runtime)
         for events in (1, 100, 3):
