@@ -92,13 +92,22 @@ def serve(
         exchange.end(type(problem))
         raise
     is_list = isinstance(result, (list, tuple)) and not hasattr(result, "close")
-    if is_list or _is_file(result, environ):
-        # All is recorded, and nothing but these bytes is to come. Untouched, since servers treat
-        # them better: a list of one chunk gets its length, a file goes out by sendfile().
-        exchange.end(None)
-        return result
-    kind = _SizedBody if hasattr(result, "__len__") else _Body
-    return kind(result, exchange, context)
+    # A list or a file goes back as it is, since servers treat them better: a list of one chunk gets
+    # its length, a file goes out by sendfile().
+    is_whole = is_list or _is_file(result, environ)
+    is_sized = hasattr(result, "__len__")
+    body = result if is_whole else (_SizedBody if is_sized else _Body)(result, exchange, context)
+    try:
+        if is_whole:
+            exchange.end(None)
+        else:
+            exchange.returned(is_sized=is_sized)
+    except BaseException:  # Of the server, which refuses the head, or of a signal.
+        close = getattr(body, "close", None)
+        if close is not None:  # The server cannot, since it gets no body.
+            close()
+        raise
+    return body
 
 
 def _is_file(result: object, environ: dict[str, Any]) -> bool:
@@ -123,8 +132,8 @@ class _Exchange:
     def start_response(self, *head: Any, **named: Any) -> Callable[[bytes], object]:
         """The application's ``start_response``.
 
-        Some servers, as Vercel's, send the head at once. Where it is all that the client waits for,
-        it is kept until the application has said everything, or returned a first chunk.
+        Some servers, as Vercel's, send the head at once. A head that completes the response is kept
+        until the application returns, writes, or, as a generator, has run to its first chunk.
         """
         if self._head is not None:
             # This one replaces it: the server must know, and may have sent it by then.
@@ -140,7 +149,19 @@ class _Exchange:
     def write(self, chunk: bytes) -> object:
         """The application's ``write``."""
         self.hold(chunk)
-        return self._write(chunk) if self._write is not None else None
+        # None under some servers, as Granian: it fails as it would without us.
+        return self._write(chunk)  # type: ignore[misc]
+
+    def returned(self, *, is_sized: bool) -> None:
+        """Deliver what was recorded, and send the head, if the response is complete by now.
+
+        Some servers read status and headers as soon as the application returns (Granian, awsgi).
+        An iteration over a sized body may still fail, so ``on_exception="discard"`` waits for it.
+        """
+        is_bodiless = self._response.is_bodiless
+        if is_bodiless or is_sized:
+            self._flush(is_undecided=not is_bodiless)
+            self._send_head()
 
     def hold(self, chunk: bytes, *, last: bool = False) -> None:
         """Deliver what was recorded, if ``chunk`` completes the response, as the ``last`` does."""
@@ -163,8 +184,9 @@ class _Exchange:
         with nullcontext() if problem is None else suppress(Exception):
             self._send_head()
 
-    def _flush(self, *, last: bool = False) -> None:
-        self._invocation.flush(is_undecided=self._response.status >= 500, last=last)
+    def _flush(self, *, is_undecided: bool = False, last: bool = False) -> None:
+        is_undecided = is_undecided or self._response.status >= 500
+        self._invocation.flush(is_undecided=is_undecided, last=last)
 
     def _begin(self, status: Any = "", headers: Any = (), *_: Any) -> None:
         with suppress(Exception):  # What is malformed is for the server to refuse.

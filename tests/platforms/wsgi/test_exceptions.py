@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+from wsgiref.util import FileWrapper
 
 import pytest
 
@@ -171,23 +173,40 @@ def test_an_exception_of_start_response_passes_through(status: str, trace: Trace
     assert accepted(trace.ingest) == ["tokens"]
 
 
-@pytest.mark.parametrize("app", [after_a_head_alone, in_a_later_step])
-def test_the_application_s_exception_comes_before_the_server_s(app: Any, trace: Trace) -> None:
-    """A head that was kept is refused when the application has failed: its own error is told."""
+def test_the_application_s_exception_comes_before_the_server_s(trace: Trace) -> None:
+    """If the server refuses a head that was kept, the application's own error is raised."""
     problem = Trouble()
 
     def start_response(*_: Any) -> Any:
         raise ValueError("header")
 
-    def failing(environ: Any, start_response: Any) -> Any:
-        if app is after_a_head_alone:
-            return app(environ, start_response)
-        start_response("200 OK", [TEXT])
-        return raising(environ["problem"])
-
     with pytest.raises(Trouble) as raised:
-        list(call(DoowMiddleware(failing), start_response, method="HEAD", problem=problem))
+        call(DoowMiddleware(after_a_head_alone), start_response, problem=problem)
     assert raised.value is problem
+
+
+@pytest.mark.parametrize("kind", ["body", "file"])
+def test_a_body_is_closed_if_the_server_refuses_its_head(kind: str, trace: Trace) -> None:
+    """The server has no body yet, so nobody else can close it."""
+    body = Closing(b"text", records="closed")
+    file = FileWrapper(io.BytesIO(b"text"))
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [TEXT])
+        doow.track("tokens")
+        return body if kind == "body" else file
+
+    def start_response(*_: Any) -> Any:
+        raise ValueError("header")
+
+    with pytest.raises(ValueError, match="header"):
+        call(DoowMiddleware(app), start_response, method="HEAD")
+    if kind == "body":
+        assert body.closed == 1
+        assert accepted(trace.ingest) == ["tokens", "closed"]
+    else:
+        assert file.filelike.closed
+        assert accepted(trace.ingest) == ["tokens"]
 
 
 def test_what_close_records_after_an_exception_arrives(trace: Trace) -> None:
