@@ -42,8 +42,8 @@ class DoowMiddleware(Middleware):
     (https://asgi.readthedocs.io/en/latest/specs/www.html), on asyncio or trio.
 
     Only the message that completes a response is held, for no longer than the budget: streams are
-    never delayed. The head of a response without a body, as that to HEAD, goes with the next
-    message. What background tasks record after it is delivered when the application returns.
+    never delayed. Of a response without a body, as that to HEAD, that message is the start. What
+    is recorded after it is delivered with the next message, or when the application returns.
     Websocket sessions deliver at their end, and every ``flush_interval`` seconds until then. Inside
     ``@doow.tracked``, or another of these, it records into the same buffer, and the outermost
     delivers, in one POST.
@@ -96,7 +96,8 @@ async def serve(
                 invocation.flush_every(engine.config.flush_interval_s)
                 await app(scope, receive, _Session(invocation, send))
             else:
-                await _serve_http(app, invocation, scope, receive, send)
+                exchange = _Exchange(invocation, scope.get("method", "GET"), send)
+                await app(scope, receive, exchange)
 
 
 def _around(
@@ -118,58 +119,24 @@ def _around(
     return called
 
 
-async def _serve_http(
-    app: App, invocation: Invocation, scope: MutableMapping[str, Any], receive: Receive, send: Send
-) -> None:
-    exchange = _Exchange(invocation, scope.get("method", "GET"), send)
-    try:
-        await app(scope, receive, exchange)
-    except GeneratorExit:  # Nothing may be awaited any more.
-        raise
-    except BaseException:
-        with suppress(BaseException):  # The application's own exception is the one to tell.
-            await exchange.release()
-        raise
-    await exchange.release()
-
-
 class _Exchange:
     """The ``send`` of one HTTP exchange."""
 
-    __slots__ = ("_has_trailers", "_head", "_invocation", "_response", "_send", "_turn")
+    __slots__ = ("_has_trailers", "_invocation", "_response", "_send", "_turn")
 
     def __init__(self, invocation: Invocation, method: str, send: Send) -> None:
         self._invocation = invocation
         self._send = send
         self._response = ResponseProgress(method)
         self._has_trailers = False
-        self._head: Message | None = None
         # Messages of several tasks keep their order, although one of them waits for a flush.
         self._turn = new_lock()
 
     async def __call__(self, message: Message) -> None:
         async with self._turn:
-            is_complete = self._completes(message)
-            if self._head is not None or is_complete:
+            if self._completes(message):
                 await self._invocation.aflush(is_undecided=self._response.status >= 500)
-                await self._send_head()
-            if message.get("type") == "http.response.start" and self._response.is_bodiless:
-                # The client waits for nothing else. Servers, too, may keep it until the body:
-                # https://asgi.readthedocs.io/en/latest/specs/www.html#response-start-send-event
-                self._head = message
-            else:
-                await self._send(message)
-
-    async def release(self) -> None:
-        """Send what is still held, since the application has said all that it will say."""
-        if self._head is not None:
-            await self._invocation.aflush(is_undecided=self._response.status >= 500)
-            await self._send_head()
-
-    async def _send_head(self) -> None:
-        if self._head is not None:
-            head, self._head = self._head, None
-            await self._send(head)
+            await self._send(message)
 
     def _completes(self, message: Message) -> bool:
         """Whether the client has everything once it has ``message``."""
@@ -183,11 +150,14 @@ class _Exchange:
                 length = content_length(message.get("headers", ()), b"content-length")
                 self._response.begin(message.get("status"), length)
                 self._has_trailers = bool(message.get("trailers"))
-            elif kind == "http.response.trailers":
+                # Not kept until the body, which may be long in coming, as that of an event stream
+                # for HEAD. Servers that keep it find the next message held, too.
+                return self._response.is_bodiless
+            if kind == "http.response.trailers":
                 return self._response.completes(0, last=not message.get("more_trailers"))
-            elif kind == "http.response.pathsend":
+            if kind == "http.response.pathsend":
                 return self._response.completes(0, last=True)
-            elif kind == "http.response.zerocopysend":
+            if kind == "http.response.zerocopysend":
                 sent = message.get("count") or 0
                 return self._response.completes(sent, last=not message.get("more_body"))
         return False

@@ -244,6 +244,26 @@ def test_what_comes_after_the_response_is_a_second_post(
     assert per_post(ingest) == [["before"], ["after", "after"]]
 
 
+def test_a_start_that_completes_the_response_does_not_wait_for_the_body(
+    new_tracker: Callable[..., Tracker], ingest: Ingest
+) -> None:
+    """The body of an event stream may never come, and a client that asks with HEAD needs none."""
+
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        doow.track("before")
+        await send(START)
+        assert [START] == wire.sent
+        doow.track("between")
+        await send(body(b"a", more_body=True))
+        assert per_post(ingest) == [["before"], ["between"]]
+        doow.track("after")
+        await send(body())
+
+    wire = Wire()
+    wire.serve(DoowMiddleware(app, tracker=new_tracker(ingest.url)), http("HEAD"))
+    assert per_post(ingest) == [["before"], ["between"], ["after"]]
+
+
 def test_events_after_the_length_was_reached(
     new_tracker: Callable[..., Tracker], ingest: Ingest
 ) -> None:

@@ -60,7 +60,7 @@ STOPS: dict[str, tuple[str, list[Message], list[list[str]], list[list[str]]]] = 
     "after a 500": ("GET", [start(500), LAST], [["early"], ["late"]], []),
     "after a 503 for HEAD": ("HEAD", [start(503), body()], [["early"], ["late"]], []),
     "after a 204": ("GET", [start(204), body()], [["early"], ["late"]], [["early"], ["late"]]),
-    "after a HEAD's start": ("HEAD", [start(500)], [["early", "late"]], []),
+    "after a HEAD's start": ("HEAD", [start(500)], [["early"], ["late"]], []),
 }
 
 
@@ -121,23 +121,6 @@ def test_an_exception_of_the_servers(new_tracker: Callable[..., Tracker], ingest
     assert per_post(ingest) == [["early"]]
 
 
-@pytest.mark.parametrize("refusal", [OSError("gone"), SystemExit(3)], ids=["error", "exit"])
-def test_the_applications_exception_is_the_one_to_tell(
-    new_tracker: Callable[..., Tracker], ingest: Ingest, refusal: BaseException
-) -> None:
-    """Also where the server refuses the start that was held until then."""
-    problem = LookupError("mine")
-
-    async def send(message: Message) -> None:
-        raise refusal
-
-    wrapped = DoowMiddleware(raising(problem, start(204)), tracker=new_tracker(ingest.url))
-    with pytest.raises(LookupError) as caught:
-        asyncio.run(wrapped(http(), Wire().receive, send))
-    assert caught.value is problem
-    assert per_post(ingest) == [["early", "late"]]
-
-
 def test_a_500_that_is_returned_is_no_exception(
     new_tracker: Callable[..., Tracker], ingest: Ingest
 ) -> None:
@@ -181,6 +164,8 @@ def test_a_coroutine_that_is_closed(
         coroutine.close()
 
     asyncio.run(serve())
+    # For HEAD it is closed while a flush goes on, whose POST is on its way.
+    ingest.wait_for(1)
     assert per_post(ingest) == [["early"]]
 
 
