@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext, suppress
 from contextvars import copy_context
+from io import IOBase
 
 from ._handlers.response import ResponseProgress, content_length
 from ._handlers.wrap import begin_invocation
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import Any, TypeAlias
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from ._api import ApiOptions
     from ._engine import Engine
@@ -39,7 +40,9 @@ class DoowMiddleware(Middleware):
     or ``application = DoowMiddleware(application)``, for any application and server of PEP 3333.
 
     Only the chunk that completes a response is held, for no longer than the budget: streams are
-    never delayed. What the response's ``close()`` records is delivered when it returns. Inside
+    never delayed. A response that is complete when the application returns (a list, another sized
+    body, or none at all) is delivered, and its head passed to the server, before the call returns.
+    What the response's ``close()`` records is delivered when it returns. Inside
     ``@doow.tracked``, or another of these, it records into the same buffer, and the outermost
     delivers, in one POST.
 
@@ -78,8 +81,8 @@ def serve(
     """Have ``app`` serve one request, and deliver what it records."""
     if not engine.config.enabled:
         return app(environ, start_response)
-    # apig-wsgi and serverless-wsgi put there what Lambda told them.
-    contexts = ("apig_wsgi.context", "serverless.context")
+    # Adapters put Lambda's context there: apig-wsgi, serverless-wsgi, awsgi.
+    contexts = ("apig_wsgi.context", "serverless.context", "awsgi.context")
     told = (environ, *(environ.get(name) for name in contexts))
     # A context of its own, since a server may iterate over several responses by turns.
     context = copy_context()
@@ -91,28 +94,37 @@ def serve(
     except BaseException as problem:
         exchange.end(type(problem))
         raise
-    is_list = isinstance(result, (list, tuple)) and not hasattr(result, "close")
-    # A list or a file goes back as it is, since servers treat them better: a list of one chunk gets
-    # its length, a file goes out by sendfile().
-    is_whole = is_list or _is_file(result, environ)
-    is_sized = hasattr(result, "__len__")
-    body = result if is_whole else (_SizedBody if is_sized else _Body)(result, exchange, context)
     try:
-        if is_whole:
-            exchange.end(None)
-        else:
-            exchange.returned(is_sized=is_sized)
+        return _handed_over(result, exchange, context, environ)
     except BaseException:  # Of the server, which refuses the head, or of a signal.
-        close = getattr(body, "close", None)
-        if close is not None:  # The server cannot, since it gets no body.
-            close()
+        _Body(result, exchange, context).close()  # The server gets none that it could close.
         raise
+
+
+def _handed_over(
+    result: Any, exchange: _Exchange, context: Context, environ: dict[str, Any]
+) -> Iterable[bytes]:
+    """The body for the server, once the events of a response that is complete are delivered."""
+    is_list = isinstance(result, (list, tuple)) and not hasattr(result, "close")
+    if is_list or _is_file(result, environ):
+        # All is recorded, and nothing but these bytes is to come. Untouched, since servers treat
+        # them better: a list of one chunk gets its length, a file goes out by sendfile().
+        exchange.end(None)
+        return result  # type: ignore[no-any-return]
+    body = (_SizedBody if hasattr(result, "__len__") else _Body)(result, exchange, context)
+    if isinstance(result, list):
+        exchange.complete()
+        return _ClosingList(result, body.close)
+    exchange.returned(is_sized=isinstance(body, _SizedBody))
     return body
 
 
 def _is_file(result: object, environ: dict[str, Any]) -> bool:
     wrapper = environ.get("wsgi.file_wrapper")
-    return isinstance(wrapper, type) and isinstance(result, wrapper)
+    if isinstance(wrapper, type):
+        return isinstance(result, wrapper)
+    # That of uWSGI is a function, which returns the file itself.
+    return wrapper is not None and isinstance(result, IOBase)
 
 
 class _Exchange:
@@ -201,15 +213,16 @@ class _Exchange:
 class _Body:
     """The chunks of a response, of which the one that completes it is held."""
 
-    _is_single = False
-
-    def __init__(self, chunks: Iterable[bytes], exchange: _Exchange, context: Context) -> None:
+    def __init__(
+        self, chunks: Iterable[bytes], exchange: _Exchange, context: Context, count: int = 0
+    ) -> None:
         self._chunks = chunks
         self._iterator: Iterator[bytes] | None = None
         self._exchange = exchange
         self._context = context
+        self._left = count
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
@@ -223,7 +236,8 @@ class _Body:
         except BaseException as problem:
             self._exchange.end(type(problem))
             raise
-        self._exchange.hold(chunk, last=self._is_single)
+        self._left -= 1
+        self._exchange.hold(chunk, last=self._left == 0)
         return chunk
 
     def close(self) -> None:
@@ -241,11 +255,21 @@ class _Body:
 
 
 class _SizedBody(_Body):
-    """One whose number of chunks is known: of a single one, servers make a Content-Length."""
+    """One whose number of chunks is known, of which servers make a Content-Length.
+
+    Some ask for its chunks twice (gevent), so each iteration is a new one, as of the original.
+    """
 
     def __len__(self) -> int:
         return len(self._chunks)  # type: ignore[arg-type]  # it was found to have one
 
-    @property
-    def _is_single(self) -> bool:  # type: ignore[override]  # it depends on the chunks here
-        return len(self) == 1
+    def __iter__(self) -> Iterator[bytes]:
+        return _Body(self._chunks, self._exchange, self._context, len(self))
+
+
+class _ClosingList(list):  # type: ignore[type-arg]
+    """A list with a ``close()``. Granian sends a list whole, and anything else in chunks."""
+
+    def __init__(self, chunks: list[bytes], close: Callable[[], None]) -> None:
+        super().__init__(chunks)
+        self.close = close

@@ -17,7 +17,8 @@ from doow_serverless import asgi, wsgi
 from doow_serverless.azure import track_app
 from tests.platforms.asgi.apps import body, http, start
 from tests.platforms.vercel.handler_classes import Base, exchange, request, serving
-from tests.platforms.wsgi.apps import TEXT, environ
+from tests.platforms.wsgi.apps import environ
+from tests.platforms.wsgi.shapes import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

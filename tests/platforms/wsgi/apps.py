@@ -1,24 +1,18 @@
-"""WSGI applications of every shape, and a server that writes down all that happens, in order."""
+"""A WSGI server that writes down all that happens, in order."""
 
 from __future__ import annotations
 
 import io
 import sys
-from collections import deque
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
-import doow_serverless as doow
 from tests.metering import unmetered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.metering import Trace
-
-
-TEXT = ("Content-Type", "text/plain")
-"""Seconds that Doow takes to answer: what is not held back overtakes it."""
 
 
 def environ(method: str = "GET", **more: Any) -> dict[str, Any]:
@@ -131,178 +125,3 @@ class _Response:
             self.note("head", status)
             lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
             self.sent += "\r\n".join([*lines, "\r\n"]).encode("latin-1")
-
-
-# ── applications ───────────────────────────────────────────────────────────────────────────────
-
-
-class Closing:
-    """An iterable, not an iterator, with a ``close()`` that counts its calls and records."""
-
-    def __init__(self, *chunks: bytes, records: str | None = None) -> None:
-        self._chunks = chunks
-        self._records = records
-        self.closed = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._chunks
-
-    def close(self) -> None:
-        self.closed += 1
-        if self._records is not None:
-            doow.track(self._records)
-
-
-class Stepping:
-    """An iterator that is no generator and has no ``close()``; it records when it is exhausted."""
-
-    def __init__(self, *chunks: bytes) -> None:
-        self._chunks = deque(chunks)
-        self._is_exhausted = False
-
-    def __iter__(self) -> Stepping:
-        return self
-
-    def __next__(self) -> bytes:
-        if not self._chunks:
-            if not self._is_exhausted:  # Some servers ask again.
-                self._is_exhausted = True
-                doow.track("at the end")
-            raise StopIteration
-        return self._chunks.popleft()
-
-
-def as_list(environ: Any, start_response: Any) -> Any:
-    doow.track("tokens")
-    start_response("200 OK", [TEXT])
-    return [b"some ", b"text"]
-
-
-def as_tuple(environ: Any, start_response: Any) -> Any:
-    doow.track("tokens")
-    start_response("200 OK", [TEXT, ("Content-Length", "4")])
-    return (b"text",)
-
-
-def as_empty_list(environ: Any, start_response: Any) -> Any:
-    doow.track("tokens")
-    start_response("200 OK", [TEXT])
-    return []
-
-
-def as_generator(environ: Any, start_response: Any) -> Any:
-    """All of it runs when it is iterated over."""
-    start_response("200 OK", [TEXT, ("Content-Length", "9")])
-    yield b"some "
-    doow.track("tokens")
-    yield b"text"
-    doow.track("late")
-
-
-def without_length(environ: Any, start_response: Any) -> Any:
-    start_response("200 OK", [TEXT])
-
-    def chunks() -> Iterator[bytes]:
-        yield b"some "
-        yield b""
-        doow.track("tokens")
-        yield b"text"
-
-    return chunks()
-
-
-def as_iterator(environ: Any, start_response: Any) -> Any:
-    start_response("200 OK", [TEXT])
-    return Stepping(b"some ", b"text")
-
-
-def as_iterable(environ: Any, start_response: Any) -> Any:
-    start_response("200 OK", [TEXT])
-    return Closing(b"some ", b"text", records="closed")
-
-
-def as_sized(environ: Any, start_response: Any) -> Any:
-    doow.track("tokens")
-    start_response("200 OK", [TEXT])
-    return deque([b"text"])
-
-
-def by_write(environ: Any, start_response: Any) -> Any:
-    write = start_response("200 OK", [TEXT])
-    write(b"some ")
-    doow.track("tokens")
-    write(b"text")
-    return []
-
-
-def by_write_and_chunks(environ: Any, start_response: Any) -> Any:
-    write = start_response("200 OK", [TEXT, ("Content-Length", "9")])
-    write(b"some ")
-    doow.track("tokens")
-    return Stepping(b"te", b"xt")
-
-
-def as_file(environ: Any, start_response: Any) -> Any:
-    doow.track("tokens")
-    start_response("200 OK", [TEXT])
-    return environ.get("wsgi.file_wrapper", FileWrapper)(io.BytesIO(b"some text"))
-
-
-def no_content(environ: Any, start_response: Any) -> Any:
-    start_response("204 No Content", [])
-    doow.track("tokens")
-    return Stepping()
-
-
-def not_modified(environ: Any, start_response: Any) -> Any:
-    start_response("304 Not Modified", [("ETag", '"1"')])
-    doow.track("tokens")
-    return [b""]
-
-
-def of_no_length(environ: Any, start_response: Any) -> Any:
-    start_response("200 OK", [TEXT, ("Content-Length", "0")])
-    doow.track("tokens")
-    yield b""
-
-
-def replacing_its_head(environ: Any, start_response: Any) -> Any:
-    # Without a length, which gunicorn would keep.
-    start_response("200 OK", [TEXT])
-    try:
-        raise LookupError("no such customer")
-    except LookupError:
-        start_response("404 Not Found", [TEXT], sys.exc_info())
-    doow.track("tokens")
-    return Stepping(b"no such customer")
-
-
-APPS: dict[str, tuple[Any, str, int]] = {
-    app.__name__: (app, method, events)
-    for app, method, events in (
-        (as_list, "GET", 1),
-        (as_tuple, "GET", 1),
-        (as_empty_list, "GET", 1),
-        (as_generator, "GET", 2),
-        (without_length, "GET", 1),
-        (as_iterator, "GET", 1),
-        (as_iterable, "GET", 1),
-        (as_sized, "GET", 1),
-        (by_write, "GET", 1),
-        (by_write_and_chunks, "GET", 2),
-        (as_file, "GET", 1),
-        (no_content, "DELETE", 2),
-        (not_modified, "GET", 1),
-        (of_no_length, "POST", 1),
-        (replacing_its_head, "GET", 2),
-    )
-}
-"""Each with a method to call it with, and how many events it records."""
-
-APPS["for HEAD"] = (as_generator, "HEAD", 2)
-
-
-def site(environ: Any, start_response: Any) -> Any:
-    """All of them, by path."""
-    app, _, _ = APPS[environ["PATH_INFO"].strip("/")]
-    return app(environ, start_response)

@@ -13,7 +13,8 @@ from doow_serverless.local import Fault
 from doow_serverless.wsgi import DoowMiddleware
 from tests.metering import Trace, accepted, configure
 from tests.network import Metronome
-from tests.platforms.wsgi.apps import TEXT, Closing, Server, call
+from tests.platforms.wsgi.apps import Server, call
+from tests.platforms.wsgi.shapes import TEXT, Closing
 from tests.timing import within
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 import doow_serverless as doow
 from doow_serverless.wsgi import DoowMiddleware
 from tests.metering import Trace
-from tests.platforms.wsgi.apps import TEXT, Closing, Server, Stepping, call, of_no_length
+from tests.platforms.wsgi.apps import Server, call
+from tests.platforms.wsgi.shapes import TEXT, Closing, Stepping, of_no_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,6 +177,68 @@ def test_a_head_that_completes_the_response_waits(
 
     Server(DoowMiddleware(app), trace, is_eager=is_eager).get(method)
     assert trace.calls == [("head", status, 1), ("end", None, 1), ("over", None, 1)]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("head", HEADS)
+def test_a_complete_response_is_known_when_the_call_returns(
+    head: str, body: str, trace: Trace
+) -> None:
+    """Granian and awsgi read status and headers then, and look no more."""
+    method, status, headers = HEADS[head]
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response(status, headers)
+        doow.track("tokens")
+        return BODIES[body]()
+
+    result = call(DoowMiddleware(app), lambda *head: trace.note("head", head), method=method)
+    trace.note("returned")
+    assert trace.calls == [("head", (status, headers), 1), ("returned", None, 1)]
+    assert b"".join(result) == b""
+
+
+class Chunks(list[bytes]):
+    """A list with a ``close()``."""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [list, tuple, deque, Chunks])
+def test_a_sized_body_is_complete_when_the_call_returns(kind: Any, trace: Trace) -> None:
+    """All of it is there, so its events are delivered, in one POST."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [TEXT])
+        doow.track("tokens")
+        return kind([b"ab", b"cd"])
+
+    result = call(DoowMiddleware(app), lambda *head: trace.note("head"))
+    trace.note("returned")
+    assert trace.calls == [("head", None, 0), ("returned", None, 1)]
+    assert b"".join(result) == b"abcd"
+    assert len(trace.ingest.posts()) == 1
+
+
+def test_the_last_chunk_of_a_sized_body_waits(trace: Trace) -> None:
+    """It may record as it is iterated over, and servers know its last chunk."""
+
+    class Body:
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"ab"
+            doow.track("tokens")
+            yield b"cd"
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [TEXT])
+        return Body()
+
+    Server(DoowMiddleware(app), trace).get()
+    assert trace.calls[1:3] == [("chunk", b"ab", 0), ("chunk", b"cd", 1)]
 
 
 def test_a_head_waits_that_a_write_sends(trace: Trace) -> None:

@@ -12,7 +12,8 @@ import pytest
 import doow_serverless as doow
 from doow_serverless.wsgi import DoowMiddleware
 from tests.metering import Trace, accepted, unmetered
-from tests.platforms.wsgi.apps import TEXT, Closing, Server, call
+from tests.platforms.wsgi.apps import Server, call
+from tests.platforms.wsgi.shapes import TEXT, Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,6 +280,27 @@ def test_discard_forgets_a_response_whose_close_fails_half_way(trace: Trace) -> 
 
     with pytest.raises(Trouble):
         Server(DoowMiddleware(app, on_exception="discard")).get(chunks=1)
+    assert trace.ingest.posts() == []
+
+
+def test_discard_forgets_a_sized_body_that_fails(trace: Trace) -> None:
+    """A length says nothing of how the chunks come about."""
+
+    class Body:
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"some "
+            raise Trouble
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [TEXT])
+        doow.track("tokens")
+        return Body()
+
+    with pytest.raises(Trouble):
+        Server(DoowMiddleware(app, on_exception="discard"), trace).get()
     assert trace.ingest.posts() == []
 
 

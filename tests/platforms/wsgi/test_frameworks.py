@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import io
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import flask
 import pytest
-import serverless_wsgi
-from apig_wsgi import make_lambda_handler
 
 import doow_serverless as doow
 from doow_serverless.wsgi import DoowMiddleware
-from tests.lambda_context import LambdaContext
-from tests.metering import Trace, accepted, configure, unmetered
-from tests.network import Metronome, silent
-from tests.network import Server as TcpServer
-from tests.platforms.wsgi.apps import APPS, TEXT, Server, bare, site
-from tests.timing import within
+from tests.metering import Trace, accepted
+from tests.platforms.wsgi.apps import Server, bare
+from tests.platforms.wsgi.shapes import TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from doow_serverless.local import Ingest
+    from collections.abc import Iterator
 
 
 # ── Flask ──────────────────────────────────────────────────────────────────────────────────────
@@ -237,105 +229,3 @@ def test_a_stream_of_django_is_not_delayed(trace: Trace) -> None:
     Server(DoowMiddleware(DjangoHandler(response)), trace).get()
     assert [call[2] for call in trace.calls] == [0, 0, 0, 3, 4]
     assert accepted(trace.ingest) == ["view", "chunk 0", "chunk 1", "request finished"]
-
-
-# ── adapters for Lambda ────────────────────────────────────────────────────────────────────────
-
-
-def rest_event(method: str, path: str) -> dict[str, Any]:
-    """Of API Gateway, payload 1.0."""
-    return {
-        "version": "1.0",
-        "httpMethod": method,
-        "path": path,
-        "headers": {"Host": "localhost"},
-        "requestContext": {"stage": "", "identity": {"sourceIp": "127.0.0.1"}},
-        "queryStringParameters": {},
-        "multiValueQueryStringParameters": {},
-        "body": "",
-        "isBase64Encoded": False,
-    }
-
-
-def http_event(method: str, path: str) -> dict[str, Any]:
-    """Of API Gateway, payload 2.0, and of function URLs."""
-    http = {"method": method, "sourceIp": "127.0.0.1", "protocol": "HTTP/1.1", "path": path}
-    return {
-        "version": "2.0",
-        "rawPath": path,
-        "rawQueryString": "",
-        "headers": {"host": "localhost"},
-        "requestContext": {"http": http, "stage": "$default"},
-        "body": "",
-        "isBase64Encoded": False,
-    }
-
-
-def apig(app: Any) -> Any:
-    return make_lambda_handler(app)
-
-
-def serverless(app: Any) -> Any:
-    def handler(event: Any, context: Any) -> Any:
-        return serverless_wsgi.handle_request(app, event, context)
-
-    return handler
-
-
-# serverless-wsgi never calls close().
-UNCLOSED = {"as_iterable"}
-
-
-@pytest.mark.parametrize("event", [rest_event, http_event])
-@pytest.mark.parametrize("adapter", [apig, serverless])
-def test_an_adapter_returns_once_all_is_delivered(
-    adapter: Any, event: Any, doow_ingest: Ingest
-) -> None:
-    """Every shape of application, with the response of the bare one, in one POST or two."""
-    configure(doow_ingest)
-    handler, bare_handler = adapter(DoowMiddleware(site)), adapter(site)
-    for name, (app, method, events) in APPS.items():
-        if app.__name__ == "replacing_its_head":
-            continue  # Either adapter refuses exc_info.
-        request = event(method, f"/{app.__name__}")
-        with unmetered():
-            expected = bare_handler(request, LambdaContext())
-        doow_ingest.reset()
-        assert (name, handler(request, LambdaContext())) == (name, expected)
-        closes = adapter is apig or name not in UNCLOSED
-        assert (name, len(doow_ingest.events())) == (name, events if closes else 0)
-
-
-@pytest.mark.parametrize("adapter", [apig, serverless])
-def test_a_tracked_handler_and_the_middleware_inside_make_one_post(
-    adapter: Any, doow_ingest: Ingest
-) -> None:
-    """The outermost delivers, after ``close()``."""
-    configure(doow_ingest)
-    app = flask_app()
-    app.wsgi_app = DoowMiddleware(app.wsgi_app)  # type: ignore[method-assign]
-    handler = doow.tracked(adapter(app))
-    for path in ("/plain", "/nothing", "/file"):
-        doow_ingest.reset()
-        assert handler(rest_event("GET", path), LambdaContext())["statusCode"] in (200, 204)
-        assert accepted(doow_ingest) == ["before", "view", "after", "teardown"]
-        assert len(doow_ingest.posts()) == 1
-
-
-@pytest.mark.parametrize("remaining_s", [0.6, 0.2])
-@pytest.mark.parametrize("adapter", [apig, serverless])
-def test_an_adapter_passes_lambda_s_deadline_on(
-    adapter: Any, remaining_s: float, new_tracker: Callable[..., doow.Tracker]
-) -> None:
-    """A silent server costs no more than the time that Lambda leaves, less the reserve."""
-    with TcpServer(silent) as server:
-        tracker = new_tracker(server.url, budget=5.0, on_error=lambda _: None)
-        handler = adapter(DoowMiddleware(site, tracker=tracker))
-        event = http_event("GET", "/as_generator")
-        with Metronome() as noise:
-            context = LambdaContext(remaining_s * 1000)
-            began_at = time.perf_counter()
-            assert handler(event, context)["body"] == "some text"
-            elapsed_s = time.perf_counter() - began_at
-    within(elapsed_s, remaining_s - 0.05 + 2 * noise.worst_s)
-    assert elapsed_s > remaining_s - 0.3

@@ -13,7 +13,8 @@ import doow_serverless as doow
 from doow_serverless.errors import ConfigurationError
 from doow_serverless.wsgi import DoowMiddleware
 from tests.metering import Trace, accepted, configure, owners
-from tests.platforms.wsgi.apps import APPS, TEXT, Closing, Server, bare, call, environ
+from tests.platforms.wsgi.apps import Server, bare, call, environ
+from tests.platforms.wsgi.shapes import APPS, TEXT, Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

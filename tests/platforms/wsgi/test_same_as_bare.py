@@ -16,7 +16,8 @@ import pytest
 import doow_serverless as doow
 from doow_serverless.wsgi import DoowMiddleware
 from tests.metering import accepted, configure, unmetered
-from tests.platforms.wsgi.apps import APPS, TEXT, Closing, Server, bare, call
+from tests.platforms.wsgi.apps import Server, bare, call
+from tests.platforms.wsgi.shapes import APPS, TEXT, Closing
 
 if TYPE_CHECKING:
     from doow_serverless.local import Ingest
@@ -102,6 +103,17 @@ def test_what_write_returns_is_passed_on(doow_ingest: Ingest) -> None:
     assert chunks[0] is chunk
 
 
+def test_a_server_without_write_is_not_given_one(doow_ingest: Ingest) -> None:
+    """Granian and Hypercorn have none: the application fails at its first chunk, as without us."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [TEXT])(b"text")
+        return []
+
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        call(DoowMiddleware(app))
+
+
 @pytest.mark.parametrize("make", [list, tuple, lambda chunks: FileWrapper(io.BytesIO(*chunks))])
 def test_lists_tuples_and_files_are_returned_as_they_are(make: Any, doow_ingest: Ingest) -> None:
     """Servers treat them better; all is delivered when they are returned."""
@@ -130,6 +142,20 @@ def test_a_file_wrapper_may_be_a_function(doow_ingest: Ingest) -> None:
     assert accepted(doow_ingest) == ["tokens"]
 
 
+def test_uwsgi_gets_the_file_itself(doow_ingest: Ingest) -> None:
+    """Its file wrapper is a function that returns the file, for which the server then looks."""
+    file = io.BytesIO(b"text")
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [TEXT])
+        doow.track("tokens")
+        return environ["wsgi.file_wrapper"](file)
+
+    wrapper: dict[str, Any] = {"wsgi.file_wrapper": lambda file: file}
+    assert call(DoowMiddleware(app), **wrapper) is file
+    assert accepted(doow_ingest) == ["tokens"]
+
+
 def test_a_list_that_closes_is_closed(doow_ingest: Ingest) -> None:
     """A list of one's own may have a ``close()``, and that may record."""
 
@@ -141,6 +167,7 @@ def test_a_list_that_closes_is_closed(doow_ingest: Ingest) -> None:
         start_response("200 OK", [TEXT])
         return Chunks([b"text"])
 
+    assert isinstance(call(DoowMiddleware(app)), list)  # Granian looks.
     Server(DoowMiddleware(app)).get()
     assert accepted(doow_ingest) == ["closed"]
 
@@ -170,6 +197,19 @@ def test_the_length_of_a_body_is_told(doow_ingest: Ingest) -> None:
         for result in [call(DoowMiddleware(app), body=body)]
     ]
     assert lengths == [1, 2, None, None]
+
+
+def test_a_sized_body_can_be_asked_twice(doow_ingest: Ingest) -> None:
+    """Gevent adds up the lengths of its chunks first."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [TEXT])
+        doow.track("tokens")
+        return deque([b"a", b"b"])
+
+    result = call(DoowMiddleware(app))
+    assert [list(result), list(result)] == [[b"a", b"b"]] * 2
+    assert accepted(doow_ingest) == ["tokens"]
 
 
 # ── every shape of application ─────────────────────────────────────────────────────────────────
