@@ -252,7 +252,7 @@ def test_a_start_that_completes_the_response_does_not_wait_for_the_body(
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         doow.track("before")
         await send(START)
-        assert [START] == wire.sent
+        assert wire.sent == [START]
         doow.track("between")
         await send(body(b"a", more_body=True))
         assert per_post(ingest) == [["before"], ["between"]]
