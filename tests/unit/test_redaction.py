@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._redaction import clean, looks_secret, scrub, show
+from doow_serverless._redaction import Unreadable, clean, looks_secret, scrub, show
 from tests.network import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 AWS_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
@@ -118,3 +124,77 @@ def test_clean() -> None:
     """Control characters become spaces, ends are trimmed, length is bounded."""
     assert clean("a\r\n\x1b[31mb\u202e ", 200) == "a   [31mb"
     assert clean("abcdef", 3) == "abc"
+
+
+class Methods:
+    """An object whose methods are counted, and raise."""
+
+    called = 0
+
+    def __getattribute__(self, name: str) -> object:
+        type(self).called += 1
+        raise RuntimeError
+
+    def __repr__(self) -> str:
+        type(self).called += 1
+        raise RuntimeError
+
+
+class Metaclass(type):
+    __name__ = property(Methods.__repr__)
+
+
+class Odd(metaclass=Metaclass):
+    pass
+
+
+class Error(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_show_calls_no_method_of_the_value() -> None:
+    """So it neither raises nor takes long, whatever the value is."""
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    shown: list[tuple[object, str]] = [
+        (Methods(), "<Methods>"),
+        ([Methods()], "[<Methods>]"),
+        ({"a": (Methods(),)}, "{'a': (<Methods>,)}"),
+        (Odd(), "<Odd>"),
+        (Odd, "<class 'Odd'>"),
+        (Error("a", Methods()), "Error('a', <Methods>)"),
+        (Unreadable(Methods(), Error("gone")), "<Methods> that raised Error('gone')"),
+        (moment, "datetime.datetime(2026, 1, 1, 0, 0, tzinfo=datetime.timezone…"),
+        (set(), "set()"),
+        (frozenset({1}), "frozenset({1})"),
+        (bytearray(b"abc"), "b'abc'"),
+        (Decimal(10**1_000), "<Decimal>"),
+        ([[[[[1]]]]], "[[[[…]]]]"),
+    ]
+    Methods.called = 0
+    assert [show(value) for value, _ in shown] == [text for _, text in shown]
+    assert Methods.called == 0
+
+
+class Counted(list):  # type: ignore[type-arg]  # of what a repr would visit
+    visited = 0
+
+    def __iter__(self) -> Iterator[object]:
+        for item in super().__iter__():
+            Counted.visited += 1
+            yield item
+
+
+def test_show_looks_at_the_beginning_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is searched for credentials is bounded, however long the value is."""
+    searched: list[int] = []
+
+    def search(text: str) -> bool:
+        searched.append(len(text))
+        return False
+
+    monkeypatch.setattr("doow_serverless._redaction.looks_secret", search)
+    for value in ("x" * 1_000_000, b"x" * 1_000_000, ["x" * 1_000_000] * 100, list(range(10**5))):
+        assert len(show(value)) == 61
+    assert max(searched) <= 4_096
+    assert (show(Counted([1])), Counted.visited) == ("<Counted>", 0)
