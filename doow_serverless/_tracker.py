@@ -9,6 +9,7 @@ from ._api import Api
 from ._config import Config, environment_configures
 from ._engine import Engine
 from ._handlers.platform import expect_after_response
+from ._process.clock import contained
 from ._process.forks import reset_in_child
 from ._process.log import report_fault
 from ._recording.scope import elsewhere, here
@@ -55,7 +56,7 @@ class Tracker(Api):
         clock: Clock = time.monotonic,
         **options: Unpack[ConfigOptions],
     ) -> None:
-        self.engine = Engine(Config(api_key, **options), transport, clock)
+        self.engine = Engine(Config(api_key, **options), transport, contained(clock))
         self._options = options
         if self.engine.enabled and self.engine.config.flush_mode == "after_response":
             expect_after_response()

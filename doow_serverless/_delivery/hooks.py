@@ -40,9 +40,11 @@ def tell_within(
     done = threading.Event()
 
     def call() -> None:
-        with AtWork():
-            tell(config, outbox, errors, outcome)
-        done.set()
+        try:
+            with AtWork():
+                tell(config, outbox, errors, outcome)
+        finally:
+            done.set()
 
     if outbox.workers.submit(call):
         done.wait(max(limit_s, HOOKS_WAIT_S))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from doow_serverless._process.signals import is_from_signal
 from doow_serverless._sealing import split
 from doow_serverless.errors import DoowError, ErrorKind
 
@@ -82,7 +83,8 @@ class Sender:
         try:
             self._transport()
             self._credentials.current()
-        except Exception as problem:
+        except BaseException as problem:  # Whatever a client of AWS raises.
+            _pass_on_signal(problem)
             return _trouble(problem)
         return None
 
@@ -90,11 +92,12 @@ class Sender:
         """Whether the next attempt goes out on a kept connection, which may have died."""
         try:
             return self._transport().has_idle()
-        except Exception:
+        except BaseException as problem:
+            _pass_on_signal(problem)
             return False  # Sending meets the same trouble, and says so.
 
     def send(self, batch: Batch, *, fresh: bool = False) -> Result:
-        """POST ``batch``, on a new connection if ``fresh``; blocks. Never raises an Exception."""
+        """POST ``batch``, on a new connection if ``fresh``; blocks. Raises nothing itself."""
         try:
             return self._result(batch, self._answer(batch, fresh))
         except TransportFault as fault:
@@ -102,7 +105,8 @@ class Sender:
             return Failed(
                 fault.kind, str(fault), is_ambiguous=is_ambiguous, is_stale=fault.is_stale
             )
-        except Exception as problem:
+        except BaseException as problem:  # Whatever a given transport raises.
+            _pass_on_signal(problem)
             return _trouble(problem)
 
     def _answer(self, batch: Batch, fresh: bool) -> Answer:
@@ -135,8 +139,14 @@ class Sender:
         return Failed(kind, message, hold_s, is_ambiguous=is_ambiguous, is_in_flight=is_in_flight)
 
 
-def _trouble(problem: Exception) -> Failed:
-    """What it means that nothing could be sent at all."""
+def _pass_on_signal(problem: BaseException) -> None:
+    """Raise ``problem`` if it interrupts the application: `replay` sends on its main thread."""
+    if not isinstance(problem, Exception) and is_from_signal(problem):
+        raise problem
+
+
+def _trouble(problem: BaseException) -> Failed:
+    """Return the result of an attempt that could not send anything."""
     if isinstance(problem, DoowError):
         return Failed(problem.kind, str(problem), hold_s=0.0)
     return Failed(ErrorKind.TRANSPORT_ERROR, f"could not send: {type(problem).__name__}")

@@ -143,7 +143,8 @@ class Invocation(Span):
             elif self._scope is not None:
                 self._token = current.set(self._scope)
         except BaseException as fault:
-            if isinstance(fault, InvalidEvent) or is_from_signal(fault):
+            is_ours = isinstance(fault, Exception) and not isinstance(fault, InvalidEvent)
+            if not is_ours or is_from_signal(fault):
                 # Strict mode refuses the wrapper's own metric, or the application's signal ends the
                 # call: the handler must not begin.
                 self._is_left = self._end(failed=True)

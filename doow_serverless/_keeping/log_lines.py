@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 
+from doow_serverless._process.signals import is_from_signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,9 +37,9 @@ class LogLines:
         streams = (self._stream, sys.__stdout__, sys.stdout, sys.__stderr__)
         return [stream for stream in streams if stream is not None]
 
-    def write(self, lines: Sequence[str], streams: Iterable[TextIO]) -> Exception | None:
+    def write(self, lines: Sequence[str], streams: Iterable[TextIO]) -> BaseException | None:
         """Write ``lines`` to the first of ``streams`` that takes them all; why none does, if so."""
-        trouble: Exception | None = OSError("there is no standard output")
+        trouble: BaseException | None = OSError("there is no standard output")
         for stream in streams:
             try:
                 with self._lock:
@@ -45,8 +47,10 @@ class LogLines:
                         # In one call, so that what others print does not come in between.
                         stream.write(f"{line}\n")
                     stream.flush()
-            except Exception as problem:
-                trouble = problem  # Closed, or a pipe whose reader has gone.
+            except BaseException as problem:  # Closed, or whatever a stream of the user's raises.
+                if not isinstance(problem, Exception) and is_from_signal(problem):
+                    raise
+                trouble = problem
             else:
                 return None
         return trouble

@@ -5,12 +5,45 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from time import monotonic
 
+from doow_serverless._redaction import show
+
+from .log import warn
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
     Clock: TypeAlias = Callable[[], float]
+
+
+def contained(clock: Clock) -> Clock:
+    """Return ``clock``; one of the user's that raises is replaced by the system's, reported once.
+
+    Time goes on from its last answer, so that no budget begins anew.
+    """
+    return clock if clock is monotonic else _Contained(clock)
+
+
+class _Contained:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_s: float | None = None
+        self._last = self._last_at = 0.0
+
+    def __call__(self) -> float:
+        if self._ahead_s is None:
+            try:
+                self._last, self._last_at = self._clock() + 0.0, monotonic()
+                return self._last
+            except BaseException as fault:
+                from .signals import is_from_signal  # Not needed while all is well.
+
+                if is_from_signal(fault):
+                    raise
+                self._ahead_s = self._last - self._last_at
+                warn(f"the clock raised {show(fault, 200)}; the system's is used from now on")
+        return monotonic() + self._ahead_s
 
 
 class Budget:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from threading import get_ident
 
 from doow_serverless._redaction import clean, show
@@ -19,7 +18,7 @@ def counted(events: int) -> str:
 
 
 def warn(message: str) -> None:
-    """One line in the logger ``doow_serverless``; never raises an Exception of the logging."""
+    """Log one line as ``doow_serverless``; never raises what a handler of the log raises."""
     _log("warning", message)
 
 
@@ -49,7 +48,7 @@ def _log(level: str, message: str) -> None:
         if level == "debug":
             logger.setLevel(DEBUG)
         getattr(logger, level)("%s", message)
-    except Exception as trouble:
+    except BaseException as trouble:
         _pass_on_signal(trouble)
         _say(f"{message} (logging raised {show(trouble, 200)})")
     finally:
@@ -60,8 +59,10 @@ def _say(message: str) -> None:
     """Tell it without logging: a few lines, each once, where the process complains."""
     if message not in _said and len(_said) < _MOST_SAID and sys.__stderr__ is not None:
         _said.add(message)
-        with suppress(OSError, ValueError):  # It is closed, or nobody reads it.
+        try:
             sys.__stderr__.write(f"doow_serverless: {message}\n")
+        except BaseException as trouble:  # It is closed, or nobody reads it.
+            _pass_on_signal(trouble)
 
 
 def _pass_on_signal(fault: BaseException) -> None:
@@ -87,10 +88,13 @@ def tell_fault(where: str, fault: BaseException) -> None:
 
 
 def call_hook(name: str, hook: Callable[..., object], argument: object) -> None:
-    """Call a user's hook; what it raises is reported and goes no further."""
+    """Call a user's hook. Whatever it raises is logged once, and goes no further.
+
+    Raises:
+        BaseException: If a signal's handler, or a scheduler, has raised it while the hook ran.
+    """
     try:
         hook(argument)
-    except (Exception, SystemExit) as fault:
-        if not isinstance(fault, SystemExit):
-            _pass_on_signal(fault)
+    except BaseException as fault:
+        _pass_on_signal(fault)
         warn(f"{name} raised {show(fault, 200)}")

@@ -1,4 +1,4 @@
-"""Whose an exception is: what the handler of a signal raises is the application's, not a fault."""
+"""Tells exceptions that interrupt the application from those that the called code raises itself."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def is_from_signal(fault: BaseException) -> bool:
-    """Whether the handler of a signal has raised ``fault``, or it is no Exception at all.
+_SCHEDULERS = {"greenlet", "gevent", "eventlet"}
 
-    Such handlers run in the middle of whatever the main thread does, and many raise: a timeout that
-    is set by ``SIGALRM`` does, and expects to end the function, not this library's work.
+
+def is_from_signal(fault: BaseException) -> bool:
+    """Return True if ``fault`` comes from a signal or a scheduler, not from the code that ran.
+
+    Handlers of signals run in the middle of whatever the main thread does, and many raise: a
+    timeout that is set by ``SIGALRM`` expects to end the function. gevent and eventlet throw their
+    timeouts and kills into a greenlet in the same way. Ctrl-C counts wherever it is raised.
     """
-    if not isinstance(fault, Exception):  # As of Ctrl-C.
+    kind = type(fault)
+    if issubclass(kind, KeyboardInterrupt):
+        return True
+    if not issubclass(kind, Exception) and kind.__module__.partition(".")[0] in _SCHEDULERS:
         return True
     codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
     traceback = fault.__traceback__

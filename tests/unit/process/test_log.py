@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import threading
@@ -35,6 +36,13 @@ class Filtering(logging.Handler):
         raise RuntimeError("Working outside of request context")
 
 
+class Exiting(logging.Handler):
+    """One whose formatter is cancelled, exits, or fails a test."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise asyncio.CancelledError
+
+
 class Metering(logging.Handler):
     """One that meters the lines of the log, some of them badly."""
 
@@ -43,7 +51,7 @@ class Metering(logging.Handler):
         doow.track("", 1)
 
 
-@pytest.fixture(params=[Raising, Filtering, Metering])
+@pytest.fixture(params=[Raising, Filtering, Exiting, Metering])
 def handler(request: pytest.FixtureRequest) -> Iterator[logging.Handler]:
     logger, handler = logging.getLogger(), request.param()
     logger.addHandler(handler)
@@ -99,7 +107,7 @@ def test_the_exception_of_the_handler_is_not_masked(handler: logging.Handler) ->
         invoked()
 
 
-@pytest.mark.parametrize("kind", [Raising, Filtering])
+@pytest.mark.parametrize("kind", [Raising, Filtering, Exiting])
 def test_it_is_told_where_the_process_complains(
     kind: type[logging.Handler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +156,52 @@ def test_what_a_signal_raises_in_the_logging_is_not_ours() -> None:
         signal.signal(signal.SIGUSR1, earlier)
 
 
-@pytest.mark.parametrize("problem", [LookupError("mine"), SystemExit(3)])
+def test_a_broken_stderr_breaks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither the logging nor the stream of complaints works, the warning is dropped."""
+
+    class Stream:
+        def write(self, text: str) -> None:
+            raise GeneratorExit
+
+    monkeypatch.setattr("sys.__stderr__", Stream())
+    logger, handler = logging.getLogger("doow_serverless"), Exiting()
+    logger.addHandler(handler)
+    try:
+        warn("events are late")
+    finally:
+        logger.removeHandler(handler)
+    assert log._said == {"events are late (logging raised CancelledError())"}
+
+
+class TimeoutOfTheirs(BaseException):
+    """As gevent.Timeout and greenlet.GreenletExit are, by the module that they come from."""
+
+
+TimeoutOfTheirs.__module__ = "gevent.timeout"
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), TimeoutOfTheirs()])
+def test_what_interrupts_the_application_passes_through_hooks(problem: BaseException) -> None:
+    """Ctrl-C, and the timeouts that gevent throws into a greenlet, are for the handler."""
+
+    def hook(_: object) -> None:
+        raise problem
+
+    with pytest.raises(type(problem)):
+        call_hook("on_error", hook, None)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        LookupError("mine"),
+        SystemExit(3),
+        GeneratorExit(),
+        asyncio.CancelledError("mine"),
+        BaseException("mine"),
+    ],
+    ids=repr,
+)
 def test_what_a_hook_raises_goes_no_further(
     problem: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
