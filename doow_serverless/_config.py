@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 
+from ._recording.plain import guarded, plain
 from ._recording.rules import check_attribution, check_text
-from ._redaction import API_KEY
+from ._redaction import API_KEY, show
 from ._sealing import LINE_HEAD, LINE_LIMIT, LINE_LIMIT_ON_VERCEL, MAX_BYTES, MAX_EVENTS
 from ._values import (
     argument,
@@ -96,9 +97,9 @@ class Given:
         self._known: list[str] = []
 
     def take(self, name: str, default: Any) -> Any:
-        """The option of this name, as given, or ``default``."""
+        """The option of this name, read by `plain`, or ``default``."""
         self._known.append(name)
-        return self._left.pop(name, default)
+        return plain(self._left.pop(name, default))
 
     def close(self) -> None:
         """Refuse what nobody took; raises ConfigurationError."""
@@ -110,6 +111,14 @@ class Given:
         close = get_close_matches(name, self._known, 1)
         remedy = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(self._known)}"
         raise ConfigurationError(f"{self._called}() has no option {name!r}: {remedy}")
+
+
+def _read_environ(environ: Any) -> Mapping[str, str]:
+    """A copy, whose methods cannot raise."""
+    copy = guarded(dict, environ)
+    if type(copy) is not dict:
+        raise ConfigurationError(f"environ must be a mapping of strings, not {show(copy)}")
+    return {name: text for name, text in copy.items() if type(text) is str}
 
 
 class Config:
@@ -141,7 +150,7 @@ class Config:
         environ = given.take("environ", None)
         self.problems: list[tuple[str, str]] = []
         self.removed: list[LeftOut] = []
-        self._environ = os.environ if environ is None else environ
+        self._environ = os.environ if environ is None else _read_environ(environ)
         self._read_platform()
         self._read_where(given.take)
         self._read_modes(given.take)
@@ -287,9 +296,10 @@ class Config:
             if name:
                 self.key_place = variable, name
                 return
-        if isinstance(api_key, str) and API_KEY.fullmatch(api_key.strip()):
+        api_key = plain(api_key)
+        if type(api_key) is str and API_KEY.fullmatch(api_key.strip()):
             self.api_key = api_key.strip()
-        elif api_key:
+        elif api_key is not None and api_key != "":
             self._note("api_key", f"the argument api_key {malformed}")
         elif not given and self.enabled and self.delivery == "direct":
             self._note("api_key", f"{NO_KEY}, so usage events are kept and not sent: {KEY_REMEDY}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 
 from ._delivery.credentials import Credentials
 from ._delivery.flush import Flusher
@@ -22,11 +23,14 @@ from ._process.snapshots import guard_snapshots
 from ._process.timers import timers
 from ._recording.event import Defaults
 from ._recording.outside import Outside, Strays
-from .errors import InvalidEvent
+from ._recording.plain import plain
+from ._recording.rules import MAX_TEXT
+from ._redaction import looks_secret
+from .errors import DoowError, InvalidEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ._config import Config
     from ._delivery.sender import Transport
@@ -47,6 +51,9 @@ SNAPSHOT_LIMIT_S = 10.0
 _PATIENCE_S = 1.0
 """Seconds beyond that, and after a restore, for what is being written down; Lambda grants 10."""
 _MAX_WARNED = 1_000
+"""Things left out that are remembered, so that each is reported once."""
+_MOST_TOLD = 5
+"""Reports of what was left out of one event."""
 _LATE = (
     "requests is imported during an invocation, which takes seconds on a small function: decorate, "
     "or import doow_serverless.asgi (or .wsgi, .powertools), while your module loads, with the key "
@@ -69,7 +76,7 @@ class Engine:
         clock: Monotonic seconds, by which budgets and hold-offs are measured.
 
     Attributes:
-        enabled, flush_at: Those of the configuration.
+        enabled, strict, flush_at: Those of the configuration.
         defaults: License and attribution of events that name none.
         outbox: Owns the batches that are sealed and not settled.
         ends_at: The platform's deadline, on the monotonic clock, when it last told one.
@@ -78,6 +85,7 @@ class Engine:
     def __init__(self, config: Config, transport: Transport | None, clock: Clock) -> None:
         self.config = config
         self.enabled = config.enabled
+        self.strict = config.strict
         self.flush_at = config.flush_at
         self.defaults = Defaults(config.license_id, config.attribution, config.removed, config.fold)
         credentials = Credentials(config.api_key, config.key_place)
@@ -151,21 +159,43 @@ class Engine:
 
     def refuse(self, problem: InvalidEvent, event_id: object) -> None:
         """Report an event that breaks a rule, or raise in strict mode."""
-        if isinstance(event_id, str):
+        event_id = plain(event_id)
+        if type(event_id) is str and len(event_id) <= MAX_TEXT and not looks_secret(event_id):
             problem.event_ids = (event_id,)
-        if self.config.strict:
+        if self.strict:
             raise problem
         self.outbox.report(problem)
 
+    def complain(self, problem: DoowError) -> None:
+        """Report a call that is wrong, each thing once, or raise in strict mode."""
+        if self.strict:
+            raise problem
+        if self.enabled and self._is_new(str(problem)):
+            self.outbox.report(problem)
+
     def report_removed(self, left_out: list[LeftOut]) -> None:
-        """Tell what was left out of events, each thing once, and empty the list."""
-        while left_out:
-            what = left_out.pop()
-            why = " looked like a credential and" if isinstance(what, str) else ", and"
-            said = f"{what}{why} was left out; the event goes on without it"
-            if said not in self._warned and len(self._warned) < _MAX_WARNED:
-                self._warned.add(said)
-                self.outbox.report(InvalidEvent(said))
+        """Report what was left out of an event, each thing once, and empty the list.
+
+        At most `_MOST_TOLD` times: the last report sums up the rest.
+        """
+        new = [said for said in _told(left_out) if self._is_new(said)]
+        told = new if len(new) <= _MOST_TOLD else new[: _MOST_TOLD - 1]
+        for said in told:
+            self.outbox.report(InvalidEvent(said))
+        if len(told) < len(new):
+            rest = len(new) - len(told)
+            self.outbox.report(
+                InvalidEvent(f"{rest} more labels of the same event were left out, and it goes on")
+            )
+
+    def _is_new(self, said: str) -> bool:
+        """Return True the first time; again once `_MAX_WARNED` other things have been said."""
+        if said in self._warned:
+            return False
+        if len(self._warned) >= _MAX_WARNED:
+            self._warned.clear()
+        self._warned.add(said)
+        return True
 
     # ── what invocations ask for ───────────────────────────────────────────────────────────────
 
@@ -361,6 +391,15 @@ class Engine:
         self._leaves_soon = False
         self.warm_up = None
         self.ends_at = None
+
+
+def _told(left_out: list[LeftOut]) -> Iterator[str]:
+    """Take from the list what was left out, in the words of a report."""
+    with suppress(IndexError):  # There is no more, or another thread has it.
+        while True:
+            what = left_out.pop()
+            why = " looked like a credential and" if isinstance(what, str) else ", and"
+            yield f"{what}{why} was left out; the event goes on without it"
 
 
 def _journal_of(config: Config, credentials: Credentials) -> Journal | None:

@@ -21,8 +21,7 @@ _FALSE = {"false", "0", "no", "off"}
 
 def seconds(name: str, value: Any) -> float:
     """``value`` as a finite number of seconds that is not negative."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value < sys.float_info.max:
+    if type(value) not in (int, float) or not 0 <= value < sys.float_info.max:
         raise ConfigurationError(
             f"{name} must be a number of seconds from 0 up, such as 0.5, not {show(value)}"
         )
@@ -31,10 +30,10 @@ def seconds(name: str, value: Any) -> float:
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """``value``, which is one of ``choices``."""
-    if value not in choices:
+    if type(value) is not str or value not in choices:
         listed = " or ".join(map(repr, choices))
         raise ConfigurationError(f"{name} must be {listed}, not {show(value)}")
-    return value  # type: ignore[no-any-return]  # it is one of them
+    return value
 
 
 def flush_mode(name: str, value: Any) -> str:
@@ -49,18 +48,23 @@ def delivery(name: str, value: Any) -> str:
 
 def fold(name: str, value: Any) -> bool | frozenset[str]:
     """Whether events fold, or those of which metrics."""
-    if isinstance(value, bool):
+    if type(value) is bool:
         return value
     try:
-        metrics = [] if isinstance(value, (str, bytes)) else list(value)
-    except TypeError:
+        metrics = [] if type(value) in (str, bytes) else [*map(_text, value)]
+    except Exception:  # Of their methods.
         metrics = []
-    if not metrics or not all(isinstance(metric, str) and metric.strip() for metric in metrics):
+    if not all(metrics) or not metrics:
         raise ConfigurationError(
             f"{name} must be True, False or a set of metrics such as {{'tokens'}}, "
             f"not {show(value)}"
         )
     return frozenset(metrics)
+
+
+def _text(metric: Any) -> str:
+    """A metric as plain text; empty if it is none."""
+    return str.__str__(metric) if issubclass(type(metric), str) and metric.strip() else ""
 
 
 def fold_text(variable: str, text: str) -> bool | frozenset[str]:
@@ -107,7 +111,7 @@ def flag(variable: str, text: str) -> bool:
 
 def true_or_false(name: str, value: Any) -> bool:
     """A bool, and nothing that is merely like one."""
-    if not isinstance(value, bool):
+    if type(value) is not bool:
         raise ConfigurationError(f"{name} must be True or False, not {show(value)}")
     return value
 
@@ -115,10 +119,10 @@ def true_or_false(name: str, value: Any) -> bool:
 def count(name: str, value: Any) -> int:
     """A whole number from 1 up; in a variable, its digits."""
     try:
-        number = int(value) if isinstance(value, str) else value
+        number = int(value) if type(value) is str else value
     except ValueError:
         number = None
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+    if type(number) is not int or number < 1:
         raise ConfigurationError(f"{name} must be a whole number from 1 up, not {show(value)}")
     return number
 
@@ -127,20 +131,20 @@ def place(name: str, value: Any) -> str:
     """The path of a directory."""
     try:
         path = os.fspath(value)
-    except TypeError:
+    except Exception:  # It is none, or its methods raise.
         path = ""
-    if not isinstance(path, str) or not path.strip() or "\0" in path:
+    if type(path) is not str or not path.strip() or "\0" in path:
         raise ConfigurationError(f"{name} must be the path of a directory, not {show(value)}")
     return path
 
 
 def warm_up(name: str, value: Any) -> bool | str:
     """A bool or a word for one, or ``"connect"``."""
-    if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
+    if type(value) is str and value.lower() in _TRUE | _FALSE:
         return flag(name, value)
-    if not isinstance(value, bool) and value != "connect":
+    if type(value) is not bool and (type(value) is not str or value != "connect"):
         raise ConfigurationError(f"{name} must be True, False or 'connect', not {show(value)}")
-    return value  # type: ignore[no-any-return]  # as has been checked
+    return value
 
 
 def hook(name: str, value: Any) -> Any:
@@ -157,13 +161,15 @@ def url(name: str, value: str | None) -> str:
     if value is None:
         return ENDPOINT
     remedy = f"{name} must be an https URL such as {ENDPOINT}, or http to 127.0.0.1 or localhost"
+    if type(value) is not str:
+        raise ConfigurationError(f"{remedy}, not {show(value)}")
     try:
         text = value.strip()
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
-    except (AttributeError, ValueError):
+    except ValueError:
         host = text = ""
-    if host is None or any(sign in str(value) for sign in "?#@"):
+    if host is None or any(sign in value for sign in "?#@"):
         # Not shown: such a URL may hold a password.
         raise ConfigurationError(f"{remedy}, without user name, query and fragment")
     if not host or " " in text or not text.isprintable():

@@ -251,7 +251,11 @@ class Buffer:
             if event_id is None:
                 # One that folds in a transaction is named by whoever adopts it, once it is whole.
                 is_part = folds is not None and self.parent is not None
-                event_id = _UNNAMED if is_part else self._new_id(template, quantity, metadata)
+                event_id = (
+                    next(root._ids, None) or root._begin_series()  # As `_new_id`, without a call.
+                    if self._derived is None and not is_part
+                    else (_UNNAMED if is_part else self._new_id(template, quantity, metadata))
+                )
             event = (event_id, time, template, quantity, metadata)
             if self._log is not None:
                 # Before anyone can seal it: a batch in the journal stands for its events.

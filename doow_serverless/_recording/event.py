@@ -8,20 +8,24 @@ on, since ten thousand events may be recorded in one invocation.
 from __future__ import annotations
 
 import json
+import sys
+from enum import Enum, EnumMeta
 from weakref import WeakValueDictionary
 
-from doow_serverless._redaction import show
+from doow_serverless._process.signals import is_from_signal
+from doow_serverless._redaction import Unreadable, show
 from doow_serverless.errors import InvalidEvent
 
 from .labels import fit, fit_text
+from .plain import PLAIN, entries, plain
 from .rules import (
+    MAX_ATTRIBUTES,
     check_attribution,
     check_kind,
     check_measurements,
     check_text,
     measurements_json,
     number_json,
-    text_json,
 )
 
 TYPE_CHECKING = False
@@ -49,6 +53,9 @@ if TYPE_CHECKING:
         str | None, str | None, Mapping[str, Any] | None, str, str | None, Mapping[str, str] | None
     ]
 
+    # The same, checked; without the attribution of the defaults.
+    Fields: TypeAlias = tuple[str, str | None, str, str, dict[str, Any], dict[str, str]]
+
     class EventLog(Protocol):
         """Keeps recorded events where they outlive the process."""
 
@@ -73,6 +80,10 @@ _quoted = json.JSONEncoder().encode
 _HINT_FIELDS = ("app_name", "license_name", "metric_name")
 _MAX_CACHED = 1_024
 _MAX_CHARACTERS = 1_000_000
+_MAX_WEIGHT = 100_000
+"""Characters of a key of templates that may be kept as the caller passed it."""
+_HASHES = {str.__hash__, int.__hash__, object.__hash__, Enum.__hash__}
+_COMPARES = {str.__eq__, int.__eq__, object.__eq__}
 _LICENSE_REMEDY = (
     "pass license_id=… to track(), tracked() or configure(), or set DOOW_TRACK_LICENSE_ID"
 )
@@ -179,13 +190,28 @@ class Defaults:
             else:
                 key = (metric, *labels[:2], *labels[3:5], _frozen(attribution), _frozen(hint))
             known: EventTemplate | None = self._templates.get(key)
-        except (TypeError, AttributeError):
-            # Something is no mapping, or cannot be hashed: the checks below say what.
-            return self._written(labels, check_text("metric", metric))
-        if known is None:
-            known = self._written(labels, check_text("metric", metric))
-            self._templates.put(key, known, known.size)
-        return known
+        except TypeError:  # Something is no dict, or cannot be hashed.
+            return self._read(metric, labels, None)
+        except BaseException as fault:  # Of a method of theirs.
+            if is_from_signal(fault):
+                raise
+            return self._read(metric, labels, None)
+        return self._read(metric, labels, key) if known is None else known
+
+    def _read(self, metric: Any, labels: Labels, given: Hashable) -> EventTemplate:
+        """Read the values that the caller passed, of which ``given`` is the key, if any."""
+        name = check_text("metric", metric)
+        fields = self._checked(labels)
+        weight = _MAX_WEIGHT + 1 if given is None else _weight(metric, labels)
+        if weight > _MAX_WEIGHT:
+            # Their own methods would be asked at each look-up, by events that are not theirs.
+            given = (name, *fields[:4], _frozen(fields[4]), _frozen(fields[5]))
+            known: EventTemplate | None = self._templates.get(given)
+            if known is not None:
+                return known
+        made = self._written(fields, name)
+        self._templates.put(given, made, made.size + min(weight, _MAX_WEIGHT))
+        return made
 
     def template_of_many(self, labels: Labels) -> EventTemplate:
         """The template of an event with several measurements, which stand in the quantity's place.
@@ -193,7 +219,7 @@ class Defaults:
         Raises:
             InvalidEvent: A field breaks a rule.
         """
-        return self._written(labels)
+        return self._written(self._checked(labels))
 
     def measurements(self, measurements: Any, kind: str) -> str:
         """Several measurements, checked, as JSON; raises InvalidEvent."""
@@ -208,22 +234,36 @@ class Defaults:
         """Whether events of these metrics fold."""
         return self.fold if isinstance(self.fold, bool) else self.fold.issuperset(metrics)
 
-    def _written(self, labels: Labels, metric: str | None = None) -> EventTemplate:
-        """The labels, checked and as JSON, of one ``metric``, or else of several."""
+    def _checked(self, labels: Labels) -> Fields:
+        """The labels, read and checked; what cannot be said goes to ``removed``."""
         license_id, unit, attribution, kind, source_system, hint = labels
-        if license_id is None and self.license_id is None:
+        license_id, unit, source_system = plain(license_id), plain(unit), plain(source_system)
+        if license_id is None:
+            license_id = self.license_id
+        if license_id is None:
             raise InvalidEvent(f"license_id is missing: {self._remedy}")
+        license_id = check_text("license_id", license_id)
+        kind = check_kind(kind)
         own = check_attribution(attribution, self.removed, lenient=True)
+        if source_system is not None and source_system != "":
+            source_system = fit_text("source_system", source_system, self.removed)
+        return (
+            license_id,
+            None if unit is None else fit_text("unit", unit, self.removed),
+            kind,
+            source_system or "sdk",
+            own,
+            fit(lambda: _checked_hint(hint), self.removed) or {},
+        )
+
+    def _written(self, checked: Fields, metric: str | None = None) -> EventTemplate:
+        """The labels as JSON, of one ``metric``, or else of several."""
+        license_id, unit, kind, source_system, own, hint = checked
         fields = {
-            "license_id": text_json(
-                "license_id", self.license_id if license_id is None else license_id
-            ),
-            "source_system": _quoted(
-                fit_text("source_system", source_system or "sdk", self.removed) or "sdk"
-            ),
-            "kind": _quoted(check_kind(kind)),
+            "license_id": _quoted(license_id),
+            "source_system": _quoted(source_system),
+            "kind": _quoted(kind),
         }
-        unit = None if unit is None else fit_text("unit", unit, self.removed)
         if unit is not None:
             fields["unit"] = _quoted(unit)
         if self.attribution or own:
@@ -242,7 +282,7 @@ class Defaults:
         if metric is None:
             return EventTemplate(before, after) if not self.fold else _folding(before, after)
         before += f'{{"metric_name":{_quoted(metric)},"quantity":'
-        after = f"{fit(lambda: _hint_json(hint), self.removed) or ''}}}]"
+        after = f"{_hint_json(hint)}}}]"
         if self._folds((metric,)):
             return _folding(before, after)
         return EventTemplate(before, after)
@@ -270,11 +310,37 @@ def _length(value: object) -> int:
 
 
 def _frozen(labels: Mapping[str, Any] | None) -> Hashable:
-    """What two mappings have in common only where their JSON is the same."""
+    """What two mappings have in common only if their JSON is the same; TypeError if it is no dict.
+
+    Only a dict is looked up as it is, and a small one: others may do anything.
+    """
     if labels is None:
         return None
+    if type(labels) is not dict or len(labels) > MAX_ATTRIBUTES:
+        raise TypeError
     # 1, 1.0 and True are equal to Python, and differ as JSON.
     return (*labels.items(), *map(type, labels.values()))
+
+
+def _weight(metric: str, labels: Labels) -> int:
+    """Characters of the labels as passed; more than `_MAX_WEIGHT` unless all can be looked up.
+
+    Each mapping is None or a small dict.
+    """
+    parts: list[Any] = [metric, *labels[:2], *labels[3:5]]
+    for mapping in (labels[2], labels[5]):
+        for pair in () if mapping is None else list(mapping.items()):
+            parts += pair
+    if all(_is_trusted(type(part)) for part in parts):
+        return sum(map(_length, parts))
+    return _MAX_WEIGHT + 1
+
+
+def _is_trusted(kind: type) -> bool:
+    """Return True if values of this type are hashed and compared by Python's own methods."""
+    if kind in PLAIN or kind is getattr(sys.modules.get("uuid"), "UUID", None):
+        return True
+    return type(kind) is EnumMeta and kind.__hash__ in _HASHES and kind.__eq__ in _COMPARES
 
 
 def _attribution_json(attribution: Mapping[str, Any]) -> str:
@@ -290,15 +356,20 @@ def _scalar_json(value: Any) -> str:
     return str(number_json("attribution", value))
 
 
-def _hint_json(hint: Any) -> str:
+def _checked_hint(hint: Any) -> dict[str, str]:
+    hint = plain(hint)
     if hint is None:
-        return ""
-    example = "{'app_name': …, 'license_name': …, 'metric_name': …}"
-    try:
-        fields = dict(hint)
-    except (TypeError, ValueError):
-        fields = {}
-    if sorted(map(str, fields)) != sorted(_HINT_FIELDS):
-        raise InvalidEvent(f"metric_tuple_hint must be {example}, not {show(hint)}")
-    pairs = (f'"{name}":{text_json(f"metric_tuple_hint.{name}", fields[name])}' for name in fields)
-    return f',"metric_tuple_hint":{{{",".join(pairs)}}}'
+        return {}
+    found = entries(hint, len(_HINT_FIELDS) + 1)
+    pairs = found if type(found) is list else []
+    fields = {said: value for name, value in pairs if type(said := plain(name)) is str}
+    if len(pairs) != len(fields) or sorted(fields) != sorted(_HINT_FIELDS):
+        example = "{'app_name': …, 'license_name': …, 'metric_name': …}"
+        wrong = found if type(found) is Unreadable else hint
+        raise InvalidEvent(f"metric_tuple_hint must be {example}, not {show(wrong)}")
+    return {name: check_text(f"metric_tuple_hint.{name}", fields[name]) for name in fields}
+
+
+def _hint_json(hint: dict[str, str]) -> str:
+    pairs = ",".join(f'"{name}":{_quoted(value)}' for name, value in hint.items())
+    return f',"metric_tuple_hint":{{{pairs}}}' if hint else ""

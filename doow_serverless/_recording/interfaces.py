@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
         Attributes:
             enabled: False records nothing.
+            strict: True if a bad event raises.
             flush_at: Events in a buffer at which they leave early.
             defaults: Those of events recorded outside of any invocation.
         """
 
         enabled: bool
+        strict: bool
         flush_at: int
         defaults: Defaults
 

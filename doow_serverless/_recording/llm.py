@@ -8,13 +8,18 @@ https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
 
 from __future__ import annotations
 
-from doow_serverless._redaction import show
+from doow_serverless._redaction import Unreadable, show, type_name
 from doow_serverless.errors import InvalidEvent
+
+from .plain import guarded, plain
+from .rules import check_attribution
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from .rules import LeftOut
 
 _KNOWN = (
     "track_llm() takes what a client of OpenAI, Anthropic, Google, Bedrock's converse, LiteLLM or "
@@ -156,16 +161,27 @@ def usage_of(response: object) -> tuple[dict[str, int], dict[str, str]]:
     Raises:
         InvalidEvent: It tells no usage, or not in a way that is known here.
     """
-    try:
-        for answer in (response, *(_at(response, name) for name in _WRAPPED)):
-            shape = None if answer is None else _shape_of(answer)
-            if shape is not None:
-                return _measured(answer, shape), _named(answer, shape)
-    except InvalidEvent:
-        raise
-    except Exception as problem:  # Of a property of theirs.
-        raise InvalidEvent(f"the usage cannot be read ({type(problem).__name__})") from None
-    raise InvalidEvent(_refusal(response))
+    found = guarded(_answer_in, response)
+    if found is None:
+        found = guarded(_refusal, response)
+        if type(found) is str:
+            raise InvalidEvent(found)
+    if type(found) is Unreadable:  # A property of theirs raises.
+        raise InvalidEvent(f"the usage cannot be read ({type_name(found.fault)})")
+    answer, shape, measured = found
+    if not measured:
+        raise InvalidEvent("no tokens were used, so that there is nothing to count")
+    named = guarded(lambda answer: _named(answer, shape), answer)
+    return measured, {} if type(named) is Unreadable else named
+
+
+def _answer_in(response: object) -> tuple[object, _Shape, dict[str, int]] | None:
+    """Find the answer that tells its usage: ``response``, or what it wraps."""
+    for answer in (response, *(_at(response, name) for name in _WRAPPED)):
+        shape = None if answer is None else _shape_of(answer)
+        if shape is not None:
+            return answer, shape, _measured(answer, shape)
+    return None
 
 
 def _shape_of(answer: object) -> _Shape | None:
@@ -188,10 +204,7 @@ def _measured(answer: object, shape: _Shape) -> dict[str, int]:
         "cache_creation_input_tokens": total((shape.written,)),
         "reasoning_tokens": total((shape.reasoning,)),
     }
-    measured = {name: tokens for name, tokens in found.items() if tokens}
-    if not measured:
-        raise InvalidEvent("no tokens were used, so that there is nothing to count")
-    return measured
+    return {name: tokens for name, tokens in found.items() if tokens}
 
 
 def _named(answer: object, shape: _Shape) -> dict[str, str]:
@@ -202,7 +215,8 @@ def _named(answer: object, shape: _Shape) -> dict[str, str]:
         provider = routed.rpartition("/")[0].partition("/")[0] or None
     provider = provider or shape.provider or ("openai" if package == "openai" else None)
     found = {"model": model, "provider": provider}
-    return {name: str(value) for name, value in found.items() if isinstance(value, str)}
+    texts = {name: plain(value) for name, value in found.items()}
+    return {name: text for name, text in texts.items() if type(text) is str}
 
 
 def _refusal(response: object) -> str:
@@ -219,7 +233,7 @@ def _refusal(response: object) -> str:
         )
     if _at(response, "usage_metadata") is None and _at(response, "response_metadata") is not None:
         return "a message without usage: of a stream, have the model made with stream_usage=True"
-    return f"{_KNOWN}, not {show(type(response).__name__)}"
+    return f"{_KNOWN}, not {show(type_name(response))}"
 
 
 def _count(thing: object, path: str) -> int | None:
@@ -246,8 +260,12 @@ def labelled(
     model: str | None,
     provider: str | None,
     attribution: Mapping[str, Any] | None,
+    removed: list[LeftOut],
 ) -> dict[str, Any]:
-    """The attribution of the event: what was found, what the caller knows better, and the rest."""
+    """The attribution of the event: what was found, what the caller knows better, and the rest.
+
+    One that cannot be read goes to ``removed``.
+    """
     said = {"model": model, "provider": provider}
     known = {**found, **{name: value for name, value in said.items() if value is not None}}
-    return {**known, **(attribution or {})}
+    return {**known, **check_attribution(attribution, removed, lenient=True)}

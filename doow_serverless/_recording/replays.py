@@ -33,13 +33,13 @@ def is_replaying() -> bool:
     of the functions that run.
     """
     kind = getattr(sys.modules.get(f"{_SDK}.context"), "DurableContext", None)
-    context = None if kind is None else _innermost(kind)
     try:
+        context = None if kind is None else _innermost(kind)
         return context is not None and bool(context.is_replaying())
-    except Exception as fault:
+    except BaseException as fault:
         if is_from_signal(fault):
             raise
-        return False  # A stand-in of a test: what it records counts.
+        return False  # An argument of the user's, or a stand-in of a test: what it records counts.
 
 
 def _innermost(kind: Any) -> Any:

@@ -15,6 +15,7 @@ from doow_serverless.errors import InvalidEvent
 from .event import room_of
 from .generators import around, blocks
 from .labels import fit_metadata
+from .plain import plain
 from .replays import are_possible, is_replaying
 from .rules import (
     check_quantity,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from .event import Defaults, Labels
     from .generators import Generator
     from .interfaces import Sink
+    from .misuse import Misuse
+    from .rules import LeftOut
 
 MANY: Any = object()
 """In the place of a metric: the quantity is a mapping of several metrics to theirs."""
@@ -160,11 +163,10 @@ class Scope:
                 template = defaults.template(metric, labels)
                 is_plain = type(quantity) is int and 0 < quantity < _FASTEST_INT
                 amount = quantity if is_plain else check_quantity(quantity, labels[3])
-            when = time() if timestamp is None else check_timestamp(timestamp)
-            if event_id is not None:
-                event_id = check_text("event_id", event_id)
-            if metadata is not None or isinstance(amount, str):
+            when = (None if timestamp is None else check_timestamp(timestamp)) or time()
+            if metadata is not None or (amount is not quantity and isinstance(amount, str)):
                 metadata = fit_metadata(metadata, room_of(template, amount), defaults.removed)
+            event_id = None if event_id is None else _checked_id(event_id, defaults.removed)
             buffer = self.buffer
             waiting = buffer.record(event_id, when, template, amount, metadata)
             while waiting is None:  # It is being flushed for the last time, or was replaced.
@@ -175,9 +177,65 @@ class Scope:
             if defaults.removed:
                 sink.report_removed(defaults.removed)
         except InvalidEvent as problem:
-            sink.refuse(problem, event_id)
+            sink.refuse(*_refusal(problem, event_id))
         except Exception as fault:
             report_fault("track", fault)
+
+
+class _Mistaken:
+    """Stands in the place of an event's id, with what was wrong with the call.
+
+    One argument more would cost every call.
+    """
+
+    __slots__ = ("event_id", "mistakes")
+
+    def __init__(self, event_id: object, mistakes: list[str]) -> None:
+        self.event_id = event_id
+        self.mistakes = mistakes
+
+
+def _checked_id(given: Any, removed: list[LeftOut]) -> str | None:
+    """The id; mistakes are reported as left out, now that all the rest is right."""
+    event_id = plain(given.event_id if type(given) is _Mistaken else given)
+    if event_id is not None:
+        event_id = check_text("event_id", event_id)
+    if type(given) is _Mistaken:
+        removed += map(InvalidEvent, reversed(given.mistakes))
+    return event_id  # type: ignore[no-any-return]  # as has been checked
+
+
+def _refusal(problem: InvalidEvent, given: object) -> tuple[InvalidEvent, object]:
+    """The one report of a refused event, and its id."""
+    if type(given) is not _Mistaken:
+        return problem, given
+    return InvalidEvent("; ".join((*given.mistakes, str(problem)))), given.event_id
+
+
+def record_misused(
+    scope: Scope,
+    misuse: Misuse,
+    metric: Any,
+    quantity: Any,
+    labels: Labels,
+    metadata: Any,
+    timestamp: Any,
+    event_id: Any,
+) -> None:
+    """Record an event in spite of a call that is wrong, unless the rest of it is not enough.
+
+    Raises:
+        InvalidEvent: In strict mode.
+    """
+    if misuse.mistakes and not misuse.fault and not scope.sink.strict:
+        event_id = _Mistaken(event_id, misuse.mistakes)
+    elif misuse.mistakes or misuse.fault:
+        if not scope.sink.enabled:
+            return
+        problem = "; ".join(filter(None, (*misuse.mistakes, misuse.fault)))
+        scope.sink.refuse(InvalidEvent(problem), event_id)
+        return
+    scope.record(metric, quantity, labels, metadata, timestamp, event_id)
 
 
 current: ContextVar[Scope | None] = ContextVar("doow_serverless.current", default=None)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.ids import new_id
+from doow_serverless._recording.labels import fit_metadata
 from doow_serverless._recording.rules import (
     check_measurements,
-    check_metadata,
     check_quantity,
     measurements_json,
 )
@@ -65,7 +65,7 @@ def events(draw: st.DrawFn) -> tuple[Event, dict[str, Any]]:
         expected["attribution"] = {name: _read(value) for name, value in attribution.items()}
     if metadata is not None:
         expected["metadata"] = {name: _read(value) for name, value in metadata.items()}
-    written = None if metadata is None else check_metadata(metadata, [])
+    written = None if metadata is None else fit_metadata(metadata, 100_000, [])
     return (event_id, moment, shape, amount, written), expected
 
 

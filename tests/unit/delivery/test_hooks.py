@@ -72,7 +72,7 @@ def test_a_hook_ends_the_wait_of_a_handler(
     """A def gets its result at once, and the log has one line about the hook."""
     ours = tracker(on_flush=raising, budget=30.0)
 
-    @ours.tracked
+    @ours.tracked  # type: ignore[untyped-decorator]  # it is Any
     def handler() -> int:
         ours.track("tokens")
         return 7
@@ -96,7 +96,7 @@ def test_an_async_handler_keeps_its_result(hook: str, raising: Callable[..., Any
     """Hooks run on its event loop, and none of them cancels it."""
     ours = tracker(**{hook: raising})
 
-    @ours.tracked
+    @ours.tracked  # type: ignore[untyped-decorator]  # it is Any
     async def handler() -> int:
         ours.track("tokens")
         ours.track("")

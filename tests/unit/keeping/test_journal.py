@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from doow_serverless._keeping.journal import Journal
-from doow_serverless._recording.rules import check_metadata
+from doow_serverless._recording.labels import fit_metadata
 from doow_serverless._sealing import seal, split
 from tests.unit.keeping.journals import DEFAULTS, QUOTES, TOKENS, crash, events, files, sent, told
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def test_events_are_recovered_to_the_letter(folder: Path) -> None:
     """A recovered event is the JSON that the wire would have sent, whatever stands in it."""
-    metadata = check_metadata({"deep": [{"ü\n": None}]}, [])
+    metadata = fit_metadata({"deep": [{"ü\n": None}]}, 1_000, [])
     recorded: list[Event] = [
         ("plain", 1_800_000_000.1239, TOKENS, 1, None),
         ("float", 1_800_000_000.0, TOKENS, 0.1, metadata),

@@ -199,10 +199,10 @@ def test_no_method_of_a_mapping_is_called() -> None:
 def test_what_the_caller_says_wins() -> None:
     """Over what the answer says; and of that, attribution over all."""
     found = {"model": "m", "provider": "p"}
-    assert labelled(found, None, None, None) == found
-    assert labelled(found, "mine", "azure.ai.openai", {"team": "ai"}) == {
+    assert labelled(found, None, None, None, []) == found
+    assert labelled(found, "mine", "azure.ai.openai", {"team": "ai"}, []) == {
         "model": "mine",
         "provider": "azure.ai.openai",
         "team": "ai",
     }
-    assert labelled(found, "mine", None, {"model": "last"})["model"] == "last"
+    assert labelled(found, "mine", None, {"model": "last"}, [])["model"] == "last"
