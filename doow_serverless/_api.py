@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import update_wrapper
 from time import monotonic
 
 from ._handlers.options import TrackedOptions
 from ._handlers.platform import expect_after_response
 from ._handlers.wrap import wrap
-from ._recording.scope import MANY
+from ._recording.misuse import MISSING, Misuse
+from ._recording.plain import plain
+from ._recording.scope import MANY, record_misused
 from ._recording.transaction import Transaction
 from ._values import seconds
-from .errors import InvalidEvent
+from .errors import ConfigurationError, InvalidEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,12 +29,166 @@ if TYPE_CHECKING:
     from ._recording.rules import Number
     from ._recording.scope import Scope
 
+    F = TypeVar("F", bound=Callable[..., Any])
     Handler = TypeVar("Handler")
 
     class ApiOptions(Options, total=False):
         """The options of ``tracked`` and of the middlewares."""
 
         tracker: Api | None
+
+
+def _run_by(run: Callable[..., Any]) -> Callable[[F], F]:
+    """Have a declared method run ``run``, which takes any arguments, and complains about some.
+
+    Type checkers, ``inspect.signature`` and ``help`` see the declaration.
+    """
+    return lambda declared: update_wrapper(run, declared)  # type: ignore[return-value]  # it stands for it
+
+
+def _track(
+    api: Api,
+    metric: Any = MISSING,
+    quantity: Any = MISSING,
+    /,
+    *others: Any,
+    license_id: Any = None,
+    unit: Any = None,
+    attribution: Any = None,
+    metadata: Any = None,
+    timestamp: Any = None,
+    kind: Any = "USAGE",
+    source_system: Any = None,
+    metric_tuple_hint: Any = None,
+    event_id: Any = None,
+    **unknown: Any,
+) -> None:
+    labels = (license_id, unit, attribution, kind, source_system, metric_tuple_hint)
+    if unknown:
+        if metric is MISSING:
+            metric = unknown.pop("metric", MISSING)
+        if quantity is MISSING:
+            quantity = unknown.pop("quantity", MISSING)
+    if unknown or others or metric is MISSING:
+        places = {"metric": metric, "quantity": quantity}
+        misuse = Misuse("track", places, _options_of(_track), others, unknown)
+        metric, quantity = misuse.values.values()
+        quantity = 1 if quantity is MISSING else quantity
+        scope = api._scope()
+        record_misused(scope, misuse, metric, quantity, labels, metadata, timestamp, event_id)
+        return
+    if quantity is MISSING:
+        quantity = 1
+    api._scope().record(metric, quantity, labels, metadata, timestamp, event_id)
+
+
+def _track_all(
+    api: Api,
+    measurements: Any = MISSING,
+    /,
+    *others: Any,
+    license_id: Any = None,
+    unit: Any = None,
+    attribution: Any = None,
+    metadata: Any = None,
+    timestamp: Any = None,
+    kind: Any = "USAGE",
+    source_system: Any = None,
+    event_id: Any = None,
+    **unknown: Any,
+) -> None:
+    labels = (license_id, unit, attribution, kind, source_system, None)
+    if not (unknown or others or measurements is MISSING):
+        api._scope().record(MANY, measurements, labels, metadata, timestamp, event_id)
+        return
+    places = {"measurements": measurements}
+    misuse = Misuse("track_all", places, _options_of(_track_all), others, unknown)
+    (measurements,) = misuse.values.values()
+    scope = api._scope()
+    record_misused(scope, misuse, MANY, measurements, labels, metadata, timestamp, event_id)
+
+
+def _track_llm(
+    api: Api,
+    response: Any = MISSING,
+    /,
+    *others: Any,
+    license_id: Any = None,
+    model: Any = None,
+    provider: Any = None,
+    unit: Any = "tokens",
+    attribution: Any = None,
+    metadata: Any = None,
+    timestamp: Any = None,
+    event_id: Any = None,
+    **unknown: Any,
+) -> None:
+    from ._recording.llm import labelled, usage_of  # Only who asks for it pays for its import.
+
+    scope = api._scope()
+    places = {"response": response}
+    misuse = Misuse("track_llm", places, _options_of(_track_llm), others, unknown)
+    measurements: dict[str, int] = {}
+    found: dict[str, str] = {}
+    if not misuse.fault:
+        try:
+            measurements, found = usage_of(misuse.values["response"])
+        except InvalidEvent as problem:
+            misuse.fault = str(problem)
+    told = labelled(found, model, provider, attribution, scope.defaults.removed)
+    labels = (license_id, unit, told, "USAGE", None, None)
+    record_misused(scope, misuse, MANY, measurements, labels, metadata, timestamp, event_id)
+
+
+def _transaction(api: Api, /, *others: Any, **unknown: Any) -> Transaction:
+    if len(others) == 1 and not unknown and callable(others[0]):
+        # Not in a handler, but where one is decorated: without the brackets.
+        raise ConfigurationError("write @doow.transaction(), with brackets, to decorate a function")
+    _complain(api, Misuse("transaction", {}, (), others, unknown))
+    return Transaction(api._scope)
+
+
+def _flush(api: Api, budget: Any = MISSING, /, *others: Any, **unknown: Any) -> Outcome:
+    engine, limit_s = _ready_to_flush(api, "flush", budget, others, unknown)
+    return engine.flush(api._scope().buffer.root, limit_s)
+
+
+async def _aflush(api: Api, budget: Any = MISSING, /, *others: Any, **unknown: Any) -> Outcome:
+    engine, limit_s = _ready_to_flush(api, "aflush", budget, others, unknown)
+    return await engine.aflush(api._scope().buffer.root, limit_s)
+
+
+def _ready_to_flush(
+    api: Api, called: str, budget: Any, others: tuple[Any, ...], unknown: dict[str, Any]
+) -> tuple[Engine, float]:
+    """Return the engine, which has imported what it needs, and the seconds left for its flush.
+
+    They are those of the configuration if ``budget`` is wrong.
+    """
+    misuse = Misuse(called, {"budget": None if budget is MISSING else budget}, (), others, unknown)
+    _complain(api, misuse)
+    engine: Engine = api._engine()
+    limit_s: float = engine.config.budget_s
+    budget = plain(misuse.values["budget"])
+    if budget is not None:
+        try:
+            limit_s = seconds("budget", budget)
+        except ConfigurationError as problem:
+            engine.complain(problem)
+    began = monotonic()
+    engine.load()
+    return engine, max(0.0, limit_s - (monotonic() - began))
+
+
+def _complain(api: Api, misuse: Misuse) -> None:
+    for mistake in misuse.mistakes:
+        api._engine().complain(ConfigurationError(f"{mistake}, was ignored"))
+
+
+def _options_of(run: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of the arguments that only go by name."""
+    code = run.__code__
+    return code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
 
 
 class Api:
@@ -48,6 +205,7 @@ class Api:
     def _expect_invocations(self) -> None:
         """A handler is decorated: what its first flush needs may be made ready."""
 
+    @_run_by(_track)
     def track(
         self,
         metric: str,
@@ -99,9 +257,8 @@ class Api:
         Raises:
             InvalidEvent: In strict mode, for a bad event.
         """
-        labels = (license_id, unit, attribution, kind, source_system, metric_tuple_hint)
-        self._scope().record(metric, quantity, labels, metadata, timestamp, event_id)
 
+    @_run_by(_track_all)
     def track_all(
         self,
         measurements: Mapping[str, Number],
@@ -123,9 +280,8 @@ class Api:
         Raises:
             InvalidEvent: In strict mode, for a bad event.
         """
-        labels = (license_id, unit, attribution, kind, source_system, None)
-        self._scope().record(MANY, measurements, labels, metadata, timestamp, event_id)
 
+    @_run_by(_track_llm)
     def track_llm(
         self,
         response: object,
@@ -171,18 +327,8 @@ class Api:
         Raises:
             InvalidEvent: In strict mode, for an answer or event that is refused.
         """
-        from ._recording.llm import labelled, usage_of  # Only who asks for it pays for its import.
 
-        scope = self._scope()
-        try:
-            measurements, found = usage_of(response)
-        except InvalidEvent as problem:
-            scope.sink.refuse(problem, event_id)
-            return
-        told = labelled(found, model, provider, attribution)
-        labels = (license_id, unit, told, "USAGE", None, None)
-        scope.record(MANY, measurements, labels, metadata, timestamp, event_id)
-
+    @_run_by(_transaction)
     def transaction(self) -> Transaction:
         """A block whose events count only if it succeeds.
 
@@ -196,7 +342,7 @@ class Api:
         ``yield`` that is an ``async def``. One that is a plain ``def`` cannot, since FastAPI runs
         its two halves apart from the route.
         """
-        return Transaction(self._scope)
+        raise NotImplementedError
 
     if TYPE_CHECKING:
 
@@ -252,6 +398,7 @@ class Api:
             return lambda handler: wrap(handler, tracked, engine)
         return wrap(handler, tracked, engine)
 
+    @_run_by(_flush)
     def flush(self, budget: float | None = None) -> Outcome:
         """Deliver now what the current invocation has recorded so far; for long handlers.
 
@@ -261,21 +408,12 @@ class Api:
         Returns:
             What became of each of these events. Those of open transactions stay.
         """
-        engine, limit_s = self._engine_and_limit(budget)
-        return engine.flush(self._scope().buffer.root, limit_s)
+        raise NotImplementedError
 
+    @_run_by(_aflush)
     async def aflush(self, budget: float | None = None) -> Outcome:
         """As :meth:`flush`, without blocking the event loop."""
-        engine, limit_s = self._engine_and_limit(budget)
-        return await engine.aflush(self._scope().buffer.root, limit_s)
-
-    def _engine_and_limit(self, budget: float | None) -> tuple[Engine, float]:
-        """Return the engine, ready to send, and the seconds that its flush may still wait."""
-        engine = self._engine()
-        limit_s = engine.config.budget_s if budget is None else seconds("budget", budget)
-        began = monotonic()
-        engine.load()
-        return engine, max(0.0, limit_s - (monotonic() - began))
+        raise NotImplementedError
 
 
 def parted(called: str, options: ApiOptions) -> tuple[Api | None, TrackedOptions]:
