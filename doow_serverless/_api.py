@@ -224,7 +224,8 @@ class Api:
         """Record one usage event. It reaches Doow when the invocation that records it ends.
 
         Never raises, except in strict mode: a bad event goes to ``on_error`` with its reason. What
-        is passed is copied, so changing it afterwards changes nothing.
+        is passed is copied, so changing it afterwards changes nothing. An argument that does not
+        exist is reported with a suggestion, and the event counts if the rest of it is enough.
 
         Args:
             metric: Name of the metric, such as ``"tokens"``; 1 to 256 characters, as all names.
@@ -246,10 +247,12 @@ class Api:
                 help Doow find the metric.
             event_id: Your own id of the event. Default: a random UUID.
 
-        UUIDs, members of enums, dates, and numbers of numpy are taken for what they say. A label
-        (unit, attribution, metadata, source system, hint) that cannot be said exactly, or that
-        looks like a credential, is left out, and told by name to ``on_error``, or else in the log:
-        it never costs the usage. An event is at most 256 KiB of JSON.
+        UUIDs, members of enums, dates, numbers of numpy, and proxies (werkzeug's, wrapt's) of plain
+        values are taken for what they say. A label (unit, attribution, metadata, source system,
+        hint) that cannot be written exactly, whose methods raise, or that looks like a credential,
+        is left out. ``on_error``, or else the log, receives its name, in at most five reports of
+        one event. A label never costs the usage. An event is at most 256 KiB of JSON; metadata is
+        read no further than that.
 
         Not guaranteed: that Doow knows the metric and the license; it says so in its answer, which
         ``on_error`` receives.
@@ -274,7 +277,8 @@ class Api:
     ) -> None:
         """Record one event with several measurements: a mapping of metric to quantity.
 
-        They are accepted or refused together. Of usage, zeros are left out, unless all are zero.
+        They are accepted or refused together; at most 10,000 are looked at. Of usage, zeros are
+        left out, unless all are zero.
         All else is as for :meth:`track`.
 
         Raises:
@@ -341,6 +345,10 @@ class Api:
         ``@contextmanager`` lends its blocks to the code within; so does a FastAPI dependency with
         ``yield`` that is an ``async def``. One that is a plain ``def`` cannot, since FastAPI runs
         its two halves apart from the route.
+
+        Raises:
+            ConfigurationError: A function is passed, as by ``@doow.transaction`` without brackets;
+                and in strict mode for any argument, which is otherwise reported and ignored.
         """
         raise NotImplementedError
 
@@ -403,10 +411,14 @@ class Api:
         """Deliver now what the current invocation has recorded so far; for long handlers.
 
         Args:
-            budget: Seconds to wait at most. Default: that of ``configure``.
+            budget: Seconds to wait at most. Default: that of ``configure``. A wrong one is
+                reported, and the default counts.
 
         Returns:
             What became of each of these events. Those of open transactions stay.
+
+        Raises:
+            ConfigurationError: In strict mode, for a wrong argument.
         """
         raise NotImplementedError
 

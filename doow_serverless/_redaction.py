@@ -22,8 +22,8 @@ _CREDENTIAL = re.compile(
       {_START}dk_(?:live_|test_)?[0-9A-Za-z]{{16,}}                   # Doow
     | {_START}(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{{16}}\b                 # AWS access key id
     | (?:(?<![0-9A-Za-z/+])|(?<=\\[bfnrtv])|(?<=\\u[0-9a-f]{{4}}))
-      (?=[^"]{{0,39}}[A-Z])(?=[^"]{{0,39}}[a-z])(?=[^"]{{0,39}}[0-9/+])
-      [0-9A-Za-z/+]{{40}}(?![0-9A-Za-z/+=])                           # AWS secret access key
+      (?=[0-9A-Za-z/+]{{40}}(?![0-9A-Za-z/+=]))                       # AWS secret access key
+      (?=[^"]{{0,39}}[A-Z])(?=[^"]{{0,39}}[a-z])[^"]{{0,39}}[0-9/+]
     | -----BEGIN[ ][A-Z0-9 ]+-----                                  # PEM block
     | {_START}[Bb][Ee][Aa][Rr][Ee][Rr](?:\s|\\[fnrtv]){{1,64}}[^\s"]{{6,}}   # Authorization header
     """,

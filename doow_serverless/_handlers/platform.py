@@ -12,6 +12,7 @@ from importlib import import_module
 
 from doow_serverless._process import init_phase
 from doow_serverless._process.log import report_fault, warn
+from doow_serverless._process.signals import is_from_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,9 +121,22 @@ def _first(question: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             found = None if module is None else getattr(module, question)(args, kwargs)
             if found is not None:
                 return found
-    except Exception as fault:
-        report_fault("looking at the arguments of the handler", fault)
+    except BaseException as fault:
+        if is_from_signal(fault):
+            raise
+        if _is_ours(fault):
+            report_fault("looking at the arguments of the handler", fault)
+        # Otherwise a method of an argument has raised: then no platform made it.
     return None
+
+
+def _is_ours(fault: BaseException) -> bool:
+    """Return True if code of this library has raised ``fault``, not code that it called."""
+    traceback = fault.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")
+    return module == _PACKAGE or str(module).startswith(f"{_PACKAGE}.")
 
 
 def prepare(handler: Any, options: TrackedOptions) -> Any:

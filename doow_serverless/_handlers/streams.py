@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from doow_serverless._recording.plain import guarded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -17,6 +19,10 @@ def is_stream(result: Any) -> bool:
     Told by what it has, since no framework is imported here: Starlette's ``StreamingResponse``,
     which is FastAPI's and that of Azure's HTTP streams, keeps its body in ``body_iterator``.
     """
+    return guarded(_has_stream, result) is True
+
+
+def _has_stream(result: Any) -> bool:
     return hasattr(getattr(result, "body_iterator", None), "__aiter__")
 
 

@@ -8,6 +8,7 @@ from time import monotonic
 from weakref import WeakKeyDictionary
 
 from doow_serverless._process import init_phase
+from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.whole_imports import whole
 
 from .aws_events import work_of
@@ -86,8 +87,10 @@ def _remaining_millis(argument: Any) -> float | None:
             # A stand-in of a test may answer to any name: only a number is a time.
             if type(millis) in (int, float) and isfinite(millis):
                 return float(millis)
-    except Exception:
-        pass  # Whatever it is, it is no context of Lambda's.
+    except BaseException as fault:
+        if is_from_signal(fault):
+            raise
+        # Whatever it is, it is no context of Lambda's.
     return None
 
 

@@ -458,3 +458,24 @@ def test_every_call_ends_as_one_event_or_one_refusal(
     refused = [message for message in told if "the event goes on" not in message]
     refused = [message for message in refused if "and it goes on" not in message]
     assert (len(events) + len(refused), len(told) <= 6) == (1, True)
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
+@pytest.mark.parametrize("position", ["event", "context", "named"])
+def test_a_handler_may_take_and_return_them(value: str, position: str) -> None:
+    """Looking for a deadline in its arguments, and for a stream in its result, raises nothing."""
+    given = UNREADABLE[value]()
+    args = {"event": (given, None), "context": ({}, given), "named": ()}[position]
+    named = {"extra": given} if position == "named" else {}
+    tracker = Calls().tracker
+
+    def handler(*args: Any, **kwargs: Any) -> Any:
+        tracker.track("m")
+        return given
+
+    async def coroutine(*args: Any, **kwargs: Any) -> Any:
+        return handler()
+
+    for options in ({}, {"idempotent": True}):
+        assert tracker.tracked(**options)(handler)(*args, **named) is given
+        assert asyncio.run(tracker.tracked(**options)(coroutine)(*args, **named)) is given
