@@ -100,7 +100,7 @@ class Events:
 class _Strict:
     """What recording asks of an engine: refuses by raising, and keeps everything."""
 
-    enabled = True
+    enabled = strict = True
     flush_at = 10**9
 
     def __init__(self, buffer: Buffer, defaults: Defaults) -> None:

@@ -59,6 +59,8 @@ CALLS: list[tuple[Callable[[Any], None], list[dict[str, Any]], list[str]]] = [
     (lambda t: t.track("t", metric="t"), [], ["metric is passed twice to track()"]),
     (lambda t: t.track("t", quantty=3), [],
      [f"'quantty', {TAKES} (did you mean 'quantity'?); {UNKNOWN}"]),
+    (lambda t: t.track("t", quantitiy="3"), [],
+     [f"'quantitiy', {TAKES} (did you mean 'quantity'?); {UNKNOWN}"]),
     (lambda t: t.track("t", tally=3), [], [f"'tally', {TAKES} (it takes {ALL}); {UNKNOWN}"]),
     (lambda t: t.track("t", -1, license="x"), [], [f"{LICENSE}; {NEGATIVE}"]),
     (lambda t: t.track("t", event_id="", license="x"), [], [f"{LICENSE}; {EMPTY}"]),
