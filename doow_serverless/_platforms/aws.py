@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from itertools import chain
 from math import isfinite
 from time import monotonic
@@ -139,8 +141,36 @@ def fetch_key(variable: str, place: str, anew: bool) -> str:
     """
     from aws_lambda_powertools.utilities.parameters import get_parameter, get_secret
 
-    if variable == "DOOW_TRACK_API_KEY_SECRET_ARN":
-        value: object = get_secret(place, force_fetch=anew)
-    else:
-        value = get_parameter(place, decrypt=True, force_fetch=anew)
+    with _unlogged():
+        if variable == "DOOW_TRACK_API_KEY_SECRET_ARN":
+            value: object = get_secret(place, force_fetch=anew)
+        else:
+            value = get_parameter(place, decrypt=True, force_fetch=anew)
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+_fetching: set[int] = set()
+"""The threads that fetch a key right now."""
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep the answer with the key out of the log, which gets every body at the level DEBUG.
+
+    Only ``botocore.parsers`` logs it, of all loggers of botocore, urllib3 and Powertools. The
+    filter passes all records of other threads, and stays: to remove it while another thread goes
+    through the filters would skip one of the application's.
+    """
+    import logging
+
+    logging.getLogger("botocore.parsers").addFilter(_is_of_others)
+    thread = threading.get_ident()
+    _fetching.add(thread)
+    try:
+        yield
+    finally:
+        _fetching.discard(thread)
+
+
+def _is_of_others(_record: object) -> bool:
+    return threading.get_ident() not in _fetching

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from collections import Counter
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
+from doow_serverless._platforms.aws import fetch_key
 from tests.lambda_context import LambdaContext
 from tests.network import KEY
 
@@ -119,3 +122,47 @@ def test_a_key_that_stays_refused_is_not_asked_for_again_and_again(
     assert asked["GetSecretValue"] == 2
     assert {error.kind for error in errors} == {"AUTH_FAILURE"}
     assert ingest.events() == []
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_the_log_does_not_get_the_key(
+    kind: str, asked: Counter[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the root logger at DEBUG botocore logs all answers but this one."""
+    place = keep(kind, KEY)
+    caplog.set_level("DEBUG")
+    assert KEY in fetch_key(PLACES[kind], place, True)
+    assert [record.name for record in caplog.records if KEY in record.getMessage()] == []
+    # What the application fetches, also of the same place, is logged as ever.
+    if kind == "parameter":
+        boto3.client("ssm").get_parameter(Name=place, WithDecryption=True)
+    else:
+        boto3.client("secretsmanager").get_secret_value(SecretId=place)
+    assert [record.name for record in caplog.records if KEY in record.getMessage()] == [
+        "botocore.parsers"
+    ]
+
+
+def test_what_others_log_while_the_key_is_fetched(
+    asked: Counter[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records of other threads pass; and the levels of the application stay."""
+    parsers = logging.getLogger("botocore.parsers")
+    caplog.set_level("DEBUG")
+    place = keep("secret", KEY)
+    caplog.clear()
+    client_class: Any = import_module("botocore.client").BaseClient
+    call = client_class._make_api_call
+
+    def meanwhile(client: Any, operation: str, arguments: Any) -> Any:
+        other = threading.Thread(target=parsers.debug, args=("of the application",))
+        other.start()
+        other.join()
+        return call(client, operation, arguments)
+
+    monkeypatch.setattr(client_class, "_make_api_call", meanwhile)
+    fetch_key(PLACES["secret"], place, True)
+    assert [each.getMessage() for each in caplog.records if each.name == parsers.name] == [
+        "of the application"
+    ]
+    assert (parsers.level, parsers.disabled) == (logging.NOTSET, False)
