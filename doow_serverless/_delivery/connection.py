@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import zlib
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
-from requests import PreparedRequest, exceptions
+from requests import PreparedRequest, __version__, exceptions
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
+from urllib3 import __version__ as urllib3_version  # type: ignore[attr-defined]  # it is there
 from urllib3 import exceptions as urllib3_exceptions
 
-from doow_serverless.errors import ErrorKind
+from doow_serverless.errors import DoowError, ErrorKind
 
 from .answers import Answer, TransportFault
 
-if TYPE_CHECKING:
-    import ssl
-
 MAX_ANSWER_BYTES = 1024 * 1024
 """Bytes of an answer that are read: room for 500 rejections with a reason of 2,000 letters each."""
+OLDEST_REQUESTS = "2.32.3"
+"""The oldest requests that respects an adapter's own TLS context, as pyproject.toml demands it."""
 
 
 class Connection(HTTPAdapter):
@@ -30,7 +31,7 @@ class Connection(HTTPAdapter):
 
     def __init__(self, tls: ssl.SSLContext | None, proxies: dict[str, str]) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1)
-        self._tls = tls
+        self.tls = tls
         self._proxies = proxies
         self._live: Any = None
         self.was_used = False
@@ -62,46 +63,36 @@ class Connection(HTTPAdapter):
 
     def abort(self) -> None:
         """Wake the thread that waits for the answer, with an error."""
-        sock = getattr(self._live, "sock", None)
-        if sock is not None:
-            with suppress(OSError):  # Gone already is all that was wanted.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        sock: Any = getattr(self._live, "sock", None)
+        sock = getattr(sock, "socket", sock)  # Within a proxy's TLS, urllib3 wraps the socket.
+        # It may be closed already, or the socket of a recorded answer, which nobody waits for.
+        with suppress(OSError, TypeError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    def build_connection_pool_key_attributes(
-        self, request: PreparedRequest, verify: bool | str, cert: Any = None
-    ) -> Any:
-        """As requests does, but with our context, which holds the certificates already."""
-        host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
-        if self._tls is not None:
-            return host, {"ssl_context": self._tls, "cert_reqs": "CERT_REQUIRED"}
-        return host, tls
+    def cert_verify(self, conn: Any, *_: Any, **__: Any) -> None:
+        """Give the pool our TLS context, and our class of connections.
 
-    def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Do nothing: requests would have the certificates read from disk for each connection."""
+        Every version of requests calls this for each request, right before it sends. A version
+        that did not would verify the server by itself, since ``verify`` stays True.
+        """
+        # Named anew for each request: vcrpy replaces the class of urllib3 for a while.
+        conn.ConnectionCls = _watched(type(conn).ConnectionCls)
+        conn.conn_kw["adapter"] = self
+        if self.tls is not None:
+            conn.conn_kw["ssl_context"] = self.tls
+            conn.cert_reqs = "CERT_REQUIRED"
+            # Our context has read the certificates. Named here, they are read for each connection.
+            conn.ca_certs = conn.ca_cert_dir = None
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        """As requests does, and remember the connection underneath for :meth:`abort`."""
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        if not isinstance(pool.ConnectionCls, _Remembering):
-            pool.ConnectionCls = _Remembering(pool.ConnectionCls, self)
-        return pool
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Verify a proxy that itself speaks TLS as the server is verified."""
+        if self.tls is not None and proxy.lower().startswith("https:"):
+            kwargs["proxy_ssl_context"] = self.tls
+        return super().proxy_manager_for(proxy, **kwargs)
 
-    def remember(self, live: Any) -> None:
-        """Note the connection that urllib3 is about to make."""
+    def watch(self, live: Any) -> None:
+        """Remember the connection that urllib3 is about to make, for :meth:`abort`."""
         self._live = live
-
-
-class _Remembering:
-    """Makes connections as urllib3 would, and tells the adapter of each."""
-
-    def __init__(self, made: Any, adapter: Connection) -> None:
-        self._made = _telling(made)
-        self._adapter = adapter
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        live = self._made(*args, **kwargs)
-        self._adapter.remember(live)
-        return live
 
 
 class _FinalResponse(http.client.HTTPResponse):
@@ -115,22 +106,68 @@ class _FinalResponse(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
 
 
-class _Telling:
-    """A part of a connection of urllib3's that tells whether it came about, TLS included."""
+class _Watched:
+    """A mixin for the connections of urllib3: each reports to its adapter, and prints nothing.
+
+    Args:
+        adapter: The adapter, which urllib3 passes on to the connections of its pool.
+    """
 
     response_class = _FinalResponse
     is_made = False
+    """Whether the connection has come about, TLS included."""
+    sock: Any
+
+    def __init__(self, *args: Any, adapter: Connection, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # http.client prints the headers, and so the key, where the application has switched that
+        # on for all connections by HTTPConnection.debuglevel.
+        self.debuglevel = 0
+        self._tls = adapter.tls
+        adapter.watch(self)
 
     def connect(self) -> None:
         self.is_made = False
-        super().connect()  # type: ignore[misc]  # of the connection that this is a part of
+        super().connect()  # type: ignore[misc]  # of the connection that this is mixed into
+        # A cassette of vcrpy has a connection of its own, made later, with our context.
+        if self._tls is not None and getattr(self, "cassette", None) is None:
+            try:
+                _check_session(self.sock, self._tls)
+            except DoowError:
+                self.close()  # type: ignore[attr-defined]  # likewise
+                raise
         self.is_made = True
 
 
-@cache
-def _telling(made: type) -> type:
-    """The same kind of connection, be it plain, with TLS or through SOCKS, that tells."""
-    return type(made.__name__, (_Telling, made), {})
+@lru_cache(
+    maxsize=8
+)  # Each cassette of vcrpy has classes of its own, which must not stay for ever.
+def _watched(kind: type) -> type:
+    """The same kind of connection, be it plain, with TLS or through SOCKS, that is watched."""
+    return type(kind.__name__, (_Watched, kind), {})
+
+
+def _check_session(sock: Any, tls: ssl.SSLContext) -> None:
+    """Refuse a TLS session that is not of our context, or that verified nobody.
+
+    Nothing has been sent yet. Whatever requests, urllib3, or what patches them has made of our
+    settings, the key goes to no server whose certificate was not verified.
+
+    Raises:
+        DoowError: The server has not been verified.
+    """
+    # TLS within a proxy's TLS has no socket, but an object of its own.
+    session = getattr(sock, "sslobj", sock)
+    context: Any = getattr(session, "context", None)
+    # `truststore.inject_into_ssl()` makes contexts that have another one inside.
+    is_ours = context is not None and (context is tls or context is getattr(tls, "_ctx", None))
+    if is_ours and context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname:
+        return
+    raise DoowError(
+        "nothing was sent, since the server's certificate was not verified as asked: something in "
+        f"this process changes TLS (requests {__version__} and urllib3 {urllib3_version} are "
+        f"loaded; requests {OLDEST_REQUESTS} and urllib3 1.26 or newer are needed)"
+    )
 
 
 def _unzipped(content: bytes) -> tuple[bytes, bool]:
@@ -145,6 +182,8 @@ def _unzipped(content: bytes) -> tuple[bytes, bool]:
 def _told(problem: Exception) -> tuple[ErrorKind, str]:
     """An exception of requests, urllib3, ssl or the system in our own terms: kind and words."""
     timeouts = (exceptions.Timeout, urllib3_exceptions.TimeoutError, TimeoutError)
+    if isinstance(problem, DoowError):
+        return problem.kind, str(problem)
     network = (
         exceptions.ConnectionError,
         exceptions.ChunkedEncodingError,
