@@ -21,12 +21,17 @@ ON_AZURE  := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call python_of,$(v)),.venv-a
 ON_NEWEST := $(lastword $(ON_AZURE))
 ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.wheel)
 
-.PHONY: test test-all unit runtimes lint demo outage campaign small mutants bench fleet lock clean
+# What stands on requests and urllib3, and on the extras, at the oldest that pyproject.toml allows.
+AT_MINIMUM := tests/unit/cli tests/unit/delivery tests/unit/handlers tests/unit/recording \
+  $(addprefix tests/local/test_,accepted.py command.py page.py) $(addprefix tests/integration/test_,tls.py \
+  mocked_http.py transport_faults.py odd_servers.py kept_connections.py surroundings.py budget.py)
+
+.PHONY: test test-all unit runtimes minimum lint demo outage campaign small mutants bench fleet lock clean
 
 test: $(VENV)/.wheel $(ON_NEWEST) $(ON_VERCEL) lint  ## all behaviour, against the built wheel
 	$(BIN)/pytest $(SIDE_BY_SIDE) 3 -m 'not extensive'
 
-test-all: $(VENV)/.wheel .venv-sam/.deps $(ON_AZURE) $(ON_VERCEL)  ## what `make test` leaves out, and coverage
+test-all: $(VENV)/.wheel .venv-sam/.deps $(ON_AZURE) $(ON_VERCEL) minimum  ## what `make test` leaves out, and coverage
 	$(BIN)/pytest $(SIDE_BY_SIDE) 2 -m extensive
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(BIN)/pytest -q -m 'not extensive' $(COVERED)
@@ -38,6 +43,9 @@ unit: $(VENV)/.wheel lint  ## the unit tests alone
 
 runtimes: $(VENV)/.wheel $(ON_AZURE) $(ON_VERCEL)  ## that the stand-ins for the platforms do as the platforms do
 	$(BIN)/pytest -q tests/runtimes
+
+minimum: .venv-minimum/.wheel  ## the transport and the command with the oldest dependencies that are allowed
+	.venv-minimum/bin/pytest $(SIDE_BY_SIDE) 2 -m 'not extensive' $(AT_MINIMUM)
 
 lint: $(VENV)/.wheel
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -92,6 +100,12 @@ $(VENV)/.deps: requirements/dev.txt
 	$(@D)/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
+# All dependencies at their declared minimum.
+.venv-minimum/.deps: requirements/minimum.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
 # The platforms' own runtimes, for each Python that is here, in environments of their own: they stand
 # for the machines of Azure and Vercel, where our wheel arrives beside them.
 .venv-azure-%/.deps: requirements/azure.txt requirements/azure-runtime.txt
@@ -106,7 +120,7 @@ $(VENV)/.deps: requirements/dev.txt
 	$(@D)/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
-$(ON_AZURE) $(ON_VERCEL): %/.wheel: %/.deps $(VENV)/.wheel
+$(ON_AZURE) $(ON_VERCEL) .venv-minimum/.wheel: %/.wheel: %/.deps $(VENV)/.wheel
 	$(@D)/bin/pip install -q --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
 	touch $@
 
@@ -116,10 +130,12 @@ UV_COMPILE = $(BIN)/uv pip compile -q --universal --generate-hashes --no-annotat
 lock: $(VENV)/.deps  ## resolve the development environments anew, for every supported Python
 	$(UV_COMPILE) --python-version 3.10 --all-extras --group dev pyproject.toml -o requirements/dev.txt
 	$(UV_COMPILE) --python-version 3.10 --group sam pyproject.toml -o requirements/sam.txt
+	$(UV_COMPILE) --python-version 3.10 --resolution lowest-direct --all-extras --group minimum pyproject.toml \
+	  -o requirements/minimum.txt
 	$(UV_COMPILE) --python-version 3.10 --group mutants pyproject.toml -o requirements/mutants.txt
 	$(UV_COMPILE) --python-version 3.10 requirements/azure.in -o requirements/azure.txt
 	$(UV_COMPILE) --python-version 3.13 --no-deps requirements/azure-runtime.in -o requirements/azure-runtime.txt
 	$(UV_COMPILE) --python-version 3.12 requirements/vercel.in -o requirements/vercel.txt
 
 clean:
-	rm -rf $(VENV) .venv-sam .venv-azure-* .venv-vercel .venv-mutants mutants dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-sam .venv-minimum .venv-azure-* .venv-vercel .venv-mutants mutants dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
