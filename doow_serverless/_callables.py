@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial, update_wrapper
 from types import CoroutineType, FunctionType
 
-from ._stand_ins import LateSignature, StandIn
+from ._stand_ins import StandIn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,9 +85,42 @@ def dressed(wrapper: Any, function: Any) -> Any:
     update_wrapper(wrapper, function)
     if not hasattr(function, "__name__"):  # A partial, or an object with __call__.
         wrapper.__name__ = wrapper.__qualname__ = type(function).__name__
-    if "__signature__" not in wrapper.__dict__:
-        wrapper.__signature__ = LateSignature(function)
+    _set_signature(wrapper, function)
     return wrapper
+
+
+_BLIND_TO_WRAPPED = ("aws_lambda_powertools.event_handler", "bottle", "pyramid")
+"""Frameworks for which ``__wrapped__`` is not enough. Pyramid and Bottle read the arguments of a
+view by ``inspect.getfullargspec``, which does not follow it: Pyramid calls ``view(request)`` with a
+context, too, and Bottle makes no routes of arguments. Powertools validates by the annotations of
+the function that we wrap, but evaluates those that are text in the module of the wrapper."""
+
+
+def _set_signature(wrapper: Any, function: Any) -> None:
+    """Set ``__signature__`` if such a framework is loaded; ``__wrapped__`` serves all others."""
+    if "__signature__" in wrapper.__dict__ or sys.modules.keys().isdisjoint(_BLIND_TO_WRAPPED):
+        return
+    try:
+        wrapper.__signature__ = signature_of(function)
+    except (TypeError, ValueError):  # There is none, of some callables that are written in C.
+        return
+
+
+def signature_of(function: Any) -> Any:
+    """The signature to set on a wrapper: with its annotations evaluated, if they can be.
+
+    Nobody evaluates the annotations of a signature that is set, not even
+    ``inspect.signature(…, eval_str=True)``.
+
+    Raises:
+        TypeError, ValueError: As ``inspect.signature`` does.
+    """
+    from inspect import signature  # Dear at import; who needs signatures has imported it.
+
+    try:
+        return signature(function, eval_str=True)
+    except Exception:  # An annotation may name what is not defined yet, or only for type checkers.
+        return signature(function)
 
 
 def _in_place_of(
@@ -96,7 +130,7 @@ def _in_place_of(
     if type(function) is FunctionType:
         return dressed(wrapper, function)
     update_wrapper(wrapper, function, ("__module__", "__name__", "__qualname__", "__doc__"), ())
-    wrapper.__signature__ = LateSignature(function)
+    _set_signature(wrapper, function)
     return StandIn(function, wrapper, partial(call_within, begin=begin, divert=divert))
 
 

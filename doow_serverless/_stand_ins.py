@@ -1,4 +1,4 @@
-"""Objects that stand in for others: a tracked callable, a signature that nobody has read yet."""
+"""Objects that stand in for others: tracked callables that are no plain functions."""
 
 from __future__ import annotations
 
@@ -49,8 +49,6 @@ class StandIn:
             return target
         if name == "__call__":
             return object.__getattribute__(self, "_call")
-        if name == "__signature__":
-            return _signature_of(target)
         if name in ("__copy__", "__deepcopy__", "__reduce__", "__reduce_ex__"):
             return object.__getattribute__(self, name)
         if name in ("__name__", "__qualname__") and not hasattr(target, name):
@@ -110,61 +108,3 @@ def _kind_for(kind: type) -> type[StandIn]:
             members["__get__"] = _bind
         found = _kinds[kind] = type("StandIn", (StandIn,), members)
     return found
-
-
-class LateSignature:
-    """Stands in for the ``inspect.Signature`` of a function until somebody reads it.
-
-    Many frameworks read ``__signature__`` where they do not follow ``__wrapped__``, as all do that
-    use ``inspect.getfullargspec``. Whoever reads it has imported ``inspect``: others need not.
-    """
-
-    __slots__ = ("_function", "_read")
-
-    def __init__(self, function: Any) -> None:
-        object.__setattr__(self, "_function", function)
-        object.__setattr__(self, "_read", None)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name == "__class__":
-            from inspect import Signature
-
-            return Signature
-        return getattr(_read(self), name)
-
-    def __eq__(self, other: object) -> bool:
-        return bool(_read(self) == other)
-
-    def __hash__(self) -> int:
-        return hash(_read(self))
-
-    def __repr__(self) -> str:
-        return repr(_read(self))
-
-    def __str__(self) -> str:
-        return str(_read(self))
-
-    def __reduce_ex__(self, _protocol: object) -> Any:
-        return _read, (_read(self),)
-
-
-def _read(late: Any) -> Any:
-    """The signature that ``late`` stands for, or is."""
-    if type(late) is not LateSignature:
-        return late
-    found = object.__getattribute__(late, "_read")
-    if found is None:
-        from inspect import signature
-
-        found = signature(object.__getattribute__(late, "_function"))
-        object.__setattr__(late, "_read", found)
-    return found
-
-
-def _signature_of(target: Any) -> Any:
-    from inspect import signature
-
-    try:
-        return signature(target)
-    except (TypeError, ValueError):  # There is none to be had, of some that are written in C.
-        raise AttributeError("__signature__") from None

@@ -12,6 +12,7 @@ from doow_serverless._callables import (
     is_coroutine_function,
     is_generator_function,
     name_of,
+    signature_of,
 )
 from doow_serverless._handlers.wrap import wrap
 from doow_serverless.errors import ConfigurationError
@@ -105,9 +106,9 @@ def _asking_for_context(handler: Any) -> Any:
     Only for idempotent functions: a decorator above that passes named arguments on one by one would
     stumble over one more.
     """
-    from inspect import Parameter, signature
+    from inspect import Parameter
 
-    declared = signature(handler)
+    declared = signature_of(handler)
     if "context" in declared.parameters:
         return handler
     parameters = [*declared.parameters.values()]

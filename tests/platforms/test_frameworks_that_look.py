@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 from unittest.mock import AsyncMock, MagicMock
@@ -138,6 +139,138 @@ def test_click_passes_options_by_name(doow_events: MemoryTransport) -> None:
     command = click.command()(click.option("--size", type=int)(shown))
     assert runner.invoke(command, ["--size", "5"]).output == "5\n"
     assert metrics(doow_events.events) == ["commands"]
+
+
+# ── annotations, which are text here ───────────────────────────────────────────────────────────
+
+
+class Item:
+    """What pydantic makes of a number."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(lambda _: cls(), handler(int))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: Any, _handler: Any) -> Any:
+        return {"type": "integer"}
+
+
+def item_def(item: Item, size: int = 1) -> str:
+    doow.track("calls")
+    return f"{type(item).__name__} {size}"
+
+
+async def item_async(item: Item, size: int = 1) -> str:
+    return item_def(item, size)
+
+
+class Items:
+    def method(self, item: Item, size: int = 1) -> str:
+        return item_def(item, size)
+
+    def __call__(self, item: Item, size: int = 1) -> str:
+        return item_def(item, size)
+
+
+ITEM_KINDS: dict[str, Any] = {
+    "def": item_def,
+    "async def": item_async,
+    "method": Items().method,
+    "partial": functools.partial(item_def, size=1),
+    "object": Items(),
+}
+
+
+def answer_of(result: Any) -> Any:
+    return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ITEM_KINDS if kind != "object"])
+def test_pydantic_validates_calls(kind: str, doow_events: MemoryTransport) -> None:
+    """By the annotations of the function that is tracked."""
+    pydantic = pytest.importorskip("pydantic")
+    validated = pydantic.validate_call(doow.tracked(ITEM_KINDS[kind]))
+    assert answer_of(validated("5")) == "Item 1"
+    with pytest.raises(pydantic.ValidationError):
+        answer_of(validated("five"))
+    assert metrics(doow_events.events) == ["calls"]
+
+
+@pytest.mark.parametrize("kind", ITEM_KINDS)
+def test_an_mcp_server_takes_tools(kind: str, doow_events: MemoryTransport) -> None:
+    """It makes a model of the arguments when the tool is added."""
+    pytest.importorskip("mcp")
+    try:
+        server: Any = pytest.importorskip("mcp.server.mcpserver").MCPServer("server")
+    except pytest.skip.Exception:  # Before version 2.
+        server = pytest.importorskip("mcp.server.fastmcp").FastMCP("server")
+    server.tool(name="tool")(doow.tracked(ITEM_KINDS[kind]))
+    (tool,) = asyncio.run(server.list_tools())
+    schema = getattr(tool, "input_schema", None) or tool.inputSchema
+    assert list(schema["properties"])[:1] == ["item"]
+    assert "text='Item 1'" in str(asyncio.run(server.call_tool("tool", {"item": 5})))
+    assert metrics(doow_events.events) == ["calls"]
+
+
+@pytest.mark.parametrize("kind", ["def", "method"])
+def test_powertools_validates_requests(kind: str, doow_events: MemoryTransport) -> None:
+    """Its resolver evaluates annotations that are text in the module of what it is given."""
+    event_handler = pytest.importorskip("aws_lambda_powertools.event_handler")
+    pytest.importorskip("pydantic")
+    app: Any = event_handler.APIGatewayHttpResolver(enable_validation=True)
+    app.get("/items/<item>")(doow.tracked(ITEM_KINDS[kind]))
+    event = {
+        "rawPath": "/items/5",
+        "queryStringParameters": {"size": "3"},
+        "requestContext": {"http": {"method": "GET", "path": "/items/5"}, "stage": "$default"},
+    }
+    answer = app.resolve(event, LambdaContext())
+    assert (answer["statusCode"], answer["body"]) == (200, "Item 3")
+    assert metrics(doow_events.events) == ["calls"]
+
+
+@pytest.mark.parametrize("kind", ITEM_KINDS)
+def test_fastapi_validates_requests(kind: str, doow_events: MemoryTransport) -> None:
+    """The same."""
+    fastapi = pytest.importorskip("fastapi")
+    client = pytest.importorskip("starlette.testclient").TestClient
+    app = fastapi.FastAPI()
+    app.get("/items/{item}")(doow.tracked(ITEM_KINDS[kind]))
+    with client(app) as http:
+        assert http.get("/items/5").json() == "Item 1"
+        assert http.get("/items/five").status_code == 422
+    assert metrics(doow_events.events) == ["calls"]
+
+
+def test_typer_reads_the_types_of_options(doow_events: MemoryTransport) -> None:
+    """And converts what it is given."""
+    typer = pytest.importorskip("typer")
+    runner = pytest.importorskip("typer.testing").CliRunner()
+    app = typer.Typer()
+
+    @doow.tracked
+    def shown(size: int, loud: bool = False) -> None:
+        doow.track("commands")
+        typer.echo(f"{size + 1} {loud}")
+
+    app.command()(shown)
+    assert runner.invoke(app, ["5", "--loud"]).output == "6 True\n"
+    assert metrics(doow_events.events) == ["commands"]
+
+
+def test_celery_passes_arguments(doow_events: MemoryTransport) -> None:
+    """As those of any task."""
+    celery = pytest.importorskip("celery")
+    app = celery.Celery("app", broker="memory://")
+    app.conf.task_always_eager = True
+    task = app.task(name="task")(doow.tracked(item_def))
+    assert task.delay(5, size=3).get() == "int 3"
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        task.delay(size=3).get()
+    assert metrics(doow_events.events) == ["calls"]
 
 
 # ── whole applications ─────────────────────────────────────────────────────────────────────────

@@ -308,7 +308,7 @@ def test_idempotent_functions_ask_for_the_context() -> None:
     """As a keyword, before what catches all; the function itself does not see it."""
     settings = TrackedOptions(idempotent=True)
     asking: Any = azure.prepare(plain, settings)
-    assert parameters(asking)[:2] == ["message: 'str'", "out: 'int' = 1"]
+    assert parameters(asking)[:2] == ["message: str", "out: int = 1"]
     assert [*inspect.signature(asking).parameters] == ["message", "out", "context"]
     assert asking("a", context=CONTEXT) == ("a", 1)
     asking = azure.prepare(catching, settings)
