@@ -15,6 +15,7 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3 import __version__ as urllib3_version  # type: ignore[attr-defined]  # it is there
 from urllib3 import exceptions as urllib3_exceptions
+from urllib3.util.ssl_match_hostname import match_hostname
 
 from doow_serverless.errors import DoowError, ErrorKind
 
@@ -132,26 +133,32 @@ class _Watched:
         # A cassette of vcrpy has a connection of its own, made later, with our context.
         if self._tls is not None and getattr(self, "cassette", None) is None:
             try:
-                _check_session(self.sock, self._tls)
+                # Through a proxy, `host` is the proxy's.
+                host: Any = getattr(self, "_tunnel_host", None) or getattr(self, "host", "")
+                _check_session(self.sock, self._tls, host)
             except DoowError:
                 self.close()  # type: ignore[attr-defined]  # likewise
                 raise
         self.is_made = True
 
 
-@lru_cache(
-    maxsize=8
-)  # Each cassette of vcrpy has classes of its own, which must not stay for ever.
+# Bounded, since each cassette of vcrpy has classes of its own, which must not stay for ever.
+@lru_cache(maxsize=8)
 def _watched(kind: type) -> type:
     """The same kind of connection, be it plain, with TLS or through SOCKS, that is watched."""
     return type(kind.__name__, (_Watched, kind), {})
 
 
-def _check_session(sock: Any, tls: ssl.SSLContext) -> None:
+def _check_session(sock: Any, tls: ssl.SSLContext, host: str) -> None:
     """Refuse a TLS session that is not of our context, or that verified nobody.
 
     Nothing has been sent yet. Whatever requests, urllib3, or what patches them has made of our
     settings, the key goes to no server whose certificate was not verified.
+
+    Args:
+        sock: What urllib3 has connected.
+        tls: Our context.
+        host: The server's name.
 
     Raises:
         DoowError: The server has not been verified.
@@ -161,13 +168,24 @@ def _check_session(sock: Any, tls: ssl.SSLContext) -> None:
     context: Any = getattr(session, "context", None)
     # `truststore.inject_into_ssl()` makes contexts that have another one inside.
     is_ours = context is not None and (context is tls or context is getattr(tls, "_ctx", None))
-    if is_ours and context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname:
-        return
+    if is_ours and context.verify_mode == ssl.CERT_REQUIRED:
+        # `urllib3.contrib.pyopenssl` has urllib3 compare the names itself, and so do we then.
+        if context.check_hostname or _is_named(session.getpeercert(), host):
+            return
     raise DoowError(
         "nothing was sent, since the server's certificate was not verified as asked: something in "
         f"this process changes TLS (requests {__version__} and urllib3 {urllib3_version} are "
         f"loaded; requests {OLDEST_REQUESTS} and urllib3 1.26 or newer are needed)"
     )
+
+
+def _is_named(certificate: Any, host: str) -> bool:
+    """Whether a certificate, which has been verified, is that of ``host``."""
+    try:
+        match_hostname(certificate, host)
+    except ValueError:  # That is what a CertificateError is, too.
+        return False
+    return True
 
 
 def _unzipped(content: bytes) -> tuple[bytes, bool]:

@@ -163,6 +163,27 @@ def test_nothing_is_sent_without_a_look_at_the_name(
         assert other.requests == []
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("name", "received"), [("localhost", 1), ("elsewhere.example", 0)])
+def test_pyopenssl_is_injected(
+    name: str, received: int, way: str, corporate: Authority, go: Callable[[str], None]
+) -> None:
+    """Then urllib3 switches off the look at the name; the key goes to the right server alone."""
+    pyopenssl: Any = pytest.importorskip("urllib3.contrib.pyopenssl")
+    go(way)
+    pyopenssl.inject_into_urllib3()
+    try:
+        with TlsServer(corporate.server_context(name)) as server:
+            transport = HttpTransport(server.url, timeout_s=2, ca_bundle=str(corporate.bundle))
+            if received:
+                assert transport.post(batch(), KEY).status == 202
+            else:
+                assert refused(transport).is_unsent
+            assert len(server.requests) == received
+    finally:
+        pyopenssl.extract_from_urllib3()
+
+
 def test_events_are_kept_while_nobody_is_verified(
     corporate: Authority, monkeypatch: pytest.MonkeyPatch, new_tracker: Callable[..., Tracker]
 ) -> None:
