@@ -168,10 +168,10 @@ def _check_session(sock: Any, tls: ssl.SSLContext, host: str) -> None:
     context: Any = getattr(session, "context", None)
     # `truststore.inject_into_ssl()` makes contexts that have another one inside.
     is_ours = context is not None and (context is tls or context is getattr(tls, "_ctx", None))
-    if is_ours and context.verify_mode == ssl.CERT_REQUIRED:
-        # `urllib3.contrib.pyopenssl` has urllib3 compare the names itself, and so do we then.
-        if context.check_hostname or _is_named(session.getpeercert(), host):
-            return
+    is_verified = is_ours and context.verify_mode == ssl.CERT_REQUIRED
+    # Under `urllib3.contrib.pyopenssl`, urllib3 compares the names itself, and so do we.
+    if is_verified and (context.check_hostname or _is_named(session.getpeercert(), host)):
+        return
     raise DoowError(
         "nothing was sent, since the server's certificate was not verified as asked: something in "
         f"this process changes TLS (requests {__version__} and urllib3 {urllib3_version} are "
