@@ -36,6 +36,7 @@ OTHERS = (
 
 COMMON = """
 import importlib.util, sys, threading, time
+import typing  # A dataclass that is made while another thread imports it fails, whoever that is.
 sys.setswitchinterval(1e-6)
 name, delay_s = sys.argv[1], float(sys.argv[2])
 if importlib.util.find_spec(name.partition(".")[0]) is None:
