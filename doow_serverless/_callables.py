@@ -54,6 +54,26 @@ class Span:
             self._is_suspended = False
             self.__exit__(BaseException)
 
+    @staticmethod
+    def goes_on_with(result: Any) -> bool:
+        """Return whether a call that returned this goes on: a coroutine, and no other awaitable."""
+        kind = type(result)
+        if kind is CoroutineType:
+            return True
+        # One of another kind, as compiled code makes; no future is one.
+        return hasattr(kind, "__await__") and hasattr(kind, "send") and hasattr(kind, "throw")
+
+    async def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Await the coroutine that a call has returned, within the span, and end that."""
+        try:
+            async with self:
+                result = await coroutine
+                await self.asettle(result)
+                return result
+        except BaseException:
+            self.leave_anyway()
+            raise
+
     def settle(self, result: Any) -> None:
         """Take in what the call returned, before it is left."""
 
@@ -89,11 +109,10 @@ def dressed(wrapper: Any, function: Any) -> Any:
     return wrapper
 
 
-_BLIND_TO_WRAPPED = ("aws_lambda_powertools.event_handler", "bottle", "pyramid")
-"""Frameworks for which ``__wrapped__`` is not enough. Pyramid and Bottle read the arguments of a
-view by ``inspect.getfullargspec``, which does not follow it: Pyramid calls ``view(request)`` with a
-context, too, and Bottle makes no routes of arguments. Powertools validates by the annotations of
-the function that we wrap, but evaluates those that are text in the module of the wrapper."""
+_BLIND_TO_WRAPPED = ("bottle", "pyramid")
+"""Frameworks for which ``__wrapped__`` is not enough. They read the arguments of a view by
+``inspect.getfullargspec``, which does not follow it: Pyramid calls ``view(request)`` with a
+context, too, and Bottle makes no routes of arguments."""
 
 
 def _set_signature(wrapper: Any, function: Any) -> None:
@@ -128,10 +147,19 @@ def _in_place_of(
 ) -> Any:
     """``wrapper``, dressed; for an object, a stand-in that keeps its methods and attributes."""
     if type(function) is FunctionType:
-        return dressed(wrapper, function)
+        return dressed(_moved(wrapper, function.__globals__), function)
     update_wrapper(wrapper, function, ("__module__", "__name__", "__qualname__", "__doc__"), ())
     _set_signature(wrapper, function)
     return StandIn(function, wrapper, partial(call_within, begin=begin, divert=divert))
+
+
+def _moved(wrapper: Any, module: dict[str, Any]) -> Any:
+    """``wrapper`` as if it had been defined in the module with these globals, the handler's.
+
+    Frameworks evaluate annotations that are text there, though they are the handler's (Powertools'
+    Event Handler, and FastAPI for long). So its code must look up no global name.
+    """
+    return FunctionType(wrapper.__code__, module, closure=wrapper.__closure__)
 
 
 def _code_flags(function: Any) -> int:
@@ -164,23 +192,21 @@ def call_within(
         A function, or what stands in for an object; it can be copied, and pickled where the
         object, ``begin`` and ``divert`` can.
     """
-    if is_coroutine_function(function):
 
-        async def within_async(*args: Any, **kwargs: Any) -> Any:
-            instead = None if divert is None else divert(function, args)
-            if instead is not None:
-                return await instead()
-            span = begin(args, kwargs)
-            try:
-                async with span:
-                    result = await function(*args, **kwargs)
-                    await span.asettle(result)
-                    return result
-            except BaseException:
-                span.leave_anyway()
-                raise
-
-        return _in_place_of(function, within_async, begin, divert)
+    # Neither of the two looks up a global name: see _moved(). Hence the bare excepts.
+    async def within_async(*args: Any, **kwargs: Any) -> Any:
+        instead = None if divert is None else divert(function, args)
+        if instead is not None:
+            return await instead()
+        span = begin(args, kwargs)
+        try:
+            async with span:
+                result = await function(*args, **kwargs)
+                await span.asettle(result)
+                return result
+        except:
+            span.leave_anyway()
+            raise
 
     def within(*args: Any, **kwargs: Any) -> Any:
         instead = None if divert is None else divert(function, args)
@@ -190,30 +216,14 @@ def call_within(
         try:
             with span:
                 result = function(*args, **kwargs)
-                if type(result) is not CoroutineType and not _is_coroutine(result):
+                if not span.goes_on_with(result):
                     span.settle(result)
                     return result
                 span.suspend()
-        except BaseException:
+        except:
             span.leave_anyway()
             raise
-        return _await_within(span, result)
+        return span.run(result)
 
-    return _in_place_of(function, within, begin, divert)
-
-
-def _is_coroutine(result: Any) -> bool:
-    """Whether it is a coroutine of another kind, as compiled code makes; no future is one."""
-    kind = type(result)
-    return hasattr(kind, "__await__") and hasattr(kind, "send") and hasattr(kind, "throw")
-
-
-async def _await_within(span: Span, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        async with span:
-            result = await coroutine
-            await span.asettle(result)
-            return result
-    except BaseException:
-        span.leave_anyway()
-        raise
+    wrapper = within_async if is_coroutine_function(function) else within
+    return _in_place_of(function, wrapper, begin, divert)

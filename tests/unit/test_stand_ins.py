@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dis
 import functools
 import inspect
 import pickle
@@ -223,6 +224,14 @@ CALLABLES: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def _no_blind_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is loaded that reads signatures without following ``__wrapped__``."""
+    for name in _callables._BLIND_TO_WRAPPED:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_blind_framework")
 @pytest.mark.parametrize("kind", CALLABLES)
 @pytest.mark.parametrize("eval_str", [False, True])
 @pytest.mark.parametrize("wrap", [doow.tracked, doow.transaction()])
@@ -237,14 +246,20 @@ def test_the_signature_is_that_of_the_original(kind: str, eval_str: bool, wrap: 
         assert typing.get_type_hints(tracked) == typing.get_type_hints(original)
 
 
+@pytest.mark.usefixtures("_no_blind_framework")
 @pytest.mark.parametrize("kind", CALLABLES)
 def test_no_signature_is_set(kind: str) -> None:
     """A signature that is set hides how its annotations are to be evaluated."""
-    hidden = set(_callables._BLIND_TO_WRAPPED)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in hidden & sys.modules.keys():
-            patch.delitem(sys.modules, name)
-        assert not hasattr(doow.tracked(CALLABLES[kind]), "__signature__")
+    assert not hasattr(doow.tracked(CALLABLES[kind]), "__signature__")
+
+
+@pytest.mark.parametrize("function", [with_models, with_models_async])
+def test_a_wrapper_lives_in_the_module_of_its_original(function: Any) -> None:
+    """There frameworks look up names of annotations; so the wrapper itself may look up none."""
+    tracked = doow.tracked(function)
+    assert tracked.__globals__ is function.__globals__
+    looked_up = {each.argval for each in dis.get_instructions(tracked) if "GLOBAL" in each.opname}
+    assert looked_up == set()
 
 
 @pytest.mark.parametrize("name", _callables._BLIND_TO_WRAPPED)

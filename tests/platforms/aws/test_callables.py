@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
@@ -119,8 +120,10 @@ def test_a_mangum_handler(events: MemoryTransport) -> None:
     assert metrics(events.events) == ["requests"]
 
 
-def test_attributes_and_signature_stay() -> None:
+def test_attributes_and_signature_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrapped looks as before, to people and to frameworks."""
+    for name in ("bottle", "pyramid"):  # They need a signature that is set.
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
     def handler(event: dict[str, Any], context: Any = None) -> str:
         """Handles."""
