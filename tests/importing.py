@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _PACKAGE = "doow_serverless"
+_PATCHES = {"vcr"}
+"""Packages that patch urllib3 in a test, and import for each connection whatever they may patch."""
 
 
 class ImportWatch:
@@ -28,7 +30,10 @@ class ImportWatch:
         self.seen: list[str] = []
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name.partition(".")[0] != _PACKAGE and _is_thread_of_ours(sys._getframe(1)):
+        importer = sys._getframe(1)
+        if name.partition(".")[0] == _PACKAGE or not _is_thread_of_ours(importer):
+            return
+        if _PATCHES.isdisjoint(_packages_above(importer)):
             self.seen.append(name)
 
     def take(self) -> list[str]:
@@ -46,6 +51,15 @@ def _is_thread_of_ours(frame: FrameType | None) -> bool:
             first = name
         frame = frame.f_back
     return bool(first.partition(".")[0] == _PACKAGE)
+
+
+def _packages_above(frame: FrameType | None) -> set[str]:
+    """The packages whose code runs in ``frame``, and has called it."""
+    packages = set()
+    while frame is not None:
+        packages.add(frame.f_globals.get("__name__", "").partition(".")[0])
+        frame = frame.f_back
+    return packages
 
 
 def watch_imports() -> ImportWatch:
