@@ -66,9 +66,9 @@ def test_a_child_of_a_busy_parent(ingest: Ingest, tmp_path: Path) -> None:
     """
     ingest.fault(Fault(), *[Fault(delay_s=0.5)] * 3)
     assert run(FORK + script, ingest.url, tmp_path) == ["done"]
-    assert batches(ingest) == {
-        ("warm",): 1, ("busy_0",): 1, ("busy_1",): 1, ("busy_2",): 1, ("child",): 1,
-    }  # fmt: skip
+    # One of those that wait may be sent twice, since it reuses a connection; it counts once.
+    recorded = sorted(event["event_id"] for event in ingest.events())
+    assert recorded == ["busy_0", "busy_1", "busy_2", "child", "warm"]
 
 
 def test_a_child_that_records_outside_of_invocations(ingest: Ingest, tmp_path: Path) -> None:
