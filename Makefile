@@ -22,9 +22,9 @@ ON_NEWEST := $(lastword $(ON_AZURE))
 ON_VERCEL := $(if $(call python_of,3.12)$(call python_of,3.13),.venv-vercel/.wheel)
 
 # What stands on requests and urllib3, and on the extras, at the oldest that pyproject.toml allows.
-AT_MINIMUM := tests/unit/cli tests/unit/delivery tests/unit/handlers tests/unit/recording \
+AT_MINIMUM := tests/unit/cli tests/unit/delivery tests/unit/handlers \
   $(addprefix tests/local/test_,accepted.py command.py page.py) $(addprefix tests/integration/test_,tls.py \
-  mocked_http.py transport_faults.py odd_servers.py kept_connections.py surroundings.py budget.py)
+  transport_faults.py odd_servers.py kept_connections.py surroundings.py budget.py)
 
 .PHONY: test test-all unit runtimes minimum lint demo outage campaign small mutants bench fleet lock clean
 

@@ -133,6 +133,7 @@ def verifies_nobody(monkeypatch: pytest.MonkeyPatch, transport: HttpTransport) -
 def test_nothing_is_sent_without_verification(
     way: str,
     weaken: Callable[[pytest.MonkeyPatch, HttpTransport], None],
+    corporate: Authority,
     foreign: Authority,
     go: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -140,7 +141,7 @@ def test_nothing_is_sent_without_verification(
     """Whatever has changed how this process speaks TLS; the reason names the versions."""
     go(way)
     with TlsServer(foreign.server_context("localhost")) as interceptor:
-        transport = HttpTransport(interceptor.url, timeout_s=2)
+        transport = HttpTransport(interceptor.url, timeout_s=2, ca_bundle=str(corporate.bundle))
         with monkeypatch.context() as patch:
             weaken(patch, transport)
             fault = refused(transport)
