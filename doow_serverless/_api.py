@@ -8,6 +8,7 @@ from time import monotonic
 from ._handlers.options import TrackedOptions
 from ._handlers.platform import expect_after_response
 from ._handlers.wrap import wrap
+from ._process import forks
 from ._recording.misuse import MISSING, Misuse
 from ._recording.plain import plain
 from ._recording.scope import MANY, record_misused
@@ -176,6 +177,7 @@ def _ready_to_flush(
         except ConfigurationError as problem:
             engine.complain(problem)
     began = monotonic()
+    forks.notice()
     engine.load()
     return engine, max(0.0, limit_s - (monotonic() - began))
 

@@ -178,6 +178,8 @@ class Engine:
 
         At most `_MOST_TOLD` times: the last report sums up the rest.
         """
+        if not left_out:  # Nearly always; each invocation asks.
+            return
         new = [said for said in _told(left_out) if self._is_new(said)]
         told = new if len(new) <= _MOST_TOLD else new[: _MOST_TOLD - 1]
         for said in told:
@@ -201,9 +203,9 @@ class Engine:
 
     def load(self) -> None:
         """Import what sending needs, unless it is there; only on threads of the application."""
-        forks.notice()
-        is_late = not self.outbox.is_loaded and init_phase.is_missed()
-        if is_late and self.config.warm_up and "requests" not in sys.modules:
+        if self.outbox.is_loaded:
+            return
+        if self.config.warm_up and init_phase.is_missed() and "requests" not in sys.modules:
             warn(_LATE)
         self.outbox.load()
 

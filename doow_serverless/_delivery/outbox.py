@@ -143,8 +143,6 @@ class Outbox:
 
         A failure is told with the events that it befalls, and the next flush tries again.
         """
-        if self.is_loaded:
-            return
         try:
             if self._config.needs_network:
                 self._transport.load()

@@ -84,7 +84,8 @@ class Life:
     def load(self) -> None:
         """Have each engine import what sending needs, on this thread of the application."""
         for engine, _ in self.held:
-            engine.load()
+            if not engine.outbox.is_loaded:
+                engine.load()
 
     def depart(self) -> None:
         """Have what waits leave, but for the first, whose flush comes at once."""
