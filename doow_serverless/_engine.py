@@ -202,7 +202,7 @@ class Engine:
     # ── what invocations ask for ───────────────────────────────────────────────────────────────
 
     def load(self) -> None:
-        """Import what sending needs, unless it is there; only on threads of the application."""
+        """Import the modules that sending needs, once. Only for threads of the application."""
         if self.outbox.is_loaded:
             return
         if self.config.warm_up and init_phase.is_missed() and "requests" not in sys.modules:

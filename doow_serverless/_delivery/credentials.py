@@ -40,7 +40,7 @@ class Credentials:
         self._key = api_key
         self._key_place = key_place
         self._fetch_text = fetch
-        self._trouble: Exception = DoowError("what fetches it is not imported yet")
+        self._trouble: Exception = DoowError("the modules that fetch it are not imported yet")
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -59,7 +59,9 @@ class Credentials:
         return self._key_place[1] if self._key_place else self._key or ""
 
     def load(self) -> None:
-        """Import what fetches the key, if one must be fetched. Only for threads of the application.
+        """Import the modules that fetch the key, if it must be fetched.
+
+        Only for threads of the application.
 
         Raises:
             Exception: That fails; :meth:`current` will say why.

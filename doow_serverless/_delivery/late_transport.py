@@ -1,8 +1,9 @@
 """The transport of an outbox: given, or HTTP, whose imports a thread of the application makes.
 
-No thread of this library imports what the application may be importing. Two threads that import
-parts of one package in different orders wait for each other, and CPython resolves that by handing
-one of them half a module: the application's own ``import requests`` would fail.
+No thread of this library imports modules that the application may be importing at the same time.
+If two threads import parts of one package in different orders, they wait for each other, and
+CPython resolves the deadlock by handing one of them half a module. Then the application's own
+``import requests`` fails.
 https://github.com/python/cpython/blob/main/Lib/importlib/_bootstrap.py (_DeadlockError)
 """
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from .transport import HttpTransport
 
 NOT_IMPORTED = (
-    "nothing can be sent before the modules that sending needs are imported, which the first flush "
-    "does: leave warm_up on, or call doow.configure() while your module loads"
+    "nothing can be sent yet, since requests is not imported: the first flush imports it; leave "
+    "warm_up on, or call doow.configure() while your module loads"
 )
 _PACKAGES = [
     "requests",
@@ -35,9 +36,9 @@ _PACKAGES = [
     "idna",
     "simplejson",
 ]
-"""What importing requests imports, of what is installed."""
+"""The packages that are imported with requests, if they are installed."""
 _http_transport: type[HttpTransport] | None = None
-"""Set once its module, and so requests, is imported as a whole; a forked child has it as well."""
+"""Set once its module, and with it requests, is imported; a forked child inherits it."""
 
 
 class LateTransport:
@@ -82,7 +83,7 @@ class LateTransport:
             with self.loading:
                 http_transport()
         except Exception as problem:
-            self._trouble = f"what sending needs cannot be imported: {show(problem, 200)}"
+            self._trouble = f"the HTTP transport cannot be imported: {show(problem, 200)}"
             raise
         self.loaded()
 

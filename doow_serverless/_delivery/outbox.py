@@ -74,7 +74,7 @@ class Outbox:
 
     Attributes:
         journal: As given.
-        is_loaded: Whether what sending needs is imported.
+        is_loaded: True if the modules that sending needs are imported.
         state: What is known of the batches; read it alone, or with the outbox at rest.
         workers: The threads.
         sender: Makes the attempts.
@@ -139,9 +139,10 @@ class Outbox:
         self.close_idle()
 
     def load(self) -> None:
-        """Import what sending needs, on a thread of the application's: ours import nothing.
+        """Import the modules that sending needs. Only for threads of the application.
 
-        A failure is told with the events that it befalls, and the next flush tries again.
+        A failure is reported with the events that could not be sent, and the next flush tries
+        again.
         """
         try:
             if self._config.needs_network:

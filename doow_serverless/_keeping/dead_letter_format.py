@@ -37,7 +37,7 @@ _TROUBLE = "ERROR", "usage events that Doow did not confirm - see doow-serverles
 
 
 def load() -> None:
-    """Import what records need, which are written on threads that import nothing."""
+    """Import the modules that records need: they are written on threads that import nothing."""
     import base64  # noqa: F401
     import hashlib  # noqa: F401
     import urllib.parse  # noqa: F401

@@ -82,7 +82,7 @@ class Life:
             self.held.append((engine, buffer))
 
     def load(self) -> None:
-        """Have each engine import what sending needs, on this thread of the application."""
+        """Import the modules that each engine needs for sending, on this thread."""
         for engine, _ in self.held:
             if not engine.outbox.is_loaded:
                 engine.load()
