@@ -5,6 +5,7 @@ Scopes and invocations ask it, and it asks delivery; users hold it through a tra
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -54,6 +55,8 @@ _MAX_WARNED = 1_000
 """Things left out that are remembered, so that each is reported once."""
 _MOST_TOLD = 5
 """Reports of what was left out of one event."""
+_reported: set[tuple[str, str]] = set()
+"""Malformed variables of this process that have been reported."""
 _LATE = (
     "requests is imported during an invocation, which takes seconds on a small function: decorate, "
     "or import doow_serverless.asgi (or .wsgi, .powertools), while your module loads, with the key "
@@ -114,8 +117,12 @@ class Engine:
         children.install()
         if children.is_one():
             self.unattended.leave_soon()
-        for _, problem in self.config.problems:
-            warn(problem)
+        for name, problem in self.config.problems:
+            if (name, problem) not in _reported:
+                warn(problem)
+            if name in os.environ and len(_reported) < _MAX_WARNED:
+                # Once a process: a decorator may make a tracker before configure() makes another.
+                _reported.add((name, problem))
         self.report_removed(self.config.removed)
         self._warm_up()
 

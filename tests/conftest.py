@@ -15,6 +15,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))
 
 from doow_serverless import Tracker
+from doow_serverless import _engine as _engine_module
 from doow_serverless import _tracker as _tracker_module
 from tests.importing import watch_imports
 from tests.network import KEY
@@ -67,6 +68,7 @@ def _no_default_tracker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Sent again it could reach the server of a later test, which listens on the same port.
     """
     monkeypatch.setattr(_tracker_module, "_tracker", None)
+    monkeypatch.setattr(_engine_module, "_reported", set())
     yield
     left = _tracker_module._tracker
     if left is not None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LIMIT_S = 10.0
 """Seconds for which an import by another thread is waited for; then it is imported beside that."""
 _PAUSE_S = 0.001
-_bootstrap: Any = sys.modules["_frozen_importlib"]
+_bootstrap: Any = sys.modules.get("_frozen_importlib")
 
 
 @contextmanager

@@ -155,3 +155,49 @@ def test_disabled_imports_nothing(tmp_path: Path) -> None:
     invoke += "\nheavy.discard('urllib')"  # to read the endpoint
     words = run(LOADED + DECORATE + invoke + SAY, tmp_path, DOOW_TRACK_DISABLED="true")
     assert words == []
+
+
+def complaints(script: str, cwd: Path, **environ: str) -> list[str]:
+    """The lines that a script has logged, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import doow_serverless as doow\n" + dedent(script)],
+        cwd=cwd, env={"PATH": "", "DOOW_TRACK_DEAD_LETTER": "off", **environ},
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    return done.stderr.splitlines()
+
+
+LATE = """
+    @doow.tracked
+    def handler(event, context):
+        doow.configure()
+    handler({}, None)
+"""
+IN_TIME = "doow.configure()\n" + dedent(LATE)
+ELSEWHERE = {name: value for name, value in ON_LAMBDA.items() if name in WITH_KEY}
+
+
+@pytest.mark.parametrize(
+    ("script", "environ", "expected"),
+    [
+        ("doow.Tracker(warm_up=False).tracked(lambda: doow.configure())()", ON_LAMBDA, 1),
+        ("import requests\ndoow.Tracker(warm_up=False).tracked(doow.configure)()", ON_LAMBDA, 0),
+        (LATE, ON_LAMBDA, 0),  # The decorator has made a tracker in time.
+        (IN_TIME, ON_LAMBDA, 0),
+        ("doow.Tracker(warm_up=False).tracked(lambda: doow.configure())()", ELSEWHERE, 0),
+    ],
+)
+def test_an_import_that_comes_too_late_says_what_to_do(
+    script: str, environ: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    """On Lambda alone, where an import within an invocation gets a part of a core."""
+    lines = [line for line in complaints(script, tmp_path, **environ) if "doow.configure()" in line]
+    assert len(lines) == expected
+    assert all(line.startswith("requests is imported during an invocation") for line in lines)
+
+
+def test_a_malformed_variable_is_reported_once(tmp_path: Path) -> None:
+    """Although a decorator makes a tracker, and configure() another."""
+    environ = {**WITH_KEY, "DOOW_TRACK_BUDGET": "soon"}
+    lines = complaints(f"{LATE}    doow.configure()", tmp_path, **environ)
+    assert [line.partition(" must ")[0] for line in lines] == ["DOOW_TRACK_BUDGET"]
