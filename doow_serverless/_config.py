@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         enabled: bool
         strict: bool
         debug: bool
-        warm_up: bool | Literal["connect"]
+        warm_up: bool | Literal["connect", "import"]
         flush_at: int
         flush_interval: float
         flush_mode: Literal["before_response", "after_response"]

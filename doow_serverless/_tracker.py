@@ -186,11 +186,12 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         enabled: False records and sends nothing. ``DOOW_TRACK_DISABLED``.
         strict: True has ``track`` raise for a bad event. ``DOOW_TRACK_STRICT``.
         debug: True logs one line for every flush. ``DOOW_TRACK_DEBUG``.
-        warm_up: True imports ``requests`` and reads certificates at once, on this thread; a key
-            that is kept elsewhere is fetched on another. ``"connect"`` opens a connection as well.
-            False leaves all that to the first flush, on the thread that flushes: an import cannot
-            be cut off, so this flush may exceed its budget. Without any flush, events are written
-            down at the end of the process, not sent. ``DOOW_TRACK_WARM_UP``.
+        warm_up: True (or ``"import"``) imports ``requests`` and reads certificates at once, on this
+            thread; a key that is kept elsewhere is fetched on another. ``"connect"`` opens a
+            connection as well. False leaves all that to the first flush, on the thread that
+            flushes: an import cannot be cut off, so this flush may exceed its budget. Without any
+            flush, events are written down at the end of the process, not sent.
+            ``DOOW_TRACK_WARM_UP``.
         flush_at: Events, at most 500, with which a batch leaves before the end of the invocation.
             ``DOOW_TRACK_FLUSH_AT``.
         flush_interval: Seconds after which what a websocket session has recorded leaves, although

@@ -139,9 +139,11 @@ def place(name: str, value: Any) -> str:
 
 
 def warm_up(name: str, value: Any) -> bool | str:
-    """A bool or a word for one, or ``"connect"``."""
+    """A bool or a word for one, or ``"connect"``; ``"import"`` means True."""
     if type(value) is str and value.lower() in _TRUE | _FALSE:
         return flag(name, value)
+    if type(value) is str and value == "import":
+        return True
     if type(value) is not bool and (type(value) is not str or value != "connect"):
         raise ConfigurationError(f"{name} must be True, False or 'connect', not {show(value)}")
     return value

@@ -349,3 +349,13 @@ def test_the_key_shows_nowhere(given: str, caplog: pytest.LogCaptureFixture) -> 
 def test_seconds(value: float, expected: float) -> None:
     """Any finite number from zero up will do."""
     assert seconds("budget", value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(True, True), (False, False), ("connect", "connect"), ("import", True)],
+)
+def test_warm_up(value: Any, expected: Any) -> None:
+    """The imports are made at once, wherever the process runs, whichever way that is asked for."""
+    assert config(KEY, warm_up=value).warm_up == expected
+    assert config(KEY, environ={"DOOW_TRACK_WARM_UP": str(value).lower()}).warm_up == expected
