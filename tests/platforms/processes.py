@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.network import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -63,3 +67,29 @@ def _wait_for(port: int, running: subprocess.Popen[bytes], output: Path) -> None
             break
         time.sleep(0.02)
     raise RuntimeError(f"the server does not accept connections: {output.read_text()}")
+
+
+@contextmanager
+def serving(
+    command: str, source: str, endpoint: str, directory: Path, *, is_metered: bool
+) -> Iterator[int]:
+    """The port of a server in a process of its own, in a new folder.
+
+    Args:
+        command: How to run it with Python, with ``{port}``.
+        source: The module ``served``, whose application it serves.
+        endpoint: Where that sends events.
+        directory: The folder.
+        is_metered: False to disable metering.
+    """
+    directory.mkdir()
+    (directory / "served.py").write_text(f"import sys\nsys.path.append({str(ROOT)!r})\n{source}")
+    environment = {
+        "DOOW_TRACK_API_KEY": KEY,
+        "DOOW_TRACK_ENDPOINT": endpoint,
+        "DOOW_TRACK_LICENSE_ID": "lic_1",
+        "DOOW_TRACK_BUDGET": "20000",
+        **({} if is_metered else {"DOOW_TRACK_DISABLED": "1"}),
+    }
+    with process(command, directory, environment) as port:
+        yield port

@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 import socket
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from doow_serverless.local import Fault
 from tests.metering import accepted
-from tests.network import KEY
 from tests.platforms.asgi.shapes import ALL, FAULTS, PATHS, SHAPES, WRAPPED
-from tests.platforms.processes import process
+from tests.platforms.processes import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from doow_serverless.local import Ingest
 
-ROOT = Path(__file__).parents[3]
 SLOW_S = 0.02
 """Seconds that Doow takes to answer: time enough for a client to notice what was not held."""
 
@@ -43,19 +41,9 @@ HANGING = {
 @contextmanager
 def served(server: str, app: str, endpoint: str, directory: Path) -> Iterator[int]:
     """One of the servers, in a process of its own, with an application in ``shapes.py``."""
-    directory.mkdir()
-    (directory / "served.py").write_text(
-        f"import sys\nsys.path.append({str(ROOT)!r})\n"
-        f"from tests.platforms.asgi.shapes import {app} as app\n"
-    )
-    environment = {
-        "DOOW_TRACK_API_KEY": KEY,
-        "DOOW_TRACK_ENDPOINT": endpoint,
-        "DOOW_TRACK_LICENSE_ID": "lic_1",
-        "DOOW_TRACK_BUDGET": "20000",
-        **({"DOOW_TRACK_DISABLED": "1"} if app == "site" else {}),
-    }
-    with process(COMMANDS[server], directory, environment) as port:
+    source = f"from tests.platforms.asgi.shapes import {app} as app\n"
+    metered = app != "site"
+    with serving(COMMANDS[server], source, endpoint, directory, is_metered=metered) as port:
         yield port
 
 

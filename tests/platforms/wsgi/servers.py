@@ -19,7 +19,7 @@ from werkzeug.serving import BaseWSGIServer, ThreadedWSGIServer
 from werkzeug.serving import WSGIRequestHandler as WerkzeugRequestHandler
 
 from tests.network import KEY
-from tests.platforms.processes import process
+from tests.platforms.processes import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,21 +109,11 @@ def in_process(server: str, app: str, endpoint: str, directory: Path) -> Iterato
         endpoint: Where it sends events.
         directory: An empty folder.
     """
-    directory.mkdir()
-    (directory / "served.py").write_text(
-        "import sys\n"
-        f"sys.path.append({str(ROOT)!r})\n"
-        f"from tests.platforms.wsgi.shapes import {app} as app\n"
-        + ("import a2wsgi\nasgi = a2wsgi.WSGIMiddleware(app)\n" if "a2wsgi" in server else "")
-    )
-    environment = {
-        "DOOW_TRACK_API_KEY": KEY,
-        "DOOW_TRACK_ENDPOINT": endpoint,
-        "DOOW_TRACK_LICENSE_ID": "lic_1",
-        "DOOW_TRACK_BUDGET": "20000",
-        **({"DOOW_TRACK_DISABLED": "1"} if app == "site" else {}),
-    }
-    with process(COMMANDS[server], directory, environment) as port:
+    source = f"from tests.platforms.wsgi.shapes import {app} as app\n"
+    if "a2wsgi" in server:
+        source += "import a2wsgi\nasgi = a2wsgi.WSGIMiddleware(app)\n"
+    metered = app != "site"
+    with serving(COMMANDS[server], source, endpoint, directory, is_metered=metered) as port:
         yield port
 
 
