@@ -132,6 +132,7 @@ class Config:
     Attributes:
         problems: What the environment says that cannot be understood, and was ignored: pairs of
             the variable, or ``"api_key"``, and of a line about it.
+        is_of_process: True if the variables are those of the process.
         endpoint: Where to send; None where its variable is wrong. That one is not ignored, since
             what is meant for a test server must not be billed.
         removed: Names of attributes that looked like credentials, until they are reported.
@@ -150,6 +151,7 @@ class Config:
         environ = given.take("environ", None)
         self.problems: list[tuple[str, str]] = []
         self.removed: list[LeftOut] = []
+        self.is_of_process = environ is None
         self._environ = os.environ if environ is None else _read_environ(environ)
         self._read_platform()
         self._read_where(given.take)

@@ -5,7 +5,6 @@ Scopes and invocations ask it, and it asks delivery; users hold it through a tra
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -120,7 +119,7 @@ class Engine:
         for name, problem in self.config.problems:
             if (name, problem) not in _reported:
                 warn(problem)
-            if name in os.environ and len(_reported) < _MAX_WARNED:
+            if self.config.is_of_process and name != "api_key":
                 # Once a process: a decorator may make a tracker before configure() makes another.
                 _reported.add((name, problem))
         self.report_removed(self.config.removed)
