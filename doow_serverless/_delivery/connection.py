@@ -7,7 +7,7 @@ import socket
 import ssl
 import zlib
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from requests import PreparedRequest, __version__, exceptions
@@ -76,8 +76,7 @@ class Connection(HTTPAdapter):
         Every version of requests calls this for each request, right before it sends. A version
         that did not would verify the server by itself, since ``verify`` stays True.
         """
-        # Named anew for each request: vcrpy replaces the class of urllib3 for a while.
-        conn.ConnectionCls = _watched(type(conn).ConnectionCls)
+        conn.ConnectionCls = _watched(_real(type(conn).ConnectionCls))
         conn.conn_kw["adapter"] = self
         if self.tls is not None:
             conn.conn_kw["ssl_context"] = self.tls
@@ -130,8 +129,7 @@ class _Watched:
     def connect(self) -> None:
         self.is_made = False
         super().connect()  # type: ignore[misc]  # of the connection that this is mixed into
-        # A cassette of vcrpy has a connection of its own, made later, with our context.
-        if self._tls is not None and getattr(self, "cassette", None) is None:
+        if self._tls is not None:
             try:
                 # Through a proxy, `host` is the proxy's.
                 host: Any = getattr(self, "_tunnel_host", None) or getattr(self, "host", "")
@@ -142,8 +140,17 @@ class _Watched:
         self.is_made = True
 
 
-# Bounded, since each cassette of vcrpy has classes of its own, which must not stay for ever.
-@lru_cache(maxsize=8)
+def _real(kind: type) -> type:
+    """The class of connections that a cassette of vcrpy has replaced, if it has.
+
+    A cassette would hold our key. And its connections undo and redo its patches for the whole
+    process, so that one made on a thread of ours while the cassette ends leaves the patches behind.
+    """
+    real: type = getattr(kind, "_baseclass", kind) if hasattr(kind, "cassette") else kind
+    return real
+
+
+@cache
 def _watched(kind: type) -> type:
     """The same kind of connection, be it plain, with TLS or through SOCKS, that is watched."""
     return type(kind.__name__, (_Watched, kind), {})
