@@ -158,7 +158,7 @@ def on_vercel(share: float) -> Callable[[Path, dict[str, str], bool], list[float
 
 
 def cases() -> dict[str, Callable[[Path, dict[str, str], bool], list[float]]]:
-    """What is measured, by name."""
+    """Return the measurements by name."""
     found = {
         f"Lambda, {name}, {'1' if share == 1 else '1/14'} core"
         f"{', init limited' if is_init_limited else ''}": on_lambda(

@@ -52,7 +52,7 @@ def api_of(tracker: Api | None) -> Api:
     return _current if tracker is None else tracker
 
 
-# Starlette makes its middleware at the first request, and Azure's apps are tracked at their end: so
-# importing one of the modules for users is what makes the first flush ready. On Lambda that falls
-# into the init phase, which runs at full speed.
+# Starlette makes its middleware at the first request, and an Azure app is tracked at the end of its
+# module. So importing one of the modules for users prepares the first flush: on Lambda, during the
+# init phase, which runs at full speed.
 _current._expect_invocations()

@@ -159,11 +159,11 @@ def _watched(kind: type) -> type:
 def _check_session(sock: Any, tls: ssl.SSLContext, host: str) -> None:
     """Refuse a TLS session that is not of our context, or that verified nobody.
 
-    Nothing has been sent yet. Whatever requests, urllib3, or what patches them has made of our
-    settings, the key goes to no server whose certificate was not verified.
+    Nothing has been sent yet. Even if requests, urllib3 or a patch of theirs ignores our settings,
+    the key goes to no server whose certificate was not verified.
 
     Args:
-        sock: What urllib3 has connected.
+        sock: The socket that urllib3 has connected.
         tls: Our context.
         host: The server's name.
 
@@ -190,7 +190,7 @@ def _is_named(certificate: Any, host: str) -> bool:
     """Whether a certificate, which has been verified, is that of ``host``."""
     try:
         match_hostname(certificate, host)
-    except ValueError:  # That is what a CertificateError is, too.
+    except ValueError:  # A CertificateError is a ValueError.
         return False
     return True
 

@@ -32,9 +32,9 @@ _bootstrap: Any = sys.modules.get("_frozen_importlib")
 def whole(*packages: str) -> Iterator[None]:
     """Hold the import locks of these packages and of all their modules.
 
-    Other threads that import any of them wait. Not guaranteed, but for packages that lie in a
-    folder, and for a CPython whose import locks are what they were from 3.3 to 3.14; otherwise
-    nothing is held, and an import is as safe as any other.
+    Other threads that import any of them wait. This works for packages in a folder, and with the
+    import locks of CPython 3.3 to 3.14. Otherwise nothing is held, and an import is as safe as any
+    other.
     """
     with ExitStack() as held:
         # Most processes have one thread while they load, and then this costs nothing.

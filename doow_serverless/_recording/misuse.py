@@ -33,7 +33,7 @@ class Misuse:
 
     Attributes:
         values: Those of ``places``, however they were passed.
-        mistakes: What is wrong with the call, as the subjects of sentences.
+        mistakes: The mistakes in the call, each as the subject of a sentence.
         fault: Why nothing can be counted, if so.
     """
 
@@ -94,7 +94,7 @@ class Misuse:
         return f" (did you mean {close[0]!r}?)"
 
     def _may_be_quantity(self, unknown: dict[str, Any]) -> bool:
-        """Return True if 1 is probably not what the caller means: that would be a wrong bill."""
+        """Return True if the default of 1 is probably wrong: it would be a wrong bill."""
         return "quantity" in self._suggested or any(
             type(plain(value)) in _NUMBERS for value in unknown.values()
         )
