@@ -14,7 +14,7 @@ from ._delivery.credentials import Credentials
 from ._delivery.flush import Flusher
 from ._delivery.guard import Guard, schedule
 from ._delivery.outbox import Outbox
-from ._keeping import dead_letter_format
+from ._frames import format as frame_format
 from ._process import children, forks, init_phase
 from ._process.log import debug, report_fault, warn
 from ._process.orphans import adopt
@@ -277,7 +277,7 @@ class Engine:
         is asked on a thread.
         """
         mode = self.config.warm_up
-        dead_letter_format.load()
+        frame_format.load()
         if mode:
             self.load()
         jobs = [self.outbox.recover] if self.config.journal else []

@@ -6,13 +6,13 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless._keeping.dead_letter_reader import Assembly, Finder
+from doow_serverless._frames.reader import Assembly, Finder
 from doow_serverless._sealing import Batch, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from doow_serverless._keeping.dead_letter_reader import Damage, Part
+    from doow_serverless._frames.reader import Damage, Part
 
 _TIME = "2026-11-22T11:33:00.000Z"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from doow_serverless._keeping.dead_letter_format import SPLIT
-from doow_serverless._keeping.dead_letter_reader import Assembly, Damage, Finder
+from doow_serverless._frames.format import SPLIT
+from doow_serverless._frames.reader import Assembly, Damage, Finder
 from doow_serverless._keeping.refolding import read
 
 if TYPE_CHECKING:

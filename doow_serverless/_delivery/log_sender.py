@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
-from doow_serverless._keeping.log_lines import LogLines
+from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.stdout import LogLines
 from doow_serverless._redaction import show
 from doow_serverless.errors import ErrorKind
 

@@ -10,7 +10,7 @@ import threading
 import time
 from functools import partial
 
-from doow_serverless._keeping.dead_letter_format import BY_LOG, SPLIT
+from doow_serverless._frames.format import BY_LOG, SPLIT
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.at_work import AtWork
 from doow_serverless._process.log import call_hook, debug, report_fault, warn

@@ -8,14 +8,13 @@ import time
 from contextlib import suppress
 from functools import partial
 
+from doow_serverless._frames.format import records_of
+from doow_serverless._frames.stdout import LogLines
 from doow_serverless._process.log import report_fault, warn
 from doow_serverless._process.workers import Workers
 from doow_serverless._recording.ids import new_id
 from doow_serverless._redaction import show
 from doow_serverless._sealing import LINE_LIMIT
-
-from .dead_letter_format import records_of
-from .log_lines import LogLines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

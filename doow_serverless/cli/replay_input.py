@@ -14,15 +14,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from doow_serverless._keeping.dead_letter_format import SPLIT
-from doow_serverless._keeping.dead_letter_reader import Finder, Part
+from doow_serverless._frames.format import SPLIT
+from doow_serverless._frames.reader import Finder, Part
 from doow_serverless._process.clock import iso_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from doow_serverless._keeping.dead_letter_reader import Damage
+    from doow_serverless._frames.reader import Damage
 
 STANDARD_INPUT = Path("-")
 _BLOCK = 64 * 1024

@@ -5,8 +5,8 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from doow_serverless._delivery.patient import Undeliverable
-from doow_serverless._keeping.dead_letter_format import BY_LOG
-from doow_serverless._keeping.dead_letter_reader import Assembly, Finder
+from doow_serverless._frames.format import BY_LOG
+from doow_serverless._frames.reader import Assembly, Finder
 from doow_serverless._keeping.refolding import Folded
 from doow_serverless._recording.ids import derived_id, is_random
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from doow_serverless._delivery.patient import Delivers
-    from doow_serverless._keeping.dead_letter_reader import Damage, DeadLetter, Part
+    from doow_serverless._frames.reader import Damage, DeadLetter, Part
     from doow_serverless._sealing import Batch
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PatientSender, Undeliverable, sending
-from doow_serverless._keeping.dead_letter_format import records_of
+from doow_serverless._frames.format import records_of
 from doow_serverless._sealing import MAX_EVENTS, seal
 from doow_serverless.errors import ErrorKind, InvalidEvent
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from base64 import b64decode
 from typing import Any
 
-from doow_serverless._keeping.dead_letter_format import BY_LOG
-from doow_serverless._keeping.dead_letter_reader import Damage
+from doow_serverless._frames.format import BY_LOG
+from doow_serverless._frames.reader import Damage
 from doow_serverless._recording.ids import is_random
 
 from ._records import records_in
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from doow_serverless._keeping.dead_letter_reader import DeadLetter, Part
+    from doow_serverless._frames.reader import DeadLetter, Part
 
     Failures = dict[str, Any]
 

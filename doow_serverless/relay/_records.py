@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import zlib
 
-from doow_serverless._keeping.dead_letter_format import GZIP, MARKER
-from doow_serverless._keeping.dead_letter_reader import Damage, Finder
+from doow_serverless._frames.format import GZIP, MARKER
+from doow_serverless._frames.reader import Damage, Finder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from doow_serverless._keeping.dead_letter_reader import Part
+    from doow_serverless._frames.reader import Part
 
 MAX_TEXT = 64 * 1024 * 1024
 """Bytes that what comes gzipped may unpack to: far above what any platform packs."""

@@ -9,9 +9,9 @@ from functools import partial
 
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PATIENCE_S, PatientSender, Undeliverable, sending
-from doow_serverless._keeping.dead_letter_format import SPLIT, records_of
-from doow_serverless._keeping.dead_letter_reader import Assembly, Part
-from doow_serverless._keeping.log_lines import LogLines
+from doow_serverless._frames.format import SPLIT, records_of
+from doow_serverless._frames.reader import Assembly, Part
+from doow_serverless._frames.stdout import LogLines
 from doow_serverless._process.log import counted, warn
 from doow_serverless.errors import DoowError, ErrorKind
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from doow_serverless._config import Config
     from doow_serverless._delivery.patient import Delivers
-    from doow_serverless._keeping.dead_letter_reader import Damage, DeadLetter
+    from doow_serverless._frames.reader import Damage, DeadLetter
     from doow_serverless._sealing import Batch
 
 MAX_KNOWN = 200_000

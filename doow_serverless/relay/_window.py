@@ -11,7 +11,7 @@ import zlib
 from base64 import b64decode, b64encode
 from hashlib import sha256
 
-from doow_serverless._keeping.dead_letter_format import GZIP
+from doow_serverless._frames.format import GZIP
 from doow_serverless._keeping.refolding import Folded, read, written
 from doow_serverless._recording.ids import derived_id
 from doow_serverless._sealing import gzip
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
-    from doow_serverless._keeping.dead_letter_reader import Part
+    from doow_serverless._frames.reader import Part
     from doow_serverless._sealing import Batch
 
 MAX_EVENTS_LENGTH = 350_000

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_format import FOR_A_RELAY, MARKER
+from doow_serverless._frames.format import FOR_A_RELAY, MARKER
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.examples.lambda_example import (
     EXAMPLE,

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from doow_serverless._config import checked_config
-from doow_serverless._keeping.dead_letter_format import BY_LOG, MARKER, records_of
+from doow_serverless._frames.format import BY_LOG, MARKER, records_of
 from doow_serverless.cli.doctor_files import _Loader
 from doow_serverless.local import Fault
 from doow_serverless.local.lambda_runtime import LambdaRuntime

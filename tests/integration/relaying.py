@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, records_of
 from doow_serverless.local import Ingest
 from doow_serverless.relay import _relay
 from tests.network import KEY

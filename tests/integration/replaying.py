@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from doow_serverless._keeping.dead_letter_format import records_of
+from doow_serverless._frames.format import records_of
 from doow_serverless._sealing import LINE_LIMIT
 from doow_serverless.errors import ErrorKind
 from tests.network import KEY

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.fleet.stream import Context, event_of
 from doow_serverless import relay
-from doow_serverless._keeping.dead_letter_format import SPLIT
+from doow_serverless._frames.format import SPLIT
 from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import split
 from doow_serverless.errors import ConfigurationError

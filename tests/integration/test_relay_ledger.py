@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.fleet.stream import Context
 from doow_serverless import relay
-from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
-from doow_serverless._keeping.dead_letter_reader import Assembly
+from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.reader import Assembly
 from doow_serverless._recording.ids import derived_id, new_id
 from doow_serverless._sealing import pack
 from doow_serverless.local import Fault, Ingest

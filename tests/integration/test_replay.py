@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_format import SPLIT, records_of
+from doow_serverless._frames.format import SPLIT, records_of
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._sealing import split
 from doow_serverless.cli.replay_input import moment

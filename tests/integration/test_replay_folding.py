@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, records_of
 from doow_serverless._recording.ids import derived_id
 from doow_serverless.local import Fault
 from tests.batches import batch

@@ -12,7 +12,7 @@ from benchmarks.fleet.ledger import LogBook, Weight, account, weight_of
 from benchmarks.fleet.load import Invocation, invocations
 from benchmarks.fleet.sizes import Measured, by_log
 from benchmarks.fleet.stream import Line, Shard, Subscription
-from doow_serverless._keeping.dead_letter_format import SPLIT, records_of
+from doow_serverless._frames.format import SPLIT, records_of
 from doow_serverless._sealing import Batch
 from doow_serverless.relay._records import records_in
 

@@ -34,6 +34,7 @@ FLOORS = (
     "_engine",
     "_delivery",
     "_keeping",
+    "_frames",
     "_config",
     "_sealing",
     "_recording",
@@ -45,7 +46,7 @@ FLOORS = (
 """The modules and packages, from the roof to the ground. Each imports from floors below its own,
 and within a package, whose modules may import one another as long as that makes no circle."""
 
-ROOMS = ("_handlers", "_delivery", "_keeping", "_recording", "_process")
+ROOMS = ("_handlers", "_delivery", "_keeping", "_frames", "_recording", "_process")
 """The packages of the engine."""
 FRAMEWORKS = {
     "asgiref", "aws_lambda_powertools", "awslambdaric", "azure", "boto3", "botocore", "click",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_format import FOR_A_RELAY, MARKER
-from doow_serverless._keeping.dead_letter_reader import Assembly, Part
+from doow_serverless._frames.format import FOR_A_RELAY, MARKER
+from doow_serverless._frames.reader import Assembly, Part
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.batches import find_records
 from tests.timing import within
@@ -22,7 +22,7 @@ from tests.timing import within
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from doow_serverless._keeping.dead_letter_reader import DeadLetter
+    from doow_serverless._frames.reader import DeadLetter
 
 pytest.importorskip("awslambdaric")
 

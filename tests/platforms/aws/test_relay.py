@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.fleet.stream import event_of
-from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, records_of
 from doow_serverless._recording.ids import new_id
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime

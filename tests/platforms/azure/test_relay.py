@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, records_of
 from doow_serverless.local.azure import triggers
 from doow_serverless.local.azure.host import AzureHost
 from tests.batches import batch

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
+from doow_serverless._frames.format import records_of
 from doow_serverless._keeping import dead_letters
-from doow_serverless._keeping.dead_letter_format import records_of
 from doow_serverless._keeping.dead_letters import WAIT_S, DeadLetters
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch, contents, read_back
@@ -344,7 +344,7 @@ def test_import_is_light() -> None:
 
     assert set(done.stdout.split()) <= {
         "doow_serverless._keeping.dead_letters",
-        "doow_serverless._keeping.dead_letter_reader",
+        "doow_serverless._frames.reader",
     }
 
 

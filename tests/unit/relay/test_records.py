@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from doow_serverless._keeping.dead_letter_format import BY_LOG, records_of
-from doow_serverless._keeping.dead_letter_reader import Damage, Part
+from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.reader import Damage, Part
 from doow_serverless.relay import _records
 from doow_serverless.relay._records import records_in
 from tests.batches import batch

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._keeping.dead_letter_format import records_of
-from doow_serverless._keeping.dead_letter_reader import Part
+from doow_serverless._frames.format import records_of
+from doow_serverless._frames.reader import Part
 from doow_serverless._recording import scope as scope_module
 from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import pack

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._keeping import dead_letter_reader
-from doow_serverless._keeping.dead_letter_format import records_of
-from doow_serverless._keeping.dead_letter_reader import Assembly, Damage, Finder, Part
+from doow_serverless._frames import reader as dead_letter_reader
+from doow_serverless._frames.format import records_of
+from doow_serverless._frames.reader import Assembly, Damage, Finder, Part
 from doow_serverless._sealing import LINE_LIMIT, Batch
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch, contents, find_records

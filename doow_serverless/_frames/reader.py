@@ -1,7 +1,7 @@
 """Reads dead letters back: any text to records, and records to whole batches.
 
 The reader needs to know no envelope: it takes what stands between the braces around a marker, and
-deletes from it what cannot be part of a value (see `dead_letter_format`).
+deletes from it what cannot be part of a value (see `format`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zlib
 
 from doow_serverless._sealing import Batch
 
-from .dead_letter_format import FORMAT, GZIP, MARKER, checksum, record, record_head
+from .format import FORMAT, GZIP, MARKER, checksum, record, record_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
