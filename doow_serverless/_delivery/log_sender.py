@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.stdout import LogLines
 from doow_serverless._redaction import show
 from doow_serverless.errors import ErrorKind
@@ -58,7 +58,7 @@ class LogSender:
     def send(self, batch: Batch, **_: Any) -> Result:
         """Write ``batch``; blocks. Never raises an Exception."""
         try:
-            records = records_of(
+            records = frames_of(
                 batch,
                 BY_LOG,
                 self._wall_clock(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PatientSender, Undeliverable, sending
-from doow_serverless._frames.format import records_of
+from doow_serverless._frames.format import frames_of
 from doow_serverless._sealing import MAX_EVENTS, seal
 from doow_serverless.errors import ErrorKind, InvalidEvent
 
@@ -208,7 +208,7 @@ class _Outbox:
     def _write_down(self, batch: Batch) -> None:
         self._report.undelivered += len(batch)
         records = "".join(
-            f"{line}\n" for line in records_of(batch, ErrorKind.NETWORK_ERROR, time.time())
+            f"{line}\n" for line in frames_of(batch, ErrorKind.NETWORK_ERROR, time.time())
         )
         try:
             with self._undelivered.open("a", encoding="ascii") as file:
