@@ -76,11 +76,11 @@ HANDLERS = dedent(
     def chatter():
         while True:
             print("a line of some length, as any program prints it")
-            time.sleep(0.0001)
+            time.sleep(0)
 
     @doow.tracked
     def talking(event, context):
-        if event["how"] == "threads" and threading.active_count() < 4:
+        if event["how"] == "threads" and threading.active_count() < 6:
             threading.Thread(target=chatter, daemon=True).start()
         elif event["how"] == "an unfinished line":
             print("working.", end="")
