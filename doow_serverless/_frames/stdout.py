@@ -71,7 +71,8 @@ class StandardOutput:
         return trouble
 
     def _candidates(self) -> list[TextIO]:
-        first = self._stream or _find_vercel_stream() or sys.__stdout__
+        streams = (self._stream, _find_vercel_stream(), sys.__stdout__)
+        first = next((stream for stream in streams if stream is not None), None)
         return [stream for stream in (first, sys.__stderr__) if stream is not None]
 
 
@@ -114,26 +115,31 @@ class _Writer:
         Pipes and files take a frame in one call. A socket or a terminal may take it in parts, and
         then another thread, or a signal handler, may write its own frame in between.
         """
-        with _Turn() as turn:
+        turn = _Turn()
+        try:
+            turn.begin()
             taken = self._write_some(descriptor, line)
             if taken == len(line):
                 return True
             while taken < len(line):
                 taken += self._write_some(descriptor, line[taken:])
             return turn.was_alone()
+        finally:
+            turn.end()
 
     def _write_some(self, descriptor: int, data: bytes) -> int:
         """Write ``data`` or the beginning of it, once there is room, and return how many bytes."""
-        for attempt in count():
+        has_waited = False
+        while True:
             try:
                 taken = os.write(descriptor, data)
             except BlockingIOError:
                 # Somebody has made it non-blocking, for every process that shares it.
-                _wait_for_room(descriptor, is_in_doubt=attempt > 0)
+                _wait_for_room(descriptor, is_in_doubt=has_waited)
+                has_waited = True
             else:
                 self.has_begun = True
                 return taken
-        raise AssertionError  # It counts without end.
 
 
 _numbers = count()
@@ -147,17 +153,22 @@ class _Turn:
     lock could stay shut after a fork, and a signal handler cannot wait for the code it interrupts.
     """
 
-    def __enter__(self) -> _Turn:
-        self._entry = (os.getpid(), self)
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._entry = (self._pid, self)
+        self._number = 0
+        self._is_first = False
+
+    def begin(self) -> None:
+        """Begin it; call :meth:`end` whatever is raised."""
         # First the entry, then the number: whoever takes a later number sees the entry.
         _turns.add(self._entry)
         self._number = next(_numbers)
         # After a fork there are entries of threads that only the parent has.
-        others = {pid for pid, turn in list(_turns) if turn is not self}
-        self._is_first = self._entry[0] not in others
-        return self
+        self._is_first = [pid for pid, _ in list(_turns)].count(self._pid) == 1
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """End it."""
         _turns.discard(self._entry)
 
     def was_alone(self) -> bool:
