@@ -53,7 +53,7 @@ class StandardOutput:
         Blocks while the stream has no room. Another stream takes the frames only if the first
         does not exist and has taken nothing: a frame that is begun is never repeated elsewhere.
         """
-        lines = [f"\n{frame}\n".encode("ascii") for frame in frames]
+        lines = [f"\n{frame}\n".encode("ascii", "backslashreplace") for frame in frames]
         trouble: BaseException = OSError("there is no standard output")
         for stream in self._candidates():
             writer = _Writer(stream)
@@ -224,8 +224,9 @@ def _find_vercel_stream() -> TextIO | None:
     is imported, and is remembered: later ``sys.stdout`` may be a text of the application's.
     """
     global _vercel_stream
-    if _vercel_stream is None and _is_of_vercel(sys.stdout):
-        _vercel_stream = sys.stdout
+    stream = getattr(sys, "stdout", None)  # The application may have deleted it.
+    if _vercel_stream is None and _is_of_vercel(stream):
+        _vercel_stream = stream
     return _vercel_stream
 
 

@@ -264,6 +264,17 @@ def test_a_text_of_the_application(pipe: Ends, standard: Callable[[object], io.S
     assert (pipe.finish(), text.getvalue()) == ("\nwithin\n\nafter\n\nagain\n", "")
 
 
+def test_no_replaceable_output(
+    monkeypatch: pytest.MonkeyPatch, standard: Callable[[object], io.StringIO]
+) -> None:
+    """The application may have deleted ``sys.stdout``, and odd characters stop no frame."""
+    real = io.StringIO()
+    standard(real)
+    monkeypatch.delattr(sys, "stdout")
+    assert StandardOutput().write(["one", "\xe9\ud800"]) is None
+    assert real.getvalue() == "\none\n\n\\xe9\\ud800\n"
+
+
 def test_imported_within_a_redirect() -> None:
     """The application may import the package while its standard output goes elsewhere."""
     program = (
