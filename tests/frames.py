@@ -5,30 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import MARKER
-from doow_serverless._frames.reader import Assembly, Part
-from tests.batches import find_records
+from doow_serverless._frames.reader import Part, read_frame
 
 if TYPE_CHECKING:
-    from doow_serverless._frames.reader import Damage, DeadLetter
-
-
-def read_line(line: str) -> Part | Damage | None:
-    """Return the frame that ``line`` is, or None if it is none."""
-    if not (line.startswith(f'{{"{MARKER}":') and line.endswith("}")):
-        return None
-    try:
-        json.loads(line)
-        (found,) = find_records(line)
-    except ValueError:
-        return None
-    return found
+    from doow_serverless._frames.assembly import DeadLetter
 
 
 def frames_in(text: str) -> list[Part]:
     """Return the frames of a log; every mention of the marker must be one, and whole."""
     lines = text.split("\n")
-    frames = [frame for line in lines if isinstance(frame := read_line(line), Part)]
+    frames = [frame for line in lines if isinstance(frame := read_frame(line), Part)]
     assert len(frames) == sum(MARKER in line for line in lines)
     return frames
 

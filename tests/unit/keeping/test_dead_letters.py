@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import pytest
 
 from doow_serverless._frames.format import frames_of
+from doow_serverless._frames.reader import read_frame
 from doow_serverless._keeping import dead_letters
 from doow_serverless._keeping.dead_letters import WAIT_S, DeadLetters
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch, contents, read_back
-from tests.frames import frames_in, letters_in, read_line
+from tests.frames import frames_in, letters_in
 from tests.network import Metronome
 from tests.timing import within
 
@@ -122,7 +123,7 @@ def test_beside_powertools_logger(capfd: pytest.CaptureFixture[str]) -> None:
     logger.info("after")
 
     text = capfd.readouterr().out
-    theirs = [json.loads(line) for line in text.split("\n") if line and not read_line(line)]
+    theirs = [json.loads(line) for line in text.split("\n") if line and not read_frame(line)]
 
     assert [line["message"] for line in theirs] == ["before", "after"]
     assert [contents(letter.batch) for letter in letters_in(text)] == [contents(one)]
