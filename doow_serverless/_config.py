@@ -9,6 +9,7 @@ from ._recording.plain import guarded, plain
 from ._recording.rules import check_attribution, check_text
 from ._redaction import API_KEY, show
 from ._sealing import LINE_HEAD, LINE_LIMIT, LINE_LIMIT_ON_VERCEL, MAX_BYTES, MAX_EVENTS
+from ._secrets import places
 from ._values import (
     argument,
     as_it_is,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 _SMALLEST_PAYLOAD = 4_096
 
 API_KEY_VARIABLE = "DOOW_TRACK_API_KEY"
-KEY_PLACES = ("DOOW_TRACK_API_KEY_SECRET_ARN", "DOOW_TRACK_API_KEY_SSM_PARAMETER")
+KEY_PLACES = places(API_KEY_VARIABLE)
 """The variables that say where the key is kept, by precedence."""
 NO_KEY = "there is no API key"
 KEY_REMEDY = f"set {API_KEY_VARIABLE} to an SDK key (Doow: Settings, API Keys, SDK Keys)"

@@ -412,7 +412,9 @@ class Outbox:
     def before_fork(self) -> None:
         """Let other threads finish what they import, and keep them from it during the fork."""
         ends_at = time.monotonic() + FORK_WAIT_S
-        for lock in (self._transport.loading, self._credentials.importing):
+        kept = self._credentials.kept
+        locks = [] if kept is None else [kept.importing]
+        for lock in (self._transport.loading, *locks):
             if lock.acquire(timeout=max(0.0, ends_at - time.monotonic())):
                 self._held.append(lock)
 

@@ -7,7 +7,9 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -90,13 +92,19 @@ def _key(config: Config) -> tuple[str | None, Check]:
     if config.key_place is not None:
         variable, place = config.key_place
         try:
-            key = _within(LIMIT_S, Credentials(None, config.key_place).current)
+            key = _within(LIMIT_S, partial(_fetched, Credentials(None, config.key_place)))
         except DoowError as problem:
             remedy = "see that the secret is there, and that this identity may read it"
             return None, Check("key", False, str(problem), remedy)
         return key, Check("key", True, f"well-formed, read from {place} ({variable})")
     said = [problem for name, problem in config.problems if name in {API_KEY_VARIABLE, "api_key"}]
     return None, Check("key", False, said[0].partition(":")[0] if said else NO_KEY, KEY_REMEDY)
+
+
+def _fetched(credentials: Credentials) -> str:
+    with suppress(Exception):
+        credentials.load()  # What is wrong, says the next line.
+    return credentials.current()
 
 
 def _way(config: Config) -> Iterator[Check]:

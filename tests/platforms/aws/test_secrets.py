@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._platforms.aws import fetch_key
+from doow_serverless._config import checked_config
+from doow_serverless._delivery.patient import sending
+from doow_serverless._delivery.results import Settled
+from doow_serverless._platforms.aws import fetch_text
+from doow_serverless.cli.doctor_service import service_checks
+from tests.batches import batch
 from tests.lambda_context import LambdaContext
 from tests.network import KEY
 
@@ -125,13 +130,31 @@ def test_a_key_that_stays_refused_is_not_asked_for_again_and_again(
 
 
 @pytest.mark.parametrize("kind", PLACES)
+def test_what_no_response_waits_for_finds_it_too(
+    kind: str, asked: Counter[str], ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay, `replay` and `send` import what fetching needs, and so does `doctor`."""
+    monkeypatch.setenv(PLACES[kind], keep(kind, KEY))
+    monkeypatch.setenv("DOOW_TRACK_ENDPOINT", ingest.url)
+    with sending(*checked_config()) as sender:
+        result = sender.send(batch())
+    assert isinstance(result, Settled)
+    assert result.accepted == 1
+    checks = service_checks("tokens", "lic_1", is_event_sent=False)
+    found = {check.name: check.ok for check in checks}
+    assert (found["key"], found["heartbeat"]) == (True, True)
+
+
+@pytest.mark.parametrize("kind", PLACES)
 def test_the_log_does_not_get_the_key(
     kind: str, asked: Counter[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the root logger at DEBUG botocore logs all answers but this one."""
     place = keep(kind, KEY)
     caplog.set_level("DEBUG")
-    assert KEY in fetch_key(PLACES[kind], place, True)
+    text = fetch_text("parameter" if kind == "parameter" else "secret", place, True)
+    assert text is not None
+    assert KEY in text
     assert [record.name for record in caplog.records if KEY in record.getMessage()] == []
     # What the application fetches, also of the same place, is logged as ever.
     if kind == "parameter":
@@ -161,7 +184,7 @@ def test_what_others_log_while_the_key_is_fetched(
         return call(client, operation, arguments)
 
     monkeypatch.setattr(client_class, "_make_api_call", meanwhile)
-    fetch_key(PLACES["secret"], place, True)
+    fetch_text("secret", place, True)
     assert [each.getMessage() for each in caplog.records if each.name == parsers.name] == [
         "of the application"
     ]
