@@ -40,6 +40,7 @@ def load() -> None:
     """Import the modules that records need: they are written on threads that import nothing."""
     import base64  # noqa: F401
     import hashlib  # noqa: F401
+    import hmac  # noqa: F401
     import urllib.parse  # noqa: F401
 
 
@@ -50,6 +51,7 @@ def records_of(
     *,
     limit: int = LINE_LIMIT,
     least_level: str = "",
+    key: bytes | None = None,
 ) -> list[str]:
     """The records of ``batch``, none longer than ``limit`` characters.
 
@@ -59,6 +61,7 @@ def records_of(
         at_unix_s: When it was given up.
         limit: At least 2,000.
         least_level: Of the lines that the platform lets through; "" where it lets all.
+        key: The log key, which signs each; None for no signature.
     """
     # Dear at import: see load().
     from base64 import urlsafe_b64encode
@@ -76,10 +79,17 @@ def records_of(
         sha256(batch.body).hexdigest(),
         least_level,
     )
-    tail = len(record("", 10_000, 10_000, ""))
+    tail = len(record("", 10_000, 10_000, "")) + (0 if key is None else len(_signed("{}", key)))
     room = max(limit - len(head) - tail, 1_000)
     pieces = [data[at : at + room] for at in range(0, len(data), room)]
-    return [record(head, number, len(pieces), piece) for number, piece in enumerate(pieces, 1)]
+    lines = [record(head, number, len(pieces), piece) for number, piece in enumerate(pieces, 1)]
+    return lines if key is None else [_signed(line, key) for line in lines]
+
+
+def _signed(line: str, key: bytes) -> str:
+    import hmac  # See load().
+
+    return f'{line[:-1]},"hmac":"{hmac.new(key, line.encode(), "sha256").hexdigest()}"}}'
 
 
 def record_head(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._config import checked_config
+from doow_serverless._config import Config, checked_config
 from doow_serverless._delivery.patient import sending
 from doow_serverless._delivery.results import Settled
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._platforms.aws import fetch_text
 from doow_serverless.cli.doctor_service import service_checks
 from tests.batches import batch
@@ -164,6 +165,41 @@ def test_the_log_does_not_get_the_key(
     assert [record.name for record in caplog.records if KEY in record.getMessage()] == [
         "botocore.parsers"
     ]
+
+
+def test_the_version_before_the_current_one(asked: Counter[str]) -> None:
+    """A secret that was never rotated has none; and the cache keeps to the current one."""
+    place = keep("secret", "one")
+    before = fetch_text("secret", place, False), fetch_text("secret", place, True, True)
+    keep("secret", "two")
+    after = fetch_text("secret", place, True), fetch_text("secret", place, True, True)
+    cached = fetch_text("secret", place, False)
+    assert (before, after, cached) == (("one", None), ("two", "one"), "two")
+    assert asked["GetSecretValue"] == 4
+
+
+def test_a_version_that_cannot_be_read(asked: Counter[str]) -> None:
+    """Is no version that is missing: only that of a secret which is there may be."""
+    with pytest.raises(Exception, match="can't find the specified secret"):
+        fetch_text("secret", "no-such-secret", True)
+    client = boto3.client("secretsmanager")
+    client.create_secret(Name="binary", SecretBinary=b"\xfe\xff")
+    with pytest.raises(ValueError, match=r"^it is binary, and no text$"):
+        fetch_text("secret", "binary", True)
+
+
+def test_lines_are_signed_with_a_kept_log_key(
+    asked: Counter[str], ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread fetches it in the init phase, and one again while it is old."""
+    place = keep("secret", "log key")
+    monkeypatch.setenv("DOOW_TRACK_LOG_KEY_SECRET_ARN", place)
+    tracker = doow.configure(KEY, endpoint=ingest.url, license_id="lic_1")
+    assert tracker.engine.warm_up is not None
+    tracker.engine.warm_up.join(20)
+    log_key = tracker.engine.outbox.log_key
+    assert (log_key.signing_key(), asked["GetSecretValue"]) == (b"log key", 1)
+    assert LogKey.of(Config()).verifying_keys() == [b"log key"]
 
 
 def test_what_others_log_while_the_key_is_fetched(
