@@ -6,7 +6,8 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless._frames.reader import Assembly, Finder
+from doow_serverless._frames.assembly import Assembly
+from doow_serverless._frames.reader import read_frame
 from doow_serverless._sealing import Batch, pack
 
 if TYPE_CHECKING:
@@ -53,10 +54,8 @@ def contents(one: Batch) -> tuple[Any, ...]:
 
 
 def find_records(text: str) -> Iterator[Part | Damage]:
-    """Everything in ``text`` that is a record of a dead letter, or was one."""
-    finder = Finder()
-    yield from finder.feed(text)
-    yield from finder.close()
+    """Every line of ``text`` that is a frame, or was one."""
+    yield from filter(None, map(read_frame, text.split("\n")))
 
 
 def read_back(text: str) -> list[tuple[Any, ...]]:

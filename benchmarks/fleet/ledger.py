@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import SPLIT
-from doow_serverless._frames.reader import Assembly, Damage, Finder
+from doow_serverless._frames.reader import Damage
 from doow_serverless._keeping.refolding import read
+from doow_serverless.cli.replay_input import Finder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.stdout import LogLines
 from doow_serverless._redaction import show
 from doow_serverless.errors import DoowError, ErrorKind
@@ -76,7 +76,7 @@ class LogSender:
         if self._log_key.is_missing:
             return self._unsigned(self._log_key.trouble)
         try:
-            records = records_of(
+            records = frames_of(
                 batch,
                 BY_LOG,
                 self._wall_clock(),

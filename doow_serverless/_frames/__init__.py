@@ -1,5 +1,6 @@
 """The log as a wire: sealed batches as lines of standard output, and back.
 
-Read ``format`` (a frame: one line that holds a batch or a part of one), ``keys`` (the log key signs
-it), ``stdout`` (writes whole lines) and ``reader`` (frames back to batches).
+Read ``format`` (a frame: one line that holds a batch or a part of one), ``keys`` (the log key,
+which signs it), ``stdout`` (writes whole lines), ``reader`` (a text is a frame or it is none) and
+``assembly`` (parts to batches).
 """

@@ -1,15 +1,16 @@
-"""The format of a sealed batch as lines of a log, none longer than a platform keeps.
+"""The frame: one line of the log that holds a sealed batch, or a part of one, and proves itself.
 
-A dead letter is such a batch, which was not delivered; with ``delivery="log"`` they all become one.
+A frame is one line of JSON, no longer than a platform keeps. Every value is written in an alphabet
+that no export escapes. Its digest covers all that counts, so a reader can tell a whole frame from a
+damaged one; with a log key, an HMAC over the same tells it from one that somebody else has written.
 
-A record is one line of JSON. Whatever a log does to it on the way (escaping it as a JSON string any
-number of times, doubling its quotes for CSV, printing it prettily, sorting its keys), the marker,
-the braces around it and its values stay: they are of an alphabet that no such step touches.
+With ``delivery="log"`` every batch becomes frames; a dead letter is a batch that was not delivered.
 """
 
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 from doow_serverless._process.clock import iso_time
 from doow_serverless._sealing import LINE_LIMIT, gzip
@@ -20,31 +21,39 @@ if TYPE_CHECKING:
     from doow_serverless.errors import ErrorKind
 
 MARKER = "doow_dead_letter"
+BEGINNING = f'{{"{MARKER}":'
+"""Every frame begins so, and no other line of this library does."""
+FORMAT = "2"
 BY_LOG = "LOG"
-"""The reason of a record of a batch that was to go no other way."""
+"""The reason of a frame of a batch that is delivered by log."""
 FOR_A_RELAY = "usage events for a relay"
-"""What such a record says of itself, so that who is warned of dead letters can leave it out."""
-FORMAT = "1"
+"""In the message of such a frame, so that an alarm on dead letters can leave it out."""
 SPLIT = "SPLIT"
-"""The reason of a record that says of its batch: from here on its two halves stand for it."""
+"""The reason of a frame whose batch was split: from here on its two halves stand for it."""
 GZIP = 16 + zlib.MAX_WBITS
+SIGNED = ("batch_id", "events", "reason", "sdk_version", "encoding", "sha256", "part", "parts",
+          "data")  # fmt: skip
+"""The fields that digest and HMAC cover, in this order. The others are for people and for filters:
+collectors move or rewrite them, and nothing that is counted depends on them."""
 
 # Under Lambda's JSON format a line without level and timestamp counts as INFO, and is filtered.
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
 _LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _USUAL = "INFO", f"{FOR_A_RELAY} to bring to Doow"
 _TROUBLE = "ERROR", "usage events that Doow did not confirm - see doow-serverless replay"
+_DIGEST = 16
+"""Bytes of SHA-256 that are kept where nothing but damage is to be told."""
 
 
 def load() -> None:
-    """Import the modules that records need: they are written on threads that import nothing."""
+    """Import the modules that frames need: they are written on threads that import nothing."""
     import base64  # noqa: F401
     import hashlib  # noqa: F401
     import hmac  # noqa: F401
     import urllib.parse  # noqa: F401
 
 
-def records_of(
+def frames_of(
     batch: Batch,
     reason: ErrorKind | str,
     at_unix_s: float,
@@ -53,86 +62,109 @@ def records_of(
     least_level: str = "",
     key: bytes | None = None,
 ) -> list[str]:
-    """The records of ``batch``, none longer than ``limit`` characters.
+    """Return the frames of ``batch``, none longer than ``limit`` characters.
 
     Args:
-        batch: What was not delivered.
-        reason: Why, or :data:`SPLIT`, or :data:`BY_LOG`.
-        at_unix_s: When it was given up.
+        batch: A sealed batch.
+        reason: Why it is written: an error kind, :data:`SPLIT`, or :data:`BY_LOG`.
+        at_unix_s: When it is written, in Unix seconds.
         limit: At least 2,000.
-        least_level: Of the lines that the platform lets through; "" where it lets all.
-        key: The log key, which signs each; None for no signature.
+        least_level: The least level of the lines that the platform keeps; "" if it keeps all.
+        key: Signs the frames; None leaves them unsigned.
     """
-    # Dear at import: see load().
-    from base64 import urlsafe_b64encode
-    from hashlib import sha256
-
     packed = batch.body if batch.gzipped else gzip(batch.body)
-    data = urlsafe_b64encode(packed).decode("ascii").rstrip("=")
-    head = record_head(
-        batch.id,
-        len(batch),
-        reason,
-        iso_time(int(at_unix_s * 1000)),
-        batch.sdk_version,
-        batch.gzipped,
-        sha256(batch.body).hexdigest(),
-        least_level,
-    )
-    tail = len(record("", 10_000, 10_000, "")) + (0 if key is None else len(_signed("{}", key)))
-    room = max(limit - len(head) - tail, 1_000)
+    data = encoded(packed)
+    fields = {
+        "timestamp": iso_time(int(at_unix_s * 1000)),
+        "batch_id": quoted(batch.id),
+        "events": str(len(batch)),
+        "reason": str(reason),
+        "sdk_version": quoted(batch.sdk_version),
+        "encoding": "gzip" if batch.gzipped else "identity",
+        "sha256": digest_of(batch.body),
+        "part": "10000",
+        "parts": "10000",
+        "data": "",
+    }
+    proofs = 14 + 22 + (0 if key is None else 10 + 43)
+    room = max(limit - len(_written(fields, least_level)) - proofs, 1_000)
     pieces = [data[at : at + room] for at in range(0, len(data), room)]
-    lines = [record(head, number, len(pieces), piece) for number, piece in enumerate(pieces, 1)]
-    return lines if key is None else [_signed(line, key) for line in lines]
+    frames = []
+    for number, piece in enumerate(pieces, 1):
+        fields.update(part=str(number), parts=str(len(pieces)), data=piece)
+        signed = signed_text(fields)
+        fields["digest"] = digest_of(signed)
+        if key is not None:
+            fields["hmac"] = signature(signed, key)
+        frames.append(_written(fields, least_level))
+        del fields["digest"]
+        fields.pop("hmac", None)
+    return frames
 
 
-def _signed(line: str, key: bytes) -> str:
-    import hmac  # See load().
-
-    return f'{line[:-1]},"hmac":"{hmac.new(key, line.encode(), "sha256").hexdigest()}"}}'
+def _written(fields: dict[str, str], least_level: str) -> str:
+    return frame({**fields, **level_and_message(fields["reason"], least_level)})
 
 
-def record_head(
-    batch_id: str,
-    events: int,
-    reason: str,
-    timestamp: str,
-    sdk_version: str,
-    gzipped: bool,
-    sha256: str,
-    least_level: str = "",
-) -> str:
-    """What all the records of a batch begin with; the arguments are those of a `Part`."""
+def level_and_message(reason: str, least_level: str) -> dict[str, str]:
+    """Return the two fields of a frame that a platform filters by and people read."""
     level, message = _USUAL if reason == BY_LOG else _TROUBLE
-    level = max(level, least_level, key=_by_weight)
+    return {"level": max(level, least_level, key=_by_weight), "message": message}
+
+
+def frame(fields: dict[str, str]) -> str:
+    """Return the frame of all ``fields``, as `SHAPE` has them."""
+    proofs = f',"digest":"{fields["digest"]}"' if "digest" in fields else ""
+    if "hmac" in fields:
+        proofs += f',"hmac":"{fields["hmac"]}"'
     return (
-        f'{{"{MARKER}":{FORMAT},"timestamp":"{timestamp}","level":"{level}",'
-        f'"message":"{message}",'
-        f'"batch_id":"{_quoted(batch_id)}","events":{events},"reason":"{reason}",'
-        f'"sdk_version":"{_quoted(sdk_version)}",'
-        f'"encoding":"{"gzip" if gzipped else "identity"}",'
-        f'"sha256":"{sha256}"'
+        f'{BEGINNING}{FORMAT},"timestamp":"{fields["timestamp"]}","level":"{fields["level"]}",'
+        f'"message":"{fields["message"]}","batch_id":"{fields["batch_id"]}",'
+        f'"events":{fields["events"]},"reason":"{fields["reason"]}",'
+        f'"sdk_version":"{fields["sdk_version"]}","encoding":"{fields["encoding"]}",'
+        f'"sha256":"{fields["sha256"]}","part":{fields["part"]},"parts":{fields["parts"]},'
+        f'"data":"{fields["data"]}"{proofs}}}'
     )
 
 
-def record(head: str, number: int, parts: int, data: str) -> str:
-    """One record, of which ``head`` is the beginning."""
-    return f'{head},"part":{number},"parts":{parts},"crc32":"{checksum(data)}","data":"{data}"}}'
+# ── proofs ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _by_weight(level: str) -> int:
-    return _LEVELS.index(level) if level in _LEVELS else -1
+def signed_text(fields: dict[str, Any]) -> bytes:
+    """Return the bytes that digest and HMAC cover; no value holds a newline."""
+    said = [MARKER, FORMAT, *(fields[name] for name in SIGNED)]
+    return "\n".join(said).encode("utf-8", "surrogatepass")
 
 
-def checksum(data: str) -> str:
-    """CRC-32 of the data of a record, in 8 hex digits."""
-    return f"{zlib.crc32(data.encode()):08x}"
+def digest_of(content: bytes) -> str:
+    """Return 128 bits of the SHA-256 of ``content``, against damage."""
+    from hashlib import sha256  # Dear at import: see load().
+
+    return encoded(sha256(content).digest()[:_DIGEST])
 
 
-def _quoted(text: str) -> str:
-    """``text`` in the alphabet of records: that of URLs, and percent signs."""
+def signature(signed: bytes, key: bytes) -> str:
+    """Return the HMAC-SHA-256 of ``signed``, which only holders of ``key`` can make."""
+    from hmac import digest
+
+    return encoded(digest(key, signed, "sha256"))
+
+
+def encoded(content: bytes) -> str:
+    """Return ``content`` in base64: RFC 4648, the URL-safe alphabet, no padding."""
+    from base64 import urlsafe_b64encode
+
+    return urlsafe_b64encode(content).decode("ascii").rstrip("=")
+
+
+def quoted(text: str) -> str:
+    """Return ``text`` in the alphabet of frames: that of URLs, and percent signs."""
     if text.isascii() and text.replace("-", "").isalnum():
         return text
     from urllib.parse import quote  # Ids of our own need none.
 
     return quote(text, safe="", errors="surrogatepass")
+
+
+def _by_weight(level: str) -> int:
+    return _LEVELS.index(level) if level in _LEVELS else -1

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from functools import partial
 
-from doow_serverless._frames.format import records_of
+from doow_serverless._frames.format import frames_of
 from doow_serverless._frames.keys import LogKey
 from doow_serverless._frames.stdout import LogLines
 from doow_serverless._process.log import report_fault, warn
@@ -51,7 +51,7 @@ class DeadLetters:
         target: ``"log"`` for standard output, ``"off"``, or a directory, which is made if needed.
         stream: As of `LogLines`.
         wall_clock: Unix seconds.
-        limit, least_level: As of `records_of`.
+        limit, least_level: As of `frames_of`.
         log_key: Signs the records. They are written at once: unsigned if it is not at hand.
     """
 
@@ -68,7 +68,7 @@ class DeadLetters:
         self._target = target
         self._log = LogLines(stream)
         self._wall_clock = wall_clock
-        self._make_records = partial(records_of, limit=limit, least_level=least_level)
+        self._make_records = partial(frames_of, limit=limit, least_level=least_level)
         self._log_key = log_key or LogKey()
         self._thread = Workers(max_threads=1)
         self._lock = threading.RLock()

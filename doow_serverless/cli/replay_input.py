@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from doow_serverless._frames.format import SPLIT
-from doow_serverless._frames.reader import Finder, Part
+from doow_serverless._frames.reader import Part, read_frame
 from doow_serverless._process.clock import iso_time
 
 TYPE_CHECKING = False
@@ -53,6 +53,22 @@ def twice_readable(paths: list[Path]) -> Iterator[list[Path]]:
         shutil.copyfileobj(sys.stdin.buffer, copy)
         copy.flush()
         yield [Path(copy.name) if path == STANDARD_INPUT else path for path in paths]
+
+
+class Finder:
+    """Finds the lines that are frames in a text that comes block by block."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+
+    def feed(self, block: str) -> Iterator[Part | Damage]:
+        """The frames up to the end of ``block``."""
+        *lines, self._kept = (self._kept + block).split("\n")
+        yield from filter(None, map(read_frame, lines))
+
+    def close(self) -> Iterator[Part | Damage]:
+        """The frame at the end of the text."""
+        yield from filter(None, [read_frame(self._kept)])
 
 
 class Survey:

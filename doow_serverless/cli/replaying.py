@@ -5,10 +5,12 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from doow_serverless._delivery.patient import Undeliverable
+from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import BY_LOG
-from doow_serverless._frames.reader import Assembly, Finder
 from doow_serverless._keeping.refolding import Folded
 from doow_serverless._recording.ids import derived_id, is_random
+
+from .replay_input import Finder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from doow_serverless._delivery.patient import Delivers
-    from doow_serverless._frames.reader import Damage, DeadLetter, Part
+    from doow_serverless._frames.assembly import DeadLetter
+    from doow_serverless._frames.reader import Damage, Part
     from doow_serverless._sealing import Batch
 
 

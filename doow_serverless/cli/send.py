@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PatientSender, Undeliverable, sending
-from doow_serverless._frames.format import records_of
+from doow_serverless._frames.format import frames_of
 from doow_serverless._frames.keys import LogKey
 from doow_serverless._sealing import MAX_EVENTS, seal
 from doow_serverless.errors import DoowError, ErrorKind, InvalidEvent
@@ -209,7 +209,7 @@ class _Outbox:
 
     def _write_down(self, batch: Batch) -> None:
         self._report.undelivered += len(batch)
-        lines = records_of(batch, ErrorKind.NETWORK_ERROR, time.time(), key=self._signing_key())
+        lines = frames_of(batch, ErrorKind.NETWORK_ERROR, time.time(), key=self._signing_key())
         records = "".join(f"{line}\n" for line in lines)
         try:
             with self._undelivered.open("a", encoding="ascii") as file:

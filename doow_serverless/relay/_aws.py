@@ -20,7 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from doow_serverless._frames.reader import DeadLetter, Part
+    from doow_serverless._frames.assembly import DeadLetter
+    from doow_serverless._frames.reader import Part
 
     Failures = dict[str, Any]
 

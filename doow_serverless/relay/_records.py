@@ -10,7 +10,7 @@ import json
 import zlib
 
 from doow_serverless._frames.format import GZIP, MARKER
-from doow_serverless._frames.reader import Damage, Finder
+from doow_serverless._frames.reader import Damage, frame_of, read_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _in_text(text: str, level: int) -> Iterator[Part | Damage]:
         for line in text.split("\n"):
             yield from _in_text(line, level + 1)
     elif text.lstrip().startswith(_BEGINNING):  # It is cut off, or altered.
-        yield from _found(text)
+        yield from filter(None, [read_frame(text)])
 
 
 def _in_value(value: object, level: int) -> Iterator[Part | Damage]:
@@ -75,7 +75,7 @@ def _in_value(value: object, level: int) -> Iterator[Part | Damage]:
         yield from _in_text(value, level + 1)
     elif isinstance(value, dict):
         if MARKER in value:
-            yield from _found(json.dumps(value))
+            yield from filter(None, [frame_of(value)])
         else:
             for each in value.values():
                 yield from _in_value(each, level + 1)
@@ -92,9 +92,3 @@ def _parsed(text: str) -> object | None:
     except (ValueError, RecursionError):
         return None
     return value
-
-
-def _found(record: str) -> Iterator[Part | Damage]:
-    finder = Finder()
-    yield from finder.feed(record)
-    yield from finder.close()

@@ -9,8 +9,9 @@ from functools import partial
 
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PATIENCE_S, PatientSender, Undeliverable, sending
-from doow_serverless._frames.format import SPLIT, records_of
-from doow_serverless._frames.reader import Assembly, Part
+from doow_serverless._frames.assembly import Assembly
+from doow_serverless._frames.format import SPLIT, frames_of
+from doow_serverless._frames.reader import Part
 from doow_serverless._frames.stdout import LogLines
 from doow_serverless._process.log import counted, warn
 from doow_serverless.errors import DoowError, ErrorKind
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from doow_serverless._config import Config
     from doow_serverless._delivery.patient import Delivers
-    from doow_serverless._frames.reader import Damage, DeadLetter
+    from doow_serverless._frames.assembly import DeadLetter
+    from doow_serverless._frames.reader import Damage
     from doow_serverless._sealing import Batch
 
 MAX_KNOWN = 200_000
@@ -202,7 +204,7 @@ class Relay:
         if len(batch) > 1:
             what = f"batch {batch.id} of {counted(len(batch))}"
         warn(f"{what} cannot be delivered, though others can, and follows: {why}")
-        records = records_of(
+        records = frames_of(
             batch,
             ErrorKind.TRANSPORT_ERROR,
             time.time(),

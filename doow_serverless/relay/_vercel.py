@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from doow_serverless._frames.reader import DeadLetter
+    from doow_serverless._frames.assembly import DeadLetter
 
 LIMIT_S = 8.0
 """Seconds that a delivery may take: a drain does not wait for long."""

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from doow_serverless._config import checked_config
-from doow_serverless._frames.format import BY_LOG, MARKER, records_of
+from doow_serverless._frames.format import BY_LOG, MARKER, frames_of
 from doow_serverless.cli.doctor_files import _Loader
 from doow_serverless.local import Fault
 from doow_serverless.local.lambda_runtime import LambdaRuntime
@@ -128,10 +128,10 @@ def test_the_alarm_on_lost_usage_knows_what_the_relay_says(
     relay = Relay(*checked_config())
     relay.deliver([batch()], 5.0)
     assert not [phrase for phrase in phrases if phrase in caplog.text]
-    [line] = records_of(batch(), BY_LOG, 1.0)
+    [line] = frames_of(batch(), BY_LOG, 1.0)
     relay.join(records_in(re.sub('"data":"....', '"data":"', line)))
     _, begun = relay.join(
-        records_in(records_of(batch(50, noise=90), "TIMEOUT", 1.0, limit=2_000)[0])
+        records_in(frames_of(batch(50, noise=90), "TIMEOUT", 1.0, limit=2_000)[0])
     )
     relay.wait_for_rest(begun, is_kept=False)
     ingest.fault(Fault(reject="tokens"))

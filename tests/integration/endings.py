@@ -9,7 +9,7 @@ import time
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from doow_serverless._frames.reader import Assembly
+from doow_serverless._frames.assembly import Assembly
 from tests.batches import find_records
 from tests.network import KEY
 

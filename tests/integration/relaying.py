@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless.local import Ingest
 from doow_serverless.relay import _relay
 from tests.network import KEY
@@ -34,7 +34,7 @@ def restart() -> None:
 
 
 def lines(one: Batch, reason: str = BY_LOG, **options: Any) -> list[str]:
-    return records_of(one, reason, 1.0, **options)
+    return frames_of(one, reason, 1.0, **options)
 
 
 def ids_at(ingest: Ingest) -> list[str]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from doow_serverless._frames.format import records_of
+from doow_serverless._frames.format import frames_of
 from doow_serverless._sealing import LINE_LIMIT
 from doow_serverless.errors import ErrorKind
 from tests.network import KEY
@@ -25,7 +25,7 @@ AT = 1_795_347_180.123
 
 
 def lines_of(*batches: Batch, at: float = AT, limit: int = LINE_LIMIT) -> list[str]:
-    return [line for one in batches for line in records_of(one, WHY, at, limit=limit)]
+    return [line for one in batches for line in frames_of(one, WHY, at, limit=limit)]
 
 
 def text_of(*batches: Batch) -> str:

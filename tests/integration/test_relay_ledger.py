@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.fleet.stream import Context
 from doow_serverless import relay
-from doow_serverless._frames.format import BY_LOG, records_of
-from doow_serverless._frames.reader import Assembly
+from doow_serverless._frames.assembly import Assembly
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._recording.ids import derived_id, new_id
 from doow_serverless._sealing import pack
 from doow_serverless.local import Fault, Ingest
@@ -106,20 +106,20 @@ class Log:
     def _usual(self) -> None:
         one = made(self._dice)
         self.counted.append(one)
-        self._put(records_of(one, BY_LOG, 1.0))
+        self._put(frames_of(one, BY_LOG, 1.0))
 
     def _same_work(self) -> None:
         """Work that is done again seals the same batch, at another time."""
         one = made(self._dice, batch_id=derived_id(str(self._dice.random())))
         self.counted.append(one)
-        self._put(records_of(one, BY_LOG, 1.0))
+        self._put(frames_of(one, BY_LOG, 1.0))
         at = self._dice.randint(0, len(self.lots) - 1)
-        self.lots.insert(at, records_of(one, BY_LOG, 9.0))
+        self.lots.insert(at, frames_of(one, BY_LOG, 9.0))
 
     def _letter(self) -> None:
         """A dead letter in several parts, which come apart."""
         one = made(self._dice, noise=4_000)
-        lines = records_of(one, "TIMEOUT", 1.0, limit=2_000)
+        lines = frames_of(one, "TIMEOUT", 1.0, limit=2_000)
         self.counted.append(one)
         at = self._dice.randint(1, len(lines))
         self._put(lines[:at])
@@ -130,7 +130,7 @@ class Log:
     def _damage(self) -> None:
         """A part that never comes, or a record that is cut off."""
         one = made(self._dice, noise=4_000)
-        lines = records_of(one, "TIMEOUT", 1.0, limit=2_000)
+        lines = frames_of(one, "TIMEOUT", 1.0, limit=2_000)
         self.damaged.append(one)
         self._put(lines[1:] if self._dice.random() < 0.5 else [lines[0][:-400], *lines[1:]])
 

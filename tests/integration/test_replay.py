@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._frames.format import SPLIT, records_of
+from doow_serverless._frames.format import SPLIT, frames_of
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._sealing import split
 from doow_serverless.cli.replay_input import moment
@@ -227,7 +227,7 @@ def test_what_was_sent_by_halves_is_replayed_by_halves(
     whole = batch(4)
     for half in split(whole):
         assert replay(ingest.url, stdin=text_of(half))[0] == 0
-    text = text_of(whole, batch(1)) + "\n".join(records_of(whole, SPLIT, AT))
+    text = text_of(whole, batch(1)) + "\n".join(frames_of(whole, SPLIT, AT))
     log = tmp_path / "log"
     log.write_text(text)
     arguments, stdin = ([log], "") if by == "a file" else ([], text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._recording.ids import derived_id
 from doow_serverless.local import Fault
 from tests.batches import batch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def text_of(*batches: Batch, reason: str = BY_LOG) -> str:
-    lines = (line for one in batches for line in records_of(one, reason, AT))
+    lines = (line for one in batches for line in frames_of(one, reason, AT))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -87,7 +87,7 @@ def test_until(ingest: Ingest) -> None:
     text = "".join(
         f"{line}\n"
         for one, at in ((early, AT), (late, AT + 0.01))
-        for line in records_of(one, "TIMEOUT", at)
+        for line in frames_of(one, "TIMEOUT", at)
     )
     status, stdout, _ = replay(ingest.url, "--until", "2026-11-22T11:33:00.123Z", stdin=text)
     assert (status, len(ingest.events())) == (0, 1)

@@ -12,7 +12,7 @@ from benchmarks.fleet.ledger import LogBook, Weight, account, weight_of
 from benchmarks.fleet.load import Invocation, invocations
 from benchmarks.fleet.sizes import Measured, by_log
 from benchmarks.fleet.stream import Line, Shard, Subscription
-from doow_serverless._frames.format import SPLIT, records_of
+from doow_serverless._frames.format import SPLIT, frames_of
 from doow_serverless._sealing import Batch
 from doow_serverless.relay._records import records_in
 
@@ -57,7 +57,7 @@ def test_calls_are_counted_and_not_events() -> None:
 def test_the_log_holds_a_batch_once() -> None:
     """However often it stands there, and until it is done with."""
     book = LogBook()
-    (line,) = records_of(batch_of(4), "RATE_LIMITED", 0.0)
+    (line,) = frames_of(batch_of(4), "RATE_LIMITED", 0.0)
     assert [book.read(line), book.read(line), book.read("anything else")] == ["b", None, None]
     assert book.without([]) == {"b": Weight(4, 1)}
     assert book.without(["b"]) == {}
@@ -65,7 +65,7 @@ def test_the_log_holds_a_batch_once() -> None:
 
 def test_what_it_cannot_count_it_refuses() -> None:
     """Halves of a batch, and what is damaged."""
-    (line,) = records_of(batch_of(4), SPLIT, 0.0)
+    (line,) = frames_of(batch_of(4), SPLIT, 0.0)
     for each in (line, line.replace('"crc32":"', '"crc32":"0')):
         with pytest.raises(ValueError, match="doow_dead_letter"):
             LogBook().read(each)
@@ -157,7 +157,7 @@ def test_a_subscription_packs_the_lines_of_a_log_stream() -> None:
 
     shard = Shelf(Function())
     subscription = Subscription(shard, lambda: len(taken) == 1)
-    (text,) = records_of(batch_of(1), "LOG", 0.0)
+    (text,) = frames_of(batch_of(1), "LOG", 0.0)
     for log_stream in ("a", "a", "b"):
         subscription.take(log_stream, Line(0.0, text, "b"))
     subscription.deliver(2.0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._frames.reader import Assembly
+from doow_serverless._frames.assembly import Assembly
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.batches import find_records

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import FOR_A_RELAY, MARKER
-from doow_serverless._frames.reader import Assembly, Part
+from doow_serverless._frames.reader import Part
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.batches import find_records
 from tests.timing import within
@@ -22,7 +23,7 @@ from tests.timing import within
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from doow_serverless._frames.reader import DeadLetter
+    from doow_serverless._frames.assembly import DeadLetter
 
 pytest.importorskip("awslambdaric")
 

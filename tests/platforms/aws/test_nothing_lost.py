@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._frames.reader import Assembly
+from doow_serverless._frames.assembly import Assembly
 from doow_serverless.local import Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.batches import find_records

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.fleet.stream import event_of
-from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._recording.ids import new_id
 from doow_serverless.local import Fault, Ingest
 from doow_serverless.local.lambda_runtime import LambdaRuntime
@@ -44,7 +44,7 @@ def relay(folder: Path, ingest: Ingest, **env: str) -> LambdaRuntime:
 
 def window(batches: list[Batch], state: dict[str, Any], *, is_last: bool) -> dict[str, Any]:
     """An invocation of a window."""
-    lines = [records_of(one, BY_LOG, 1.0) for one in batches]
+    lines = [frames_of(one, BY_LOG, 1.0) for one in batches]
     records = [record(at, subscription(each)) for at, each in enumerate(lines)]
     return event_of(records, 0.0, state, is_final=is_last)
 
@@ -94,7 +94,7 @@ def test_it_dies_between_posting_and_returning(ingest: Ingest, tmp_path: Path) -
 def test_an_outage(ingest: Ingest, tmp_path: Path) -> None:
     """What is not delivered within the timeout is Lambda's to bring again."""
     letter = batch(2)
-    event = {"Records": [record(7, subscription(records_of(letter, "TIMEOUT", 1.0)))]}
+    event = {"Records": [record(7, subscription(frames_of(letter, "TIMEOUT", 1.0)))]}
     ingest.stop()
     with relay(tmp_path, ingest) as runtime:
         answer = json.loads(runtime.invoke(event).payload)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._frames.reader import Assembly
+from doow_serverless._frames.assembly import Assembly
 from doow_serverless._process.timers import timers
 from doow_serverless._recording.scope import Life
 from doow_serverless.testing import MemoryTransport

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless.local.azure import triggers
 from doow_serverless.local.azure.host import AzureHost
 from tests.batches import batch
@@ -46,7 +46,7 @@ APPLICATION = dedent(
 
 def exported(one: Batch) -> str:
     """What diagnostic settings of Application Insights export."""
-    lines = records_of(one, BY_LOG, 1.0)
+    lines = frames_of(one, BY_LOG, 1.0)
     return json.dumps({"records": [{"category": "AppTraces", "Message": line} for line in lines]})
 
 

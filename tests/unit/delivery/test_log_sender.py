@@ -8,7 +8,7 @@ from doow_serverless import Tracker
 from doow_serverless._config import Config
 from doow_serverless._delivery.log_sender import LogSender
 from doow_serverless._delivery.results import Failed, Settled
-from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.keys import LogKey
 from tests.batches import batch
 from tests.clock import Clock
@@ -49,7 +49,7 @@ def test_lines_are_signed(capsys: pytest.CaptureFixture[str]) -> None:
         assert made.prepare() is None
         assert isinstance(made.send(one), Settled)
         written = [line for line in capsys.readouterr().out.splitlines() if line]
-        assert written == records_of(one, BY_LOG, AT, key=key)
+        assert written == frames_of(one, BY_LOG, AT, key=key)
         assert all(('"hmac":' in line) is (key is not None) for line in written)
 
 
@@ -72,7 +72,7 @@ def test_nothing_is_written_before_the_key_is_there(capsys: pytest.CaptureFixtur
     assert made.prepare() is None
     assert isinstance(made.send(one), Settled)
     written = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert written == records_of(one, BY_LOG, AT, key=b"log key")
+    assert written == frames_of(one, BY_LOG, AT, key=b"log key")
 
 
 def test_a_batch_waits_in_the_backlog_for_the_key(

@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from doow_serverless._frames.format import BY_LOG, records_of
+from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.reader import Damage, Part
 from doow_serverless.relay import _records
 from doow_serverless.relay._records import records_in
 from tests.batches import batch
 
 ONE, TWO = batch(2), batch(3)
-LINE, OTHER = (records_of(each, BY_LOG, 1.0)[0] for each in (ONE, TWO))
+LINE, OTHER = (frames_of(each, BY_LOG, 1.0)[0] for each in (ONE, TWO))
 
 
 def ids_in(data: bytes | str) -> list[str | None]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._frames.format import records_of
+from doow_serverless._frames.format import frames_of
 from doow_serverless._frames.reader import Part
 from doow_serverless._recording import scope as scope_module
 from doow_serverless._recording.ids import new_id
@@ -168,7 +168,7 @@ def test_the_state_never_grows_beyond_what_lambda_takes() -> None:
 def test_there_is_room_for_so_many_parts() -> None:
     """The others are for somebody else to keep; Lambda takes no larger state."""
     one = batch(500, noise=2_000)
-    text = "\n".join(records_of(one, "TIMEOUT", 1.0))
+    text = "\n".join(frames_of(one, "TIMEOUT", 1.0))
     parts = [part for part in records_in(text) if isinstance(part, Part)]
     window = Window({}, "shard 1", "0", fold=False)
     rest = window.keep(parts)
