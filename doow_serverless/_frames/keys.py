@@ -23,8 +23,8 @@ the key before the current one, but not the one before that."""
 RETRY_S = 30.0
 """Seconds after an attempt to fetch it before another is made that nobody waits for."""
 _REMEDY = (
-    "see that the secret is there and that this identity may read it; "
-    "to accept unsigned lines, remove the variable"
+    "see that the secret is there and that this identity may read it, or remove the variable to "
+    "accept unsigned lines"
 )
 
 

@@ -26,6 +26,7 @@ from doow_serverless._config import (
 from doow_serverless._delivery.answers import describe, rejections
 from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.transport import HttpTransport
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._sealing import seal
 from doow_serverless.errors import DoowError, InvalidEvent
 
@@ -58,8 +59,9 @@ def service_checks(metric: str, license_id: str | None, *, is_event_sent: bool) 
     """
     config = Config()
     yield _platform()
+    yield from _log_key(config)
     if config.delivery == "log":
-        said = "by the log, for a relay: neither a key nor the way to Doow is needed here"
+        said = "by the log, for a relay: neither an API key nor the way to Doow is needed here"
         yield Check("delivery", True, said)
         return
     key, check = _key(config)
@@ -99,6 +101,22 @@ def _key(config: Config) -> tuple[str | None, Check]:
         return key, Check("key", True, f"well-formed, read from {place} ({variable})")
     said = [problem for name, problem in config.problems if name in {API_KEY_VARIABLE, "api_key"}]
     return None, Check("key", False, said[0].partition(":")[0] if said else NO_KEY, KEY_REMEDY)
+
+
+def _log_key(config: Config) -> Iterator[Check]:
+    """The key that signs what is written to the log, if there is one."""
+    log_key = LogKey.of(config)
+    if not log_key.is_configured:
+        return
+    try:
+        keys = _within(LIMIT_S, log_key.verifying_keys)
+    except DoowError as problem:
+        said, _, remedy = str(problem).rpartition(": ")
+        yield Check("log key", False, said or str(problem), remedy)
+        return
+    where = "" if config.log_key_place is None else f", read from {config.log_key_place[1]}"
+    more = f"; {len(keys) - 1} more accepted when reading" if len(keys) > 1 else ""
+    yield Check("log key", True, f"lines of the log are signed{where}{more}")
 
 
 def _fetched(credentials: Credentials) -> str:

@@ -200,6 +200,23 @@ def test_lines_are_signed_with_a_kept_log_key(
     log_key = tracker.engine.outbox.log_key
     assert (log_key.signing_key(), asked["GetSecretValue"]) == (b"log key", 1)
     assert LogKey.of(Config()).verifying_keys() == [b"log key"]
+    checks = list(service_checks("tokens", None, is_event_sent=False))
+    assert [(check.ok, check.detail) for check in checks if check.name == "log key"] == [
+        (True, f"lines of the log are signed, read from {place}")
+    ]
+
+
+def test_doctor_says_why_a_log_key_cannot_be_read(
+    asked: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do; it matters by whatever way usage is delivered."""
+    monkeypatch.setenv("DOOW_TRACK_LOG_KEY_SECRET_ARN", "no-such-secret")
+    monkeypatch.setenv("DOOW_TRACK_DELIVERY", "log")
+    checks = list(service_checks("tokens", None, is_event_sent=False))
+    [check] = [check for check in checks if check.name == "log key"]
+    assert (check.ok, "can't find the specified secret" in check.detail) == (False, True)
+    assert check.remedy.startswith("see that the secret is there")
+    assert "could not be read from where DOOW_TRACK_LOG_KEY_SECRET_ARN points" in check.detail
 
 
 def test_what_others_log_while_the_key_is_fetched(

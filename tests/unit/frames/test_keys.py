@@ -18,8 +18,8 @@ ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:log-key"
 VARIABLE = "DOOW_TRACK_LOG_KEY_SECRET_ARN"
 WHERE = f"the log key could not be read from where {VARIABLE} points"
 REMEDY = (
-    "see that the secret is there and that this identity may read it; "
-    "to accept unsigned lines, remove the variable"
+    "see that the secret is there and that this identity may read it, or remove the variable to "
+    "accept unsigned lines"
 )
 FORBIDDEN = PermissionError("no")
 
