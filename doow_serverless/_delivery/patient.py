@@ -210,3 +210,4 @@ def sending(config: Config, endpoint: str) -> Iterator[Sender]:
         yield Sender(lambda: transport, credentials)
     finally:
         is_over.set()
+        transport.close_idle()
