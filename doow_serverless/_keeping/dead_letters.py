@@ -33,7 +33,7 @@ MAX_WAITING = 16 * 1024 * 1024
 _UNSIGNED = (
     "a dead letter was written unsigned, because the log key has not been fetched yet; a relay "
     "with a log key refuses it. Its events are still delivered by this process if it lives on; "
-    "otherwise deliver them with doow-serverless replay, run without a log key"
+    "otherwise give these lines alone to doow-serverless replay, without a log key"
 )
 
 

@@ -20,7 +20,7 @@ VARIABLE = "DOOW_TRACK_LOG_KEY_SECRET_ARN"
 UNSIGNED = (
     "a dead letter was written unsigned, because the log key has not been fetched yet; a relay "
     "with a log key refuses it. Its events are still delivered by this process if it lives on; "
-    "otherwise deliver them with doow-serverless replay, run without a log key"
+    "otherwise give these lines alone to doow-serverless replay, without a log key"
 )
 AT = 1_795_000_000.0
 
