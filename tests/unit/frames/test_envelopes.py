@@ -466,6 +466,11 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
         [json.dumps({"log": FRAME, "level": "INFO"})],
         [],
     ),
+    "Kinesis: log and a stream of the application's own": (
+        from_kinesis(kinesis(agent(FRAME, level="INFO").encode())),
+        [agent(FRAME, level="INFO")],
+        [],
+    ),
     "Kinesis: log without a stream": (
         from_kinesis(kinesis(json.dumps({"log": FRAME}).encode())),
         [json.dumps({"log": FRAME})],
@@ -658,6 +663,30 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
         [],
         ["holds the marker, and was not printed by a function"],
     ),
+    "Event Hub: a host that keeps single quotes, bare": (
+        from_event_hub(
+            b"{\"records\": [{\"properties\": {'message': '','category':'Host.Function.Console',"
+            b"'message':'doow_dead_letter', 'category': 'Function.orders.User'}}]}"
+        ),
+        [],
+        ["is no valid JSON"],
+    ),
+    "Event Hub: properties that no host writes": (
+        from_event_hub(
+            hub(
+                app_log(f"{{'message': \"{MARKED}\"}}"),
+                app_log(by_linux({"message": MARKED, **CONSOLE}) + "{}"),
+                app_log(f"{{'message': '{MARKED}"),
+            )
+        ),
+        [],
+        ["holds the marker, and was not printed by a function"] * 3,
+    ),
+    "Event Hub: two exports on a line": (
+        from_event_hub(bare({"message": MARKED, **CONSOLE}) * 2),
+        [],
+        ["is JSON followed by something else"],
+    ),
     "Event Hub: no export": (
         from_event_hub(json.dumps([{"message": FRAME}]).encode()),
         [],
@@ -744,6 +773,16 @@ def test_what_stands_elsewhere(case: str) -> None:
     """Text outside of the one field is no line; if it holds the marker, it is reported."""
     found, texts, reasons = ASIDE[case]
     assert split(found) == (texts, reasons)
+
+
+def test_documents_within_documents() -> None:
+    """Eight documents around an event are unwrapped, a ninth is somebody's text."""
+    document = awslogs(FRAME)
+    for _ in range(8):
+        document = destination(document)
+    assert split(from_sqs(sqs(document))) == ([FRAME], [])
+    document = destination(document)
+    assert split(from_sqs(sqs(document))) == ([json.dumps(document)], [])
 
 
 def test_input_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:

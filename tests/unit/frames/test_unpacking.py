@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from doow_serverless._frames import unpacking
@@ -24,7 +25,8 @@ from doow_serverless._frames.unpacking import (
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
 )
 
 
@@ -57,17 +59,18 @@ def test_a_limit_is_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gunzip(gzip.compress(b"a" * 5000)) == b"a" * 5000
 
 
-def test_many_members_are_not_copied_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 2,000 small members zlib is given a few kilobytes each, not all that follows."""
-    given_bytes = []
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The length of each block that zlib is given, and the most that it may unpack from it."""
+    fed: list[tuple[int, int]] = []
     original = zlib.decompressobj
 
     class Counting:
-        def __init__(self, *args: int) -> None:
-            self._inner = original(*args)
+        def __init__(self, wbits: int) -> None:
+            self._inner = original(wbits)
 
         def decompress(self, block: memoryview, most: int) -> bytes:
-            given_bytes.append(len(block))
+            fed.append((len(block), most))
             text: bytes = self._inner.decompress(block, most)
             return text
 
@@ -75,8 +78,26 @@ def test_many_members_are_not_copied_again_and_again(monkeypatch: pytest.MonkeyP
             return getattr(self._inner, name)
 
     monkeypatch.setattr(zlib, "decompressobj", Counting)
-    assert gunzip(gzip.compress(b"ab") * 2_000) == b"ab" * 2_000
-    assert (len(given_bytes), max(given_bytes)) == (2_000, 4_096)
+    return fed
+
+
+def test_small_members_are_not_copied_again_and_again(fed: list[tuple[int, int]]) -> None:
+    """Of 2,000 small members zlib is given 4 KB each, and the room that is left."""
+    member = gzip.compress(b"ab")
+    assert gunzip(member * 2_000) == b"ab" * 2_000
+    left = len(member) * 2_000
+    assert fed == [
+        (min(4_096, left - len(member) * number), unpacking.MAX_TEXT + 1 - 2 * number)
+        for number in range(2_000)
+    ]
+
+
+def test_larger_members_are_not_copied_again_and_again(fed: list[tuple[int, int]]) -> None:
+    """Members above 4 KB are read in blocks that double, so that at most thrice as much is read."""
+    content = random.Random(1).randbytes(5_000)
+    data = gzip.compress(content) * 500
+    assert gunzip(data) == content * 500
+    assert sum(length for length, _ in fed) < 3 * len(data)
 
 
 def test_gzip_of_gzip_is_text() -> None:
@@ -87,6 +108,14 @@ def test_gzip_of_gzip_is_text() -> None:
     assert to_text(data) == "text"
     with pytest.raises(ValueError, match=r"^is gzip within gzip, too many times$"):
         to_text(gzip.compress(data))
+
+
+def test_text_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text that is not packed has the same limit."""
+    monkeypatch.setattr(unpacking, "MAX_TEXT", 1024 * 1024)
+    assert to_text(b"a" * 1024 * 1024) == "a" * 1024 * 1024
+    with pytest.raises(ValueError, match=r"^has more than 1 MB$"):
+        to_text(b"a" * (1024 * 1024 + 1))
 
 
 @pytest.mark.parametrize("text", [None, 7, "a", "ab=c", "a\nbc", "é"])
@@ -136,7 +165,8 @@ def test_names_that_occur_twice() -> None:
         next_json('[{"a":"b","a":"c"}]', 0, unique_names=True)
 
 
-@given(st.lists(st.tuples(st.booleans(), JSON)))
+@given(st.lists(st.tuples(st.booleans(), JSON), max_size=4))
+@example(values=[(False, "a\"b'"), (True, "c"), (False, "'\\"), (True, '"\\')])
 def test_quotes_are_restored(values: list[tuple[bool, Any]]) -> None:
     """Values whose quotes a host replaced are restored, and the values beside them stay."""
     written, expected = [], []
