@@ -59,7 +59,7 @@ class Later:
     """Keeps jobs, for threads that never come."""
 
     def __init__(self) -> None:
-        self.jobs: list[object] = []
+        self.jobs: list[Callable[[], None]] = []
 
     def __call__(self, job: Callable[[], None]) -> bool:
         self.jobs.append(job)
@@ -219,6 +219,18 @@ def test_one_thread_fetches_it() -> None:
     clock.now += RETRY_S
     key.fetch_aside(later)
     assert (len(later.jobs), secret.asked) == (2, [])
+
+
+def test_what_came_meanwhile_is_not_fetched_again() -> None:
+    """The init phase and the first attempt may both ask for it."""
+    later = Later()
+    secret = Secret("key")
+    key = kept(secret)
+    key.fetch_aside(later)
+    key.fetch()
+    for job in later.jobs:
+        job()
+    assert (key.signing_key(), len(later.jobs), secret.asked) == (b"key", 1, ["cached"])
 
 
 def test_a_child_fetches_although_a_thread_of_its_parent_did() -> None:
