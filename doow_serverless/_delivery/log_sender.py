@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from doow_serverless._frames.format import BY_LOG, frames_of
-from doow_serverless._frames.stdout import LogLines
+from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._redaction import show
 from doow_serverless.errors import DoowError, ErrorKind
 
@@ -42,13 +42,13 @@ class LogSender:
 
     def __init__(self, config: Config, log_key: LogKey, wall_clock: Clock = time.time) -> None:
         self._log_key = log_key
-        self._lines = LogLines()
+        self._output = StandardOutput()
         self._limit = config.record_limit
         self._least_level = config.least_level
         self._wall_clock = wall_clock
 
     def __repr__(self) -> str:
-        return f"LogSender({self._lines!r})"
+        return f"LogSender({self._output!r})"
 
     def connect(self) -> None:
         """There is nothing to connect to."""
@@ -84,7 +84,7 @@ class LogSender:
                 least_level=self._least_level,
                 key=self._log_key.signing_key(),
             )
-            trouble = self._lines.write(records, self._lines.streams())
+            trouble = self._output.write(records)
         except Exception as problem:
             trouble = problem
         if trouble is None:

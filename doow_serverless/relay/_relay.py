@@ -14,7 +14,7 @@ from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import SPLIT, frames_of
 from doow_serverless._frames.keys import LogKey
 from doow_serverless._frames.reader import Part
-from doow_serverless._frames.stdout import LogLines
+from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._process.log import counted, warn
 from doow_serverless.errors import DoowError, ErrorKind
 
@@ -97,7 +97,7 @@ class Relay:
         self._suspects = Suspects()
         self._parts: OrderedDict[str, dict[tuple[str, int], Part]] = OrderedDict()
         self._part_count = 0
-        self._log = LogLines()
+        self._log = StandardOutput()
 
     def __repr__(self) -> str:
         return f"Relay({self._endpoint!r})"
@@ -182,7 +182,7 @@ class Relay:
             warn(f"batch {batch_id} has not come whole: its frames follow")
         if parts:
             lines = [part.line(self.config.least_level) for part in parts]
-            self._log.write(lines, self._log.streams())
+            self._log.write(lines)
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
@@ -279,7 +279,7 @@ class Relay:
             least_level=self.config.least_level,
             key=self.log_key.signing_key(),
         )
-        self._log.write(records, self._log.streams())
+        self._log.write(records)
 
 
 def _tell_rejected(batch: Batch, rejected: list[tuple[str, str]]) -> None:

@@ -41,24 +41,24 @@ def sender(log_key: LogKey) -> LogSender:
     return LogSender(Config(environ={"DOOW_TRACK_DELIVERY": "log"}), log_key, lambda: AT)
 
 
-def test_lines_are_signed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_signed(capfd: pytest.CaptureFixture[str]) -> None:
     """With a key that is given, each of them; without one, none."""
     one = batch(3)
     for key in (None, b"log key"):
         made = sender(LogKey(None if key is None else key.decode()))
         assert made.prepare() is None
         assert isinstance(made.send(one), Settled)
-        written = [line for line in capsys.readouterr().out.splitlines() if line]
+        written = [line for line in capfd.readouterr().out.splitlines() if line]
         assert written == frames_of(one, BY_LOG, AT, key=key)
         assert all(('"hmac":' in line) is (key is not None) for line in written)
 
 
-def test_nothing_is_written_before_the_key_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_written_before_the_key_is_there(capfd: pytest.CaptureFixture[str]) -> None:
     """The attempt fails with the reason, and the next one fetches again."""
     secret = Secret()
     made = sender(LogKey(None, (VARIABLE, "arn"), fetch=secret))
     failures = [made.prepare(), made.send(batch())]
-    assert capsys.readouterr().out == ""
+    assert capfd.readouterr().out == ""
     assert [(one.reason, one.hold_s) for one in failures if isinstance(one, Failed)] == [
         ("AUTH_FAILURE", 0.0)
     ] * 2
@@ -71,7 +71,7 @@ def test_nothing_is_written_before_the_key_is_there(capsys: pytest.CaptureFixtur
     one = batch()
     assert made.prepare() is None
     assert isinstance(made.send(one), Settled)
-    written = [line for line in capsys.readouterr().out.splitlines() if line]
+    written = [line for line in capfd.readouterr().out.splitlines() if line]
     assert written == frames_of(one, BY_LOG, AT, key=b"log key")
 
 
