@@ -16,6 +16,7 @@ from ._sealing import (
     MAX_BYTES_IN_LOG,
     MAX_EVENTS,
 )
+from ._secrets import places
 from ._values import (
     argument,
     as_it_is,
@@ -26,6 +27,7 @@ from ._values import (
     fold,
     fold_text,
     hook,
+    log_key,
     milliseconds,
     place,
     seconds,
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
         disable_compression: bool
         dead_letter: str | os.PathLike[str]
         journal: bool | str | os.PathLike[str]
+        log_key: str | None
         on_error: Callable[[DoowError], object] | None
         on_flush: Callable[[Outcome], object] | None
         environ: Mapping[str, str] | None
@@ -80,8 +83,10 @@ if TYPE_CHECKING:
 _SMALLEST_PAYLOAD = 4_096
 
 API_KEY_VARIABLE = "DOOW_TRACK_API_KEY"
-KEY_PLACES = ("DOOW_TRACK_API_KEY_SECRET_ARN", "DOOW_TRACK_API_KEY_SSM_PARAMETER")
+KEY_PLACES = places(API_KEY_VARIABLE)
 """The variables that say where the key is kept, by precedence."""
+LOG_KEY_VARIABLE = "DOOW_TRACK_LOG_KEY"
+PREVIOUS_LOG_KEY_VARIABLE = "DOOW_TRACK_LOG_KEY_PREVIOUS"
 NO_KEY = "there is no API key"
 KEY_REMEDY = f"set {API_KEY_VARIABLE} to an SDK key (Doow: Settings, API Keys, SDK Keys)"
 DELIVERY_VARIABLE = "DOOW_TRACK_DELIVERY"
@@ -145,6 +150,8 @@ class Config:
         removed: Names of attributes that looked like credentials, until they are reported.
         api_key: The key, well-formed, or None.
         key_place: The variable that says where to fetch the key instead, and what it says; or None.
+        log_key, log_key_place: The same of the key that signs lines of the log.
+        previous_log_key: Another key whose signatures readers accept, or None.
 
     All else is named as the option is; what has a unit, with ``_s`` for seconds.
 
@@ -175,6 +182,7 @@ class Config:
         self.api_key: str | None = None
         self.key_place: tuple[str, str] | None = None
         self._find_key(api_key)
+        self._find_log_key(given.take)
         given.close()
 
     def __repr__(self) -> str:
@@ -313,6 +321,15 @@ class Config:
             self._note("api_key", f"the argument api_key {malformed}")
         elif not given and self.enabled and self.delivery == "direct":
             self._note("api_key", f"{NO_KEY}, so usage events are kept and not sent: {KEY_REMEDY}")
+
+    def _find_log_key(self, take: _Take) -> None:
+        option = argument("log_key", take("log_key", None), log_key)
+        variable = self._from(LOG_KEY_VARIABLE, as_it_is)
+        named = ((each, self._from(each, as_it_is)) for each in places(LOG_KEY_VARIABLE))
+        place = next((one for one in named if one[1]), None)
+        self.log_key_place: tuple[str, str] | None = None if variable else place
+        self.log_key: str | None = variable or (None if place else option)
+        self.previous_log_key: str | None = self._from(PREVIOUS_LOG_KEY_VARIABLE, as_it_is)
 
     def _note(self, name: str, problem: str) -> None:
         self.problems.append((name, problem))

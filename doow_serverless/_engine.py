@@ -286,6 +286,8 @@ class Engine:
             self._run_all([jobs.pop()])
         if mode and self.config.needs_network and (self.config.key_place or mode == "connect"):
             jobs.append(self._reach)
+        if mode and self.outbox.log_key.is_missing:
+            jobs.append(self.outbox.log_key.fetch)
         if jobs:
             self.warm_up = self._start_warm_up(jobs)
         if self.warm_up is not None and is_free:
@@ -302,13 +304,14 @@ class Engine:
         return thread
 
     def _run_all(self, jobs: list[Callable[[], None]]) -> None:
-        try:
-            for job in jobs:
+        for job in jobs:
+            try:
                 job()
-        except Exception as fault:
-            # The first flush will meet the same trouble, and report it with the events it befell.
-            if self.config.debug:
-                debug(f"warm-up failed: {type(fault).__name__}")
+            except Exception as fault:
+                # The first flush will meet the same trouble, and report it with the events it
+                # befell.
+                if self.config.debug:
+                    debug(f"warm-up failed: {type(fault).__name__}")
 
     def _reach(self) -> None:
         """Fetch the key if it is kept elsewhere, and open a connection if that is asked for."""
@@ -390,6 +393,8 @@ class Engine:
             self._journal.discard()
         if not self._is_replaced:
             self.outbox.begin_anew()
+            # Nobody refuses a signature here, and the snapshot may be months old.
+            self.outbox.log_key.expire()
         self._begin_anew()
 
     def _begin_anew(self) -> None:

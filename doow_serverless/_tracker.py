@@ -167,8 +167,8 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         api_key: An SDK key, ``dk_`` and 64 hex digits. ``DOOW_TRACK_API_KEY``, or the name of a
             secret in ``DOOW_TRACK_API_KEY_SECRET_ARN`` or ``DOOW_TRACK_API_KEY_SSM_PARAMETER``.
         delivery: ``"direct"``, or ``"log"`` to have batches written to standard output instead, for
-            a relay (`doow_serverless.relay`) to bring to Doow: no network, no key, and nothing to
-            wait for; what the log has taken counts as accepted. ``DOOW_TRACK_DELIVERY``.
+            a relay (`doow_serverless.relay`) to bring to Doow: no network, no API key, and nothing
+            to wait for; what the log has taken counts as accepted. ``DOOW_TRACK_DELIVERY``.
         endpoint: The URL of the API; https, or http to loopback. ``DOOW_TRACK_ENDPOINT``: where
             that is wrong, nothing is sent anywhere, and events are kept as without a key.
         license_id: The license of events that name none. ``DOOW_TRACK_LICENSE_ID``.
@@ -211,6 +211,10 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
             ``DOOW_TRACK_DEAD_LETTER``.
         journal: True keeps recorded events in a file until they are settled, under the temporary
             folder, or in the directory given, for the next process to recover after a crash.
+        log_key: Signs each line that is written to the log, so that a relay with the same key
+            accepts no others: any text that is not empty, best 32 random bytes in hex digits. It is
+            shown nowhere. ``DOOW_TRACK_LOG_KEY``, or the name of a secret in
+            ``DOOW_TRACK_LOG_KEY_SECRET_ARN`` or ``DOOW_TRACK_LOG_KEY_SSM_PARAMETER``.
         on_error: Receives a :class:`~doow_serverless.errors.DoowError` for events that were
             refused or not delivered; of one flush at most ten, the last of which sums up the rest.
             Whatever a hook raises is logged, and goes no further; only signals pass.

@@ -84,6 +84,16 @@ def as_it_is(_variable: str, text: str) -> str:
     return text
 
 
+def log_key(name: str, value: Any) -> str:
+    """Any text but white space; never shown, whatever it is."""
+    if type(value) is not str or not value.strip():
+        raise ConfigurationError(
+            f"{name} must be a text that is not empty, such as 32 random bytes in hex digits "
+            "(what was passed is not shown)"
+        )
+    return value.strip()
+
+
 def argument(name: str, value: Any, read: Callable[[str, Any], Any]) -> Any:
     """What ``read`` makes of an argument that is not None."""
     try:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import threading
-from importlib import import_module
 
 from doow_serverless._config import KEY_REMEDY, NO_KEY
-from doow_serverless._redaction import API_KEY, clean
+from doow_serverless._redaction import API_KEY
+from doow_serverless._secrets import KeptText
 from doow_serverless.errors import DoowError, ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    # Takes the variable, the name of the secret that it holds, and whether to bypass caches;
-    # returns the text kept there.
-    Fetch = Callable[[str, str, bool], str]
-
-_FETCHER = "doow_serverless._platforms.aws"
-"""The module above that fetches keys, imported if one must be fetched."""
+    from doow_serverless._secrets import Fetch
 
 
 class Credentials:
@@ -27,8 +20,7 @@ class Credentials:
     Args:
         api_key: The key itself, well-formed, or None.
         key_place: The environment variable that says where to fetch it instead, and what it says.
-        fetch: Fetches it from there, given both, and whether to bypass caches. Default: what the
-            platform offers.
+        fetch: As of `KeptText`.
     """
 
     def __init__(
@@ -39,16 +31,16 @@ class Credentials:
     ) -> None:
         self._key = api_key
         self._key_place = key_place
-        self._fetch_text = fetch
-        self._trouble: Exception = DoowError("the modules that fetch it are not imported yet")
+        self.kept = None if key_place is None else KeptText("API key", key_place, fetch)
+        """The key's place, if there is one."""
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
         """Forget who holds the lock: a forked child has none of those threads."""
         self.lock = threading.Lock()
         """Held while the key is fetched."""
-        self.importing = threading.Lock()
-        """Held while the modules that fetch it are imported; a fork waits for it."""
+        if self.kept is not None:
+            self.kept.reset_after_fork()
 
     def __repr__(self) -> str:
         return f"Credentials({'dk_…' if self._key else None}, {self._key_place!r})"
@@ -66,14 +58,8 @@ class Credentials:
         Raises:
             Exception: That fails; :meth:`current` will say why.
         """
-        if self._key_place is None or self._fetch_text is not None:
-            return
-        try:
-            with self.importing:
-                self._fetch_text = import_module(_FETCHER).load_key_fetch()
-        except Exception as problem:
-            self._trouble = problem
-            raise
+        if self.kept is not None:
+            self.kept.load()
 
     def current(self) -> str:
         """Return the key; the first call fetches it, for as long as the network pleases.
@@ -94,28 +80,18 @@ class Credentials:
             DoowError: It cannot be fetched.
         """
         with self.lock:
-            if self._key == refused and self._key_place is not None:
+            if self._key == refused and self.kept is not None:
                 self._key = self._fetch(anew=True)
             return self._key != refused
 
     def _fetch(self, anew: bool) -> str:
-        if self._key_place is None:
+        if self.kept is None:
             raise DoowError(f"{NO_KEY}: {KEY_REMEDY}", ErrorKind.AUTH_FAILURE)
-        variable, place = self._key_place
-        try:
-            if self._fetch_text is None:
-                raise self._trouble
-            found = API_KEY.search(self._fetch_text(variable, place, anew))
-        except Exception as problem:
-            # botocore's messages tell what is forbidden or missing, and hold no secret.
-            said = clean(f"{type(problem).__name__}: {problem}")
-            raise DoowError(
-                f"the API key could not be read from where {variable} points ({said})",
-                ErrorKind.AUTH_FAILURE,
-            ) from None
+        found = API_KEY.search(self.kept.fetch(anew=anew))
         if found is None:
             raise DoowError(
-                f"{variable} points to a secret that holds no SDK key (dk_ and 64 hex digits)",
+                f"{self.kept.variable} points to a secret that holds no SDK key "
+                "(dk_ and 64 hex digits)",
                 ErrorKind.AUTH_FAILURE,
             )
         return found.group()

@@ -1,6 +1,7 @@
 """Delivery by log: a batch is written to standard output, and that is all there is to be done.
 
-No network, no key, and nothing to wait for: a relay reads the log, and brings it to Doow.
+No network and nothing to wait for: a relay reads the log, and brings it to Doow. Only a log key
+that is kept elsewhere must be fetched once.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Any
 from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._redaction import show
-from doow_serverless.errors import ErrorKind
+from doow_serverless.errors import DoowError, ErrorKind
 
 from .results import Failed, Settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from doow_serverless._config import Config
+    from doow_serverless._frames.keys import LogKey
     from doow_serverless._process.clock import Clock
     from doow_serverless._sealing import Batch
 
@@ -32,12 +34,14 @@ class LogSender:
 
     Args:
         config: How long a line may be, and of which level.
+        log_key: Signs the lines.
         wall_clock: Unix seconds.
     """
 
     reuses_connection = staticmethod(bool)
 
-    def __init__(self, config: Config, wall_clock: Clock = time.time) -> None:
+    def __init__(self, config: Config, log_key: LogKey, wall_clock: Clock = time.time) -> None:
+        self._log_key = log_key
         self._output = StandardOutput()
         self._limit = config.record_limit
         self._least_level = config.least_level
@@ -50,13 +54,27 @@ class LogSender:
         """There is nothing to connect to."""
 
     def prepare(self) -> Failed | None:
-        """Nothing is needed that could be missing."""
+        """Fetch the log key if that is needed, which may take long; return why it is missing.
+
+        Then nothing is written, since a relay would refuse it: the batch stays in the backlog.
+        """
+        try:
+            self._log_key.fetch()
+        except DoowError as problem:
+            return self._unsigned(str(problem))
+        return None
+
+    def _unsigned(self, why: str) -> Failed:
+        said = f"{why}, and nothing is written unsigned"
+        return Failed(ErrorKind.AUTH_FAILURE, said, hold_s=0.0)
 
     def abort(self, _batch_id: str) -> None:
         """A write cannot be cut off: once the pipe takes it, it is done."""
 
     def send(self, batch: Batch, **_: Any) -> Result:
         """Write ``batch``; blocks. Never raises an Exception."""
+        if self._log_key.is_missing:
+            return self._unsigned(self._log_key.trouble)
         try:
             records = frames_of(
                 batch,
@@ -64,6 +82,7 @@ class LogSender:
                 self._wall_clock(),
                 limit=self._limit,
                 least_level=self._least_level,
+                key=self._log_key.signing_key(),
             )
             trouble = self._output.write(records)
         except Exception as problem:

@@ -11,6 +11,7 @@ import time
 from functools import partial
 
 from doow_serverless._frames.format import BY_LOG, SPLIT
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.at_work import AtWork
 from doow_serverless._process.log import call_hook, debug, report_fault, warn
@@ -74,6 +75,7 @@ class Outbox:
 
     Attributes:
         journal: As given.
+        log_key: Signs what is written to the log.
         is_loaded: True if the modules that sending needs are imported.
         state: What is known of the batches; read it alone, or with the outbox at rest.
         workers: The threads.
@@ -90,6 +92,7 @@ class Outbox:
     ) -> None:
         self._config = config
         self._credentials = credentials
+        self.log_key = LogKey.of(config)
         self.journal = journal
         self._given_transport = transport
         self._clock = clock
@@ -107,6 +110,7 @@ class Outbox:
         self.is_loaded = False
         self.workers = Workers()
         self._credentials.reset_after_fork()
+        self.log_key.reset_after_fork()
         self.sender = self._new_sender()
         self.begin_anew()
 
@@ -114,7 +118,7 @@ class Outbox:
         if self._config.delivery == "log" and self._given_transport is None:
             from .log_sender import LogSender  # Who sends does not pay for its import.
 
-            return LogSender(self._config)
+            return LogSender(self._config, self.log_key)
         return Sender(self._transport.loaded, self._credentials)
 
     def begin_anew(self) -> None:
@@ -126,7 +130,10 @@ class Outbox:
         with self._lock:
             self._predecessors: list[Outbox] = []
             self._dead_letters = DeadLetters(
-                config.dead_letter, limit=config.record_limit, least_level=config.least_level
+                config.dead_letter,
+                limit=config.record_limit,
+                least_level=config.least_level,
+                log_key=self.log_key,
             )
             self._is_recovering = False
             self._last_sign_at = self._clock()
@@ -148,6 +155,7 @@ class Outbox:
             if self._config.needs_network:
                 self._transport.load()
                 self._credentials.load()
+            self.log_key.load()
             self.is_loaded = True
         except Exception as problem:
             if is_from_signal(problem):
@@ -392,6 +400,7 @@ class Outbox:
         """Make an attempt; the next one for this thread, if any."""
         state = self.state
         trouble = self.sender.prepare()  # The server has no part in how long that takes.
+        self.log_key.fetch_aside(self.workers.submit)
         is_reused = not attempt.is_fresh and self.sender.reuses_connection()
         if not self._note(partial(state.begin, is_reused=is_reused), attempt):
             return None
@@ -414,7 +423,9 @@ class Outbox:
     def before_fork(self) -> None:
         """Let other threads finish what they import, and keep them from it during the fork."""
         ends_at = time.monotonic() + FORK_WAIT_S
-        for lock in (self._transport.loading, self._credentials.importing):
+        kept = (self._credentials.kept, self.log_key.kept)
+        locks = [text.importing for text in kept if text is not None]
+        for lock in (self._transport.loading, *locks):
             if lock.acquire(timeout=max(0.0, ends_at - time.monotonic())):
                 self._held.append(lock)
 

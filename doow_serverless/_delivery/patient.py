@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
@@ -195,6 +195,9 @@ class PatientSender:
 @contextmanager
 def sending(config: Config, endpoint: str) -> Iterator[Sender]:
     """What makes the attempts; answers that drip are cut off, which no timeout of a socket does."""
+    credentials = Credentials(config.api_key, config.key_place)
+    with suppress(Exception):
+        credentials.load()  # The first attempt says what is wrong.
     transport = http_transport()(endpoint, timeout_s=config.timeout_s, ca_bundle=config.ca_bundle)
     is_over = threading.Event()
 
@@ -204,7 +207,7 @@ def sending(config: Config, endpoint: str) -> Iterator[Sender]:
 
     threading.Thread(target=reap, daemon=True).start()
     try:
-        yield Sender(lambda: transport, Credentials(config.api_key, config.key_place))
+        yield Sender(lambda: transport, credentials)
     finally:
         is_over.set()
         transport.close_idle()

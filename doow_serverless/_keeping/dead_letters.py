@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 from doow_serverless._frames.format import frames_of
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._process.log import report_fault, warn
 from doow_serverless._process.workers import Workers
@@ -29,6 +30,12 @@ WAIT_S = 0.1
 MAX_WAITING = 16 * 1024 * 1024
 """Sealed bytes that may wait for such a pipe."""
 
+_UNSIGNED = (
+    "a dead letter was written unsigned, because the log key has not been fetched yet; a relay "
+    "with a log key refuses it. Its events are still delivered by this process if it lives on; "
+    "otherwise give these lines alone to doow-serverless replay, without a log key"
+)
+
 
 class DeadLetters:
     """Writes undelivered batches without holding up or failing the caller.
@@ -45,6 +52,7 @@ class DeadLetters:
         stream: Written to instead of standard output.
         wall_clock: Unix seconds.
         limit, least_level: As of `frames_of`.
+        log_key: Signs the records. They are written at once: unsigned if it is not at hand.
     """
 
     def __init__(
@@ -55,11 +63,13 @@ class DeadLetters:
         *,
         limit: int = LINE_LIMIT,
         least_level: str = "",
+        log_key: LogKey | None = None,
     ) -> None:
         self._target = target
         self._log = StandardOutput(stream)
         self._wall_clock = wall_clock
         self._make_records = partial(frames_of, limit=limit, least_level=least_level)
+        self._log_key = log_key or LogKey()
         self._thread = Workers(max_threads=1)
         self._lock = threading.RLock()
         self._waiting = 0
@@ -107,10 +117,13 @@ class DeadLetters:
     ) -> None:
         """Write one batch; runs on the thread, in the context of the caller."""
         left_out = 0
+        is_unsigned = False
         try:
-            records = self._make_records(batch, reason, at_unix_s)
+            key = self._log_key.signing_key()
+            records = self._make_records(batch, reason, at_unix_s, key=key)
             if self._target == "log" or not self._put_in_directory(batch.id, records):
                 self._put_in_log(records)
+            is_unsigned = key is None and self._log_key.is_missing
         except Exception as fault:
             report_fault("writing a dead letter", fault)
         finally:  # Also if the handler of a signal has raised.
@@ -119,6 +132,8 @@ class DeadLetters:
                 self._is_late = False
                 left_out, self._left_out = self._left_out, 0
                 written.set()
+        if is_unsigned:
+            self._warn_once(_UNSIGNED, self._log_key.trouble)
         if left_out:
             warn(f"{left_out} dead letters were not written, since standard output was stuck")
 
@@ -148,10 +163,10 @@ class DeadLetters:
             return False
         return True
 
-    def _warn_once(self, message: str) -> None:
+    def _warn_once(self, message: str, detail: str = "") -> None:
         if message not in self._warned and len(self._warned) < 10:
             self._warned.add(message)
-            warn(message)
+            warn(f"{message} ({detail})" if detail else message)
 
 
 def _file_name(batch_id: str) -> str:

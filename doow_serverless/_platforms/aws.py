@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from doow_serverless._process import init_phase
 from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.whole_imports import whole
+from doow_serverless._secrets import SECRET
 
 from .aws_events import work_of
 
@@ -117,8 +118,8 @@ def after_response(invocation: Deferred) -> str | None:
     return take(invocation.flush_after_response)
 
 
-def load_key_fetch() -> Callable[[str, str, bool], str]:
-    """Import all that fetching a key imports, and return :func:`fetch_key`.
+def load_fetch() -> Callable[[str, str, bool, bool], str | None]:
+    """Import all that fetching a key imports, and return :func:`fetch_text`.
 
     That is Powertools, which imports boto3 and botocore. Making a client and calling it imports
     nothing more but the codec of host names.
@@ -128,25 +129,49 @@ def load_key_fetch() -> Callable[[str, str, bool], str]:
     with whole("aws_lambda_powertools", "boto3", "botocore", "s3transfer", "dateutil", "urllib3"):
         from aws_lambda_powertools.utilities import parameters  # noqa: F401
 
-    return fetch_key
+    return fetch_text
 
 
-def fetch_key(variable: str, place: str, anew: bool) -> str:
-    """The text of a secret: of Secrets Manager, or a SecureString of Parameter Store.
+def fetch_text(kind: str, place: str, anew: bool, is_previous: bool = False) -> str | None:
+    """Return the text of a secret of Secrets Manager, or of a SecureString of Parameter Store.
 
     Args:
-        variable: The variable that names it, of :data:`doow_serverless._config.KEY_PLACES`.
+        kind: Which of both, as of :mod:`doow_serverless._secrets`.
         place: Its ARN or name.
         anew: Whether to bypass the cache.
+        is_previous: Return the version of the secret before the current one; None if there is none.
     """
     from aws_lambda_powertools.utilities.parameters import get_parameter, get_secret
 
     with _unlogged():
-        if variable == "DOOW_TRACK_API_KEY_SECRET_ARN":
-            value: object = get_secret(place, force_fetch=anew)
+        if is_previous:
+            value: object = _previous(get_secret, place)
+        elif kind == SECRET:
+            value = get_secret(place, force_fetch=anew)
         else:
             value = get_parameter(place, decrypt=True, force_fetch=anew)
-    return value.decode() if isinstance(value, bytes) else str(value)
+    if value is None:
+        return None
+    return _decoded(value) if isinstance(value, bytes) else str(value)
+
+
+def _previous(get_secret: Callable[..., object], place: str) -> object:
+    try:
+        # Powertools' cache does not tell versions apart: pass it by, and leave nothing in it.
+        return get_secret(place, max_age=0, force_fetch=True, VersionStage="AWSPREVIOUS")
+    except Exception as problem:
+        answer = getattr(problem.__context__, "response", None) or {}
+        if answer.get("Error", {}).get("Code") == "ResourceNotFoundException":
+            return None  # A secret that was never rotated has no such version.
+        raise
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        # Its own message shows a byte of the secret.
+        raise ValueError("it is binary, and no text") from None
 
 
 _fetching: set[int] = set()

@@ -12,6 +12,8 @@ import yaml
 from doow_serverless.local.vercel import entry_point as vercel_check
 
 from .doctor_check import Check
+from .doctor_relay import mistakes_of_serverless, mistakes_of_template
+from .doctor_values import at, mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +43,7 @@ def checks_of(path: Path) -> Iterator[Check]:
     find: Find = _FINDERS.get(path.name, _none)
     if path.suffix == ".py":
         find = _python
-    elif find is _none and path.suffix in {".yaml", ".yml"} and "AWS::Serverless" in text:
+    elif find is _none and path.suffix in {".yaml", ".yml", ".json"} and _is_template(text):
         find = _sam
     try:
         mistakes = list(find(path, text))
@@ -52,6 +54,10 @@ def checks_of(path: Path) -> Iterator[Check]:
     if not mistakes:
         known = "nothing is wrong" if find is not _none else "nothing that doctor knows"
         yield Check(str(path), True, known)
+
+
+def _is_template(text: str) -> bool:
+    return "AWS::Serverless::Function" in text or "AWS::Lambda::Function" in text
 
 
 def _none(_: Path, __: str) -> Iterator[tuple[str, str]]:
@@ -201,23 +207,25 @@ _Loader.add_multi_constructor("!", _short_form)
 
 
 def _sam(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    """A template of SAM."""
+    """A template of SAM, or of CloudFormation."""
     document = yaml.load(text, _Loader)  # noqa: S506  # a safe loader, with tags of CloudFormation
-    shared = _at(document, "Globals", "Function") or {}
-    for name, resource in (_at(document, "Resources") or {}).items():
-        if _at(resource, "Type") != "AWS::Serverless::Function":
+    shared = mapping(document, "Globals", "Function")
+    for name, resource in mapping(document, "Resources").items():
+        if at(resource, "Type") != "AWS::Serverless::Function":
             continue
-        said = {**shared, **(_at(resource, "Properties") or {})}
+        said = {**shared, **mapping(resource, "Properties")}
         if isinstance(said.get("Handler"), str) and isinstance(said.get("CodeUri"), str):
             yield from _named(path.parent / said["CodeUri"], said["Handler"], name)
+    yield from mistakes_of_template(document)
 
 
 def _serverless(path: Path, text: str) -> Iterator[tuple[str, str]]:
     """``serverless.yml``."""
     document = yaml.load(text, _Loader)  # noqa: S506
-    for name, function in (_at(document, "functions") or {}).items():
-        if isinstance(_at(function, "handler"), str):
+    for name, function in mapping(document, "functions").items():
+        if isinstance(at(function, "handler"), str):
             yield from _named(path.parent, function["handler"], name)
+    yield from mistakes_of_serverless(document)
 
 
 def _named(folder: Path, handler: str, who: str) -> Iterator[tuple[str, str]]:
@@ -238,7 +246,7 @@ def _named(folder: Path, handler: str, who: str) -> Iterator[tuple[str, str]]:
 
 def _vercel(path: Path, text: str) -> Iterator[tuple[str, str]]:
     """``vercel.json``: the files that it makes functions of."""
-    patterns = list(_at(json.loads(text), "functions") or {}) or ["api/*.py"]
+    patterns = list(mapping(json.loads(text), "functions")) or ["api/*.py"]
     files = [
         file
         for file in sorted(path.parent.rglob("*.py"))
@@ -266,14 +274,14 @@ def _is_metered(tree: ast.Module) -> bool:
 def _azure(path: Path, text: str) -> Iterator[tuple[str, str]]:
     """``host.json``: what becomes of dead letters, and the functions beside it."""
     document = json.loads(text)
-    sampling = _at(document, "logging", "applicationInsights", "samplingSettings") or {}
+    sampling = mapping(document, "logging", "applicationInsights", "samplingSettings")
     kept = str(sampling.get("excludedTypes", "")).split(";")
     if sampling.get("isEnabled", True) and "Trace" not in kept:
         yield (
             "Application Insights drops traces under load, and dead letters with them",
             'add "Trace" to logging.applicationInsights.samplingSettings.excludedTypes',
         )
-    level = _at(document, "logging", "logLevel", "Host.Function.Console")
+    level = at(document, "logging", "logLevel", "Host.Function.Console")
     if level not in {None, "Information", "Debug", "Trace"}:
         yield (
             f"the level {level} of Host.Function.Console drops dead letters",
@@ -282,12 +290,6 @@ def _azure(path: Path, text: str) -> Iterator[tuple[str, str]]:
     app = path.parent / "function_app.py"
     if app.is_file() and not _is_metered(ast.parse(app.read_text(encoding="utf-8"))):
         yield f"no function of {app} is tracked", "@doow.tracked above each, or track_app(app)"
-
-
-def _at(document: Any, *names: str) -> Any:
-    for name in names:
-        document = document.get(name) if isinstance(document, dict) else None
-    return document
 
 
 _FINDERS: dict[str, Find] = {

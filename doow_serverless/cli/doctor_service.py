@@ -7,7 +7,9 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ from doow_serverless._config import (
 from doow_serverless._delivery.answers import describe, rejections
 from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.transport import HttpTransport
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._sealing import seal
 from doow_serverless.errors import DoowError, InvalidEvent
 
@@ -56,8 +59,9 @@ def service_checks(metric: str, license_id: str | None, *, is_event_sent: bool) 
     """
     config = Config()
     yield _platform()
+    yield from _log_key(config)
     if config.delivery == "log":
-        said = "by the log, for a relay: neither a key nor the way to Doow is needed here"
+        said = "by the log, for a relay: neither an API key nor the way to Doow is needed here"
         yield Check("delivery", True, said)
         return
     key, check = _key(config)
@@ -90,13 +94,35 @@ def _key(config: Config) -> tuple[str | None, Check]:
     if config.key_place is not None:
         variable, place = config.key_place
         try:
-            key = _within(LIMIT_S, Credentials(None, config.key_place).current)
+            key = _within(LIMIT_S, partial(_fetched, Credentials(None, config.key_place)))
         except DoowError as problem:
             remedy = "see that the secret is there, and that this identity may read it"
             return None, Check("key", False, str(problem), remedy)
         return key, Check("key", True, f"well-formed, read from {place} ({variable})")
     said = [problem for name, problem in config.problems if name in {API_KEY_VARIABLE, "api_key"}]
     return None, Check("key", False, said[0].partition(":")[0] if said else NO_KEY, KEY_REMEDY)
+
+
+def _log_key(config: Config) -> Iterator[Check]:
+    """The key that signs what is written to the log, if there is one."""
+    log_key = LogKey.of(config)
+    if not log_key.is_configured:
+        return
+    try:
+        keys = _within(LIMIT_S, log_key.verifying_keys)
+    except DoowError as problem:
+        said, _, remedy = str(problem).rpartition(": ")
+        yield Check("log key", False, said or str(problem), remedy)
+        return
+    where = "" if config.log_key_place is None else f", read from {config.log_key_place[1]}"
+    more = f"; {len(keys) - 1} more accepted when reading" if len(keys) > 1 else ""
+    yield Check("log key", True, f"lines of the log are signed{where}{more}")
+
+
+def _fetched(credentials: Credentials) -> str:
+    with suppress(Exception):
+        credentials.load()  # What is wrong, says the next line.
+    return credentials.current()
 
 
 def _way(config: Config) -> Iterator[Check]:

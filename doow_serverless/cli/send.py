@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PatientSender, Undeliverable, sending
 from doow_serverless._frames.format import frames_of
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._sealing import MAX_EVENTS, seal
-from doow_serverless.errors import ErrorKind, InvalidEvent
+from doow_serverless.errors import DoowError, ErrorKind, InvalidEvent
 
 from .console import console, number, progress_bar, safe
 from .event_lines import MAX_LINE_BYTES, Events
@@ -141,6 +142,7 @@ class _Outbox:
         self._report = report
         self._undelivered = undelivered
         self._config = config
+        self._log_key = LogKey.of(config)
         self._events = Events(config)
         self._under_way: list[Batch] = []
         self._is_over = False
@@ -207,9 +209,8 @@ class _Outbox:
 
     def _write_down(self, batch: Batch) -> None:
         self._report.undelivered += len(batch)
-        records = "".join(
-            f"{line}\n" for line in frames_of(batch, ErrorKind.NETWORK_ERROR, time.time())
-        )
+        lines = frames_of(batch, ErrorKind.NETWORK_ERROR, time.time(), key=self._signing_key())
+        records = "".join(f"{line}\n" for line in lines)
         try:
             with self._undelivered.open("a", encoding="ascii") as file:
                 file.write(records)
@@ -217,6 +218,17 @@ class _Outbox:
         except OSError as problem:
             self._report.say(f"cannot write to {self._undelivered}: {problem.strerror}")
             sys.stdout.write(records)  # A log that is kept is as good to `replay`.
+
+    def _signing_key(self) -> bytes | None:
+        """Return the log key, if there is one; `replay` with a log key accepts nothing unsigned."""
+        if self._log_key.is_missing and not self._log_key.trouble:
+            try:
+                with suppress(ImportError):  # fetch() says so.
+                    self._log_key.load()
+                self._log_key.fetch()
+            except DoowError as problem:
+                self._report.say(f"written unsigned, for a replay without a log key: {problem}")
+        return self._log_key.signing_key()
 
 
 class _Report:

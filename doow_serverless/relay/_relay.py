@@ -12,10 +12,10 @@ from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PATIENCE_S, PatientSender, Undeliverable, sending
 from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import SPLIT, frames_of
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._frames.reader import Part
 from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._process.log import counted, warn
-from doow_serverless._redaction import show
 from doow_serverless.errors import DoowError, ErrorKind
 
 from ._intake import Intake
@@ -41,8 +41,6 @@ MOST_TOLD = 20
 """Rejected events of a batch that are told one by one."""
 HALVES_PATIENCE_S = 1.0
 """Seconds of failures after which a part of a batch is given up that has failed as a whole."""
-LEAST_BETWEEN_FETCHES_S = 60.0
-"""Seconds between two fetches of the log keys."""
 LEFT_S = 3.0
 """Seconds before the end of an invocation after which no attempt is begun any more."""
 
@@ -84,21 +82,14 @@ class Relay:
     Args:
         config: The API key, and how long an attempt may take.
         endpoint: Where to send.
-        keys: Log keys, one of which must have signed a frame; empty to accept unsigned frames.
-        fetch_keys: Fetches the log keys again.
+
+    Attributes:
+        log_key: Must have signed each frame, if there is one.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        endpoint: str,
-        keys: Sequence[bytes] = (),
-        fetch_keys: Callable[[], Sequence[bytes]] | None = None,
-    ) -> None:
+    def __init__(self, config: Config, endpoint: str) -> None:
         self.config = config
-        self._keys = keys
-        self._fetch_keys = fetch_keys
-        self._fetched_at = time.monotonic()
+        self.log_key = LogKey.of(config)
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._known = Recent(MAX_KNOWN)
@@ -114,19 +105,16 @@ class Relay:
     # ── frames ─────────────────────────────────────────────────────────────────────────────────
 
     def intake(self) -> Intake:
-        """Return a reader of frames for one invocation."""
-        return Intake(self._keys, None if self._fetch_keys is None else self._fetch_anew)
+        """Return a reader of frames for one invocation.
 
-    def _fetch_anew(self) -> Sequence[bytes]:
-        """Fetch the log keys again, but not often: anybody may sign with a wrong one."""
-        now = time.monotonic()
-        if self._fetch_keys is not None and now - self._fetched_at >= LEAST_BETWEEN_FETCHES_S:
-            self._fetched_at = now
-            try:
-                self._keys = self._fetch_keys()
-            except Exception as problem:
-                warn(f"the log keys could not be fetched again: {show(problem, 200)}")
-        return self._keys
+        Raises:
+            ConfigurationError: The log key cannot be read. So does reading, if a signature fits no
+                key and the keys cannot be fetched again: then the frames must come again.
+        """
+        keys = self.log_key.verifying_keys()
+        if self.log_key.kept is None:
+            return Intake(keys)
+        return Intake(keys, partial(self.log_key.verifying_keys, anew=True))
 
     def note_split(self, frame: Part | Damage) -> None:
         """Remember a batch of which a frame says that its halves stand for it."""
@@ -289,6 +277,7 @@ class Relay:
             time.time(),
             limit=self.config.record_limit,
             least_level=self.config.least_level,
+            key=self.log_key.signing_key(),
         )
         self._log.write(records)
 

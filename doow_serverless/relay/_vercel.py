@@ -56,14 +56,15 @@ class VercelDrain:
                 f"not {show(secret)}"
             )
         self._secret = secret.encode()
-        self._letters = None if keep is None else DeadLetters(os.fspath(keep))
+        self._directory = None if keep is None else os.fspath(keep)
+        self._letters: DeadLetters | None = None
         self._headers = [("Content-Type", "text/plain; charset=utf-8")]
         self._verify = verify
         if verify:
             self._headers.append(("x-vercel-verify", verify))
 
     def __repr__(self) -> str:
-        return f"VercelDrain({self._letters!r})"
+        return f"VercelDrain(keep={self._directory!r})"
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -107,13 +108,16 @@ class VercelDrain:
         try:
             relay.deliver([letter.batch for letter in joined.letters], LIMIT_S)
         except Undelivered as problem:
-            if self._letters is None:
+            if self._directory is None:
                 return "503 Service Unavailable", "Doow did not decide"
-            self._keep([one for one in joined.letters if one.batch.id in problem.batch_ids])
+            if self._letters is None:
+                self._letters = DeadLetters(self._directory, log_key=relay.log_key)
+            undelivered = [one for one in joined.letters if one.batch.id in problem.batch_ids]
+            _keep(undelivered, self._letters)
         return "200 OK", "done"
 
-    def _keep(self, letters: list[DeadLetter]) -> None:
-        assert self._letters is not None
-        for letter in letters:
-            self._letters.write(letter.batch, letter.reason)
-        self._letters.wait(LIMIT_S)
+
+def _keep(undelivered: list[DeadLetter], letters: DeadLetters) -> None:
+    for one in undelivered:
+        letters.write(one.batch, one.reason)
+    letters.wait(LIMIT_S)

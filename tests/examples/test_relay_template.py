@@ -101,17 +101,46 @@ def test_the_roles_may_do_no_more_than_they_must() -> None:
         )
     }
     assert {resource for _, resource in allowed} == {
-        "Usage.Arn", "RelayLogs.Arn", "DoowApiKeySecretArn",
+        "Usage.Arn", "RelayLogs.Arn", "DoowApiKeySecretArn", "LogKey",
     }  # fmt: skip
     assert not [action for action, _ in allowed if "*" in action]
-    secret = [action for action, resource in allowed if resource == "DoowApiKeySecretArn"]
-    assert secret == ["secretsmanager:GetSecretValue"]
+    for secret in ("DoowApiKeySecretArn", "LogKey"):
+        actions = [action for action, resource in allowed if resource == secret]
+        assert actions == ["secretsmanager:GetSecretValue"]
+
+
+def test_the_relay_is_held_to_the_log_key_once_the_fleet_has_it() -> None:
+    """The stack makes a key, and the relay is given its place unless no signature is required."""
+    [secret] = resources("AWS::SecretsManager::Secret").values()
+    [function] = resources("AWS::Serverless::Function").values()
+    variables = function["Properties"]["Environment"]["Variables"]
+    assert secret["Properties"]["GenerateSecretString"] == {
+        "PasswordLength": 64,
+        "ExcludePunctuation": True,
+    }
+    assert variables["DOOW_TRACK_LOG_KEY_SECRET_ARN"] == [
+        "RequiresSignature", "LogKey", "AWS::NoValue",
+    ]  # fmt: skip
+    assert template()["Parameters"]["RequireSignature"]["Default"] == "true"
+    assert template()["Conditions"]["RequiresSignature"] == ["RequireSignature", "true"]
+    assert template()["Outputs"]["LogKeySecretArn"]["Value"] == "LogKey"
+
+
+def test_functions_are_given_the_log_key_itself() -> None:
+    """CloudFormation resolves it, so that a cold start fetches nothing; without an ARN, none."""
+    example = template(ROOT / "template.yaml")
+    variables = example["Globals"]["Function"]["Environment"]["Variables"]
+    assert variables["DOOW_TRACK_LOG_KEY"] == [
+        "HasLogKey", "{{resolve:secretsmanager:${LogKeySecretArn}}}", "AWS::NoValue",
+    ]  # fmt: skip
+    assert variables["LOG_KEY_ROTATION"] == ["HasLogKey", "LogKeyRotation", "AWS::NoValue"]
+    assert example["Parameters"]["LogKeySecretArn"]["Default"] == ""
 
 
 def test_the_alarms_tell_whom_they_are_to_tell() -> None:
     """All of them, where there is a topic."""
     alarms = resources("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 5
+    assert len(alarms) == 7
     for one in alarms.values():
         actions = one["Properties"]["AlarmActions"]
         assert actions == ["HasAlarmTopic", ["AlarmTopicArn"], "AWS::NoValue"]
@@ -121,7 +150,7 @@ def test_the_alarm_on_lost_usage_knows_what_the_relay_says(
     ingest: Ingest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each phrase of its filter is in a line of the relay, and in no line of plain success."""
-    [lost] = resources("AWS::Logs::MetricFilter").values()
+    lost = resources("AWS::Logs::MetricFilter")["LostUsage"]
     phrases = re.findall(r'\?"([^"]+)"', lost["Properties"]["FilterPattern"])
     monkeypatch.setenv("DOOW_TRACK_API_KEY", KEY)
     monkeypatch.setenv("DOOW_TRACK_ENDPOINT", ingest.url)
@@ -137,6 +166,23 @@ def test_the_alarm_on_lost_usage_knows_what_the_relay_says(
     relay._set_aside(batch(), "HTTP 500")
     assert len(phrases) == 4
     assert [phrase for phrase in phrases if phrase in caplog.text] == phrases
+
+
+def test_the_alarms_on_what_the_relay_passes_over() -> None:
+    """Each kind of line has a filter and an alarm of its own, which says what to do."""
+    filters = resources("AWS::Logs::MetricFilter")
+    alarms = resources("AWS::CloudWatch::Alarm")
+    for name, phrase in (("Refused", "usage refused: "), ("Unread", "usage not understood: ")):
+        one = filters[f"{name}Usage"]["Properties"]
+        [metric] = one["MetricTransformations"]
+        alarm = alarms[f"{name}UsageAlarm"]["Properties"]
+        assert (one["LogGroupName"], one["FilterPattern"]) == ("RelayLogs", f'"{phrase}"')
+        assert (alarm["MetricName"], alarm["Namespace"], alarm["Threshold"]) == (
+            metric["MetricName"],
+            metric["MetricNamespace"],
+            1,
+        )
+        assert "doow-serverless replay" in alarm["AlarmDescription"]
 
 
 # ── what is made of it ──────────────────────────────────────────────────────────────────────────

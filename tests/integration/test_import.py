@@ -135,10 +135,10 @@ def test_the_init_phase_waits_for_a_key_that_is_kept_elsewhere(tmp_path: Path) -
 import sys, time, types
 import doow_serverless as doow
 from doow_serverless._platforms import aws
-def fetch(variable, place, anew):
+def fetch(kind, place, anew, is_previous):
     time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0.3)
     return "{KEY}"
-aws.load_key_fetch = lambda: fetch
+aws.load_fetch = lambda: fetch
 began = time.monotonic()
 doow.tracked(print)
 print(doow._tracker.default().engine._credentials._key is not None)

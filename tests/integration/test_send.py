@@ -188,6 +188,32 @@ def test_what_is_not_delivered_stands_in_a_file_for_replay(
     assert [event["event_id"] for event in ingest.events()] == [f"evt_{n}" for n in range(1_100)]
 
 
+@pytest.mark.parametrize(
+    ("variables", "is_signed", "said"),
+    [
+        ({"DOOW_TRACK_LOG_KEY": "log key"}, True, ""),
+        ({"DOOW_TRACK_LOG_KEY_SECRET_ARN": "arn:none"}, False, "written unsigned, for a replay"),
+        ({}, False, ""),
+    ],
+)
+def test_what_is_not_delivered_is_signed(
+    variables: dict[str, str],
+    is_signed: bool,
+    said: str,
+    send: Callable[..., Done],
+    tmp_path: Path,
+) -> None:
+    """With the log key of the environment; where that cannot be read, it is kept all the same."""
+    with refused_port() as nowhere:
+        variables = {"DOOW_TRACK_ENDPOINT": nowhere, "AWS_EC2_METADATA_DISABLED": "1", **variables}
+        done = send(
+            "--patience", 0.1, "--undelivered", "kept.jsonl", stdin=lines(LINE), **variables
+        )
+    text = (tmp_path / "kept.jsonl").read_text()
+    assert (done.status, '"hmac":' in text) == (3, is_signed)
+    assert ("unsigned" in done.stderr, said in done.stderr) == (bool(said), True)
+
+
 def test_lines_that_trickle_in_leave_meanwhile(ingest: Ingest, tmp_path: Path) -> None:
     """A pipe may stay open for hours; Ctrl-C ends it, and says what was sent."""
     process = subprocess.Popen(

@@ -40,6 +40,7 @@ FLOORS = (
     "_recording",
     "_process",
     "_values _callables",
+    "_secrets",
     "_redaction _stand_ins _outcome",
     "errors _version local",
 )

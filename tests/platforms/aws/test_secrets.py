@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
-from doow_serverless._platforms.aws import fetch_key
+from doow_serverless._config import Config, checked_config
+from doow_serverless._delivery.patient import sending
+from doow_serverless._delivery.results import Settled
+from doow_serverless._frames.keys import LogKey
+from doow_serverless._platforms.aws import fetch_text
+from doow_serverless.cli.doctor_service import service_checks
+from tests.batches import batch
 from tests.lambda_context import LambdaContext
 from tests.network import KEY
 
@@ -125,13 +131,31 @@ def test_a_key_that_stays_refused_is_not_asked_for_again_and_again(
 
 
 @pytest.mark.parametrize("kind", PLACES)
+def test_what_no_response_waits_for_finds_it_too(
+    kind: str, asked: Counter[str], ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay, `replay` and `send` import what fetching needs, and so does `doctor`."""
+    monkeypatch.setenv(PLACES[kind], keep(kind, KEY))
+    monkeypatch.setenv("DOOW_TRACK_ENDPOINT", ingest.url)
+    with sending(*checked_config()) as sender:
+        result = sender.send(batch())
+    assert isinstance(result, Settled)
+    assert result.accepted == 1
+    checks = service_checks("tokens", "lic_1", is_event_sent=False)
+    found = {check.name: check.ok for check in checks}
+    assert (found["key"], found["heartbeat"]) == (True, True)
+
+
+@pytest.mark.parametrize("kind", PLACES)
 def test_the_log_does_not_get_the_key(
     kind: str, asked: Counter[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the root logger at DEBUG botocore logs all answers but this one."""
     place = keep(kind, KEY)
     caplog.set_level("DEBUG")
-    assert KEY in fetch_key(PLACES[kind], place, True)
+    text = fetch_text("parameter" if kind == "parameter" else "secret", place, True)
+    assert text is not None
+    assert KEY in text
     assert [record.name for record in caplog.records if KEY in record.getMessage()] == []
     # What the application fetches, also of the same place, is logged as ever.
     if kind == "parameter":
@@ -141,6 +165,58 @@ def test_the_log_does_not_get_the_key(
     assert [record.name for record in caplog.records if KEY in record.getMessage()] == [
         "botocore.parsers"
     ]
+
+
+def test_the_version_before_the_current_one(asked: Counter[str]) -> None:
+    """A secret that was never rotated has none; and the cache keeps to the current one."""
+    place = keep("secret", "one")
+    before = fetch_text("secret", place, False), fetch_text("secret", place, True, True)
+    keep("secret", "two")
+    after = fetch_text("secret", place, True), fetch_text("secret", place, True, True)
+    cached = fetch_text("secret", place, False)
+    assert (before, after, cached) == (("one", None), ("two", "one"), "two")
+    assert asked["GetSecretValue"] == 4
+
+
+def test_a_version_that_cannot_be_read(asked: Counter[str]) -> None:
+    """Is no version that is missing: only that of a secret which is there may be."""
+    with pytest.raises(Exception, match="can't find the specified secret"):
+        fetch_text("secret", "no-such-secret", True)
+    client = boto3.client("secretsmanager")
+    client.create_secret(Name="binary", SecretBinary=b"\xfe\xff")
+    with pytest.raises(ValueError, match=r"^it is binary, and no text$"):
+        fetch_text("secret", "binary", True)
+
+
+def test_lines_are_signed_with_a_kept_log_key(
+    asked: Counter[str], ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread fetches it in the init phase, and one again while it is old."""
+    place = keep("secret", "log key")
+    monkeypatch.setenv("DOOW_TRACK_LOG_KEY_SECRET_ARN", place)
+    tracker = doow.configure(KEY, endpoint=ingest.url, license_id="lic_1")
+    assert tracker.engine.warm_up is not None
+    tracker.engine.warm_up.join(20)
+    log_key = tracker.engine.outbox.log_key
+    assert (log_key.signing_key(), asked["GetSecretValue"]) == (b"log key", 1)
+    assert LogKey.of(Config()).verifying_keys() == [b"log key"]
+    checks = list(service_checks("tokens", None, is_event_sent=False))
+    assert [(check.ok, check.detail) for check in checks if check.name == "log key"] == [
+        (True, f"lines of the log are signed, read from {place}")
+    ]
+
+
+def test_doctor_says_why_a_log_key_cannot_be_read(
+    asked: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do; it matters by whatever way usage is delivered."""
+    monkeypatch.setenv("DOOW_TRACK_LOG_KEY_SECRET_ARN", "no-such-secret")
+    monkeypatch.setenv("DOOW_TRACK_DELIVERY", "log")
+    checks = list(service_checks("tokens", None, is_event_sent=False))
+    [check] = [check for check in checks if check.name == "log key"]
+    assert (check.ok, "can't find the specified secret" in check.detail) == (False, True)
+    assert check.remedy.startswith("see that the secret is there")
+    assert "could not be read from where DOOW_TRACK_LOG_KEY_SECRET_ARN points" in check.detail
 
 
 def test_what_others_log_while_the_key_is_fetched(
@@ -161,7 +237,7 @@ def test_what_others_log_while_the_key_is_fetched(
         return call(client, operation, arguments)
 
     monkeypatch.setattr(client_class, "_make_api_call", meanwhile)
-    fetch_key(PLACES["secret"], place, True)
+    fetch_text("secret", place, True)
     assert [each.getMessage() for each in caplog.records if each.name == parsers.name] == [
         "of the application"
     ]

@@ -12,6 +12,7 @@ from doow_serverless.cli.doctor_files import checks_of
 ROOT = Path(__file__).parents[3]
 EXAMPLES = [
     ROOT / "template.yaml",
+    ROOT / "relay.yaml",
     *(
         path
         for kind in ("*.py", "*.yml", "*.json")

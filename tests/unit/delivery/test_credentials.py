@@ -23,10 +23,10 @@ class Secret:
 
     def __init__(self, *texts: str | Exception) -> None:
         self._texts = list(texts)
-        self.asked: list[tuple[str, str, bool]] = []
+        self.asked: list[tuple[str, str, bool, bool]] = []
 
-    def __call__(self, variable: str, place: str, anew: bool) -> str:
-        self.asked.append((variable, place, anew))
+    def __call__(self, kind: str, place: str, anew: bool, is_previous: bool) -> str:
+        self.asked.append((kind, place, anew, is_previous))
         text = self._texts.pop(0)
         if isinstance(text, Exception):
             raise text
@@ -61,7 +61,7 @@ def test_a_fetched_key_is_kept(keep: Callable[..., tuple[Secret, Credentials]]) 
     secret, credentials = keep(KEY)
     assert secret.asked == []
     assert [credentials.current(), credentials.current()] == [KEY, KEY]
-    assert secret.asked == [(VARIABLE, "arn:doow", False)]
+    assert secret.asked == [("secret", "arn:doow", False, False)]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,10 @@ def test_a_refused_key_is_fetched_anew(keep: Callable[..., tuple[Secret, Credent
     assert credentials.current() == KEY
     assert [credentials.replace(KEY), credentials.replace(KEY)] == [True, True]
     assert credentials.current() == OTHER
-    assert secret.asked == [(VARIABLE, "arn:doow", False), (VARIABLE, "arn:doow", True)]
+    assert secret.asked == [
+        ("secret", "arn:doow", False, False),
+        ("secret", "arn:doow", True, False),
+    ]
 
 
 def test_a_key_that_was_not_rotated(keep: Callable[..., tuple[Secret, Credentials]]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import pytest
 
 from doow_serverless._frames.format import frames_of
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._frames.reader import read_frame
 from doow_serverless._keeping import dead_letters
 from doow_serverless._keeping.dead_letters import WAIT_S, DeadLetters
@@ -329,3 +330,37 @@ def test_exit_with_a_stuck_pipe(pipe: Pipe) -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# ── signatures ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_dead_letters_are_signed(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Each line, in the log and in a directory."""
+    one = batch(3)
+    expected = frames_of(one, WHY, 1.0, key=b"log key")
+    for target in ("log", str(tmp_path)):
+        put(DeadLetters(target, wall_clock=lambda: 1.0, log_key=LogKey("log key")), one)
+    [file] = tmp_path.iterdir()
+    for text in (capfd.readouterr().out, file.read_text()):
+        assert [line for line in text.splitlines() if line] == expected
+    assert expected != frames_of(one, WHY, 1.0)
+
+
+def test_a_dead_letter_does_not_wait_for_its_key(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sandbox may be frozen next: it is written unsigned, and one warning says what to do."""
+    log_key = LogKey(None, ("DOOW_TRACK_LOG_KEY_SECRET_ARN", "arn"), fetch=lambda *_: None)
+    letters = DeadLetters("log", wall_clock=lambda: 1.0, log_key=log_key)
+    batches = [batch(), batch()]
+    for one in batches:
+        put(letters, one)
+    idle = threading.Event()
+    letters._thread.submit(idle.set)
+    lines = [line for line in capfd.readouterr().out.splitlines() if line]
+    assert lines == [line for one in batches for line in frames_of(one, WHY, 1.0)]
+    assert idle.wait(20)
+    assert [each.partition(",")[0] for each in caplog.messages] == [
+        "a dead letter was written unsigned"
+    ]
