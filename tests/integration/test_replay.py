@@ -129,7 +129,7 @@ def test_damaged_and_incomplete_are_listed(ingest: Ingest, tmp_path: Path) -> No
     listed = stdout[stdout.index("unreadable") :].splitlines()
     assert listed[0].startswith(f"unreadable  {tmp_path / 'broken.gz'}: ")
     assert listed[1:] == [
-        "damaged     cut: a record is cut off or altered",
+        "damaged     cut: a frame is cut off or altered",
         f"damaged     torn: part 1 of {len(torn)} missing",
     ]
     dry, _, _ = replay(ingest.url, "--dry-run", stdin=text)
