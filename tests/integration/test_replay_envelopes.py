@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
+import tracemalloc
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from tests.integration.exporting import EXPORTS, STAMP, STREAM, documents
 from tests.integration.replaying import AT, lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from doow_serverless.cli.export_unwrapping import Taken
 
@@ -378,3 +380,92 @@ def test_records_that_cannot_be_unwrapped(record: str, why: str) -> None:
 
     assert found[0] == "line 1, Records[0].Data"
     assert found[1].startswith(why)
+
+
+# ── bounded ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def peak_of(blocks: Iterable[bytes]) -> tuple[list[Taken], float]:
+    """What is found in a stream of ``blocks``, and the megabytes that it took at most."""
+    stream: Any = io.BufferedReader(Blocks(blocks))
+    tracemalloc.start()
+    found = list(frames_in(stream))
+    peak = tracemalloc.get_traced_memory()[1] / 1024 / 1024
+    tracemalloc.stop()
+    return found, peak
+
+
+class Blocks(io.RawIOBase):
+    """A stream of so many blocks, each made when it is read."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = next(self._blocks, b"")
+        buffer[: len(block)] = block
+        return len(block)
+
+
+_OWN = frame("own").encode()
+_LINE = b"START RequestId: 1 " * 400 + b"\n"
+_DOCUMENT = json.dumps({"log": "x" * 7_000 + "\n", "stream": "stdout"}).encode()
+_ENTRY = json.dumps({"log": f"{frame('own')}\n", "stream": "stdout"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("first", "block", "last"),
+    [
+        (b"START\n", _LINE, _OWN),
+        (b"START\n", b"x" * 8_000, b"\n" + _OWN),
+        (b"START {", b"x" * 8_000, b"\n" + _OWN),
+        (b"[", b"[{" * 4_000, b"\n" + _OWN),
+        (b"", _DOCUMENT + b"\n", _ENTRY),
+        (b"", _DOCUMENT, _ENTRY),
+        (b"{\n", b'{"a": "%s"}\n' % (b"x" * 7_000), b"\n" + _OWN),
+    ],
+    ids=[
+        "lines", "one line", "a line of braces", "nesting", "a document a line", "side by side",
+        "an object that never ends",
+    ],
+)  # fmt: skip
+def test_memory_is_bounded(first: bytes, block: bytes, last: bytes) -> None:
+    """Text and documents of any length are read as they come."""
+    found, peak = peak_of(itertools.chain([first], itertools.repeat(block, 2_500), [last]))
+
+    assert (ids(found), others(found)) == (["own"], [])
+    assert peak < 12, "of 20 MB"
+
+
+HOSTILE = {
+    "backslashes": "\\",
+    "escapes": "\\u",
+    "quotes": '\\"',
+    "entities": "&quot;",
+    "commas": ",",
+    "markers": "doow_dead_letter",
+    "opened markers": '{"doow_dead_letter":1,',
+    "lists": "[",
+    "objects": '{"a":',
+    "lines of lists": "[\n",
+    "digits": "1",
+    "documents": "{}",
+    "broken documents": '{"a":1}\n{\n',
+    "prefixes": f"{STAMP} ",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("start", ["", '{"doow_dead_letter":2,', '{"logEvents":[{"message":"', "["])
+def test_hostile_text(name: str, start: str) -> None:
+    """It is survived, on its own and as a message, and costs no frame after it."""
+    text = start + HOSTILE[name] * (200_000 // len(HOSTILE[name]))
+
+    for content in (
+        f"{text}\n{frame('own')}\n",
+        EXPORTS["filter-log-events"]([text, frame("own")]),
+    ):
+        assert ids(taken(content)) == ["own"]

@@ -14,7 +14,11 @@ from doow_serverless.cli.export_bytes import Unreadable
 from doow_serverless.cli.export_documents import Documents, NoDocument, values_in
 
 _VALUE = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
 )
 _DOCUMENT = st.lists(_VALUE, max_size=3) | st.dictionaries(st.text(), _VALUE, max_size=3)
@@ -80,8 +84,8 @@ def cut_sources(text: str, size: int) -> list[str]:
     "text",
     [
         "START", "1", '"a"', "}", "[INFO] x", "[1] started", "{'a': 1}", "[INFO", '{"a": "b',
-        '{"a": "\\', "{a: 1", "[1 2", '[{"a":1}\n{"b":2}', "[,", "[:", '{"a"}}', "[}", '{"a":]', "{{",
-        '{"a":1}x', "[" * 501,
+        '{"a": "\\', "{a: 1", '[{"a":1}\n{"b":2}', "[,", "[:", '{"a"}}', "[}", '{"a":]', "{{",
+        '{"a":1}x', "[" * 501, "[1 2",
     ],
 )  # fmt: skip
 def test_text_that_is_no_document(text: str) -> None:
