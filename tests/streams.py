@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.fleet.stream import MAX_STATE, WINDOW_S, Line, event_of, packed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 
 def subscription(messages: Sequence[str]) -> bytes:
@@ -30,17 +30,25 @@ class Shard:
     Args:
         name: Its id.
         handler: The function's.
+        recut: By which factor the next attempt of an invocation that failed is larger: half of the
+            records if Lambda bisects, more of them if its poller has read on.
     """
 
-    def __init__(self, name: str, handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        handler: Callable[[dict[str, Any]], dict[str, Any]],
+        recut: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self._name = name
         self._handler = handler
+        self._recut = recut
         self._windows = 0
 
     def window(
         self, records: Sequence[dict[str, Any]], size: int, *, ends_empty: bool = False
     ) -> None:
-        """Have a window read, so many records an invocation, each until it succeeds.
+        """Read a window, so many records an invocation, each until it succeeds.
 
         Args:
             records: Of the window.
@@ -48,35 +56,37 @@ class Shard:
             ends_empty: Whether the last invocation has no records.
         """
         self._windows += 1
-        lots = [list(records[at : at + size]) for at in range(0, len(records), size)]
-        if ends_empty or not lots:
-            lots.append([])
         state: dict[str, Any] = {}
-        for number, lot in enumerate(lots, 1):
-            state = self._until_it_succeeds(lot, state, is_last=number == len(lots))
-
-    def _until_it_succeeds(
-        self, lot: list[dict[str, Any]], state: dict[str, Any], *, is_last: bool
-    ) -> dict[str, Any]:
-        for event in self._attempts(lot, state, is_last=is_last):
-            try:
-                answer = self._handler(event)
-            except Exception:  # Lambda comes again, whatever it is.
+        at, taken, failures = 0, size, 0
+        while True:
+            lot = list(records[at : at + taken])
+            is_last = at + len(lot) == len(records) and (not ends_empty or not lot)
+            following = self._invoke(lot, state, is_last=is_last)
+            if following is None:
+                failures += 1
+                assert failures < 50, "a shard is stuck"
+                taken = max(1, int(taken * self._recut()))
                 continue
-            text = json.dumps(answer)
-            assert len(json.dumps(answer["state"])) < MAX_STATE
-            if not answer["batchItemFailures"]:
-                found: dict[str, Any] = json.loads(text)["state"]
-                return found
-            assert answer["batchItemFailures"][0]["itemIdentifier"] in {
-                one["kinesis"]["sequenceNumber"] for one in lot
-            }
-        raise AssertionError("a shard is stuck")
+            if is_last:
+                return
+            at, taken, state, failures = at + len(lot), size, following, 0
 
-    def _attempts(
+    def _invoke(
         self, lot: list[dict[str, Any]], state: dict[str, Any], *, is_last: bool
-    ) -> Iterator[dict[str, Any]]:
-        for _ in range(50):
-            start = self._windows * WINDOW_S
-            event = event_of(lot, start, state, is_final=is_last, shard=self._name)
-            yield json.loads(json.dumps(event))
+    ) -> dict[str, Any] | None:
+        """The state for the next invocation; None if this one failed."""
+        start = self._windows * WINDOW_S
+        event = event_of(lot, start, state, is_final=is_last, shard=self._name)
+        try:
+            answer = self._handler(json.loads(json.dumps(event)))
+        except Exception:  # Lambda comes again, whatever it is.
+            return None
+        text = json.dumps(answer)
+        assert len(json.dumps(answer["state"])) < MAX_STATE
+        if not answer["batchItemFailures"]:
+            found: dict[str, Any] = json.loads(text)["state"]
+            return found
+        assert answer["batchItemFailures"][0]["itemIdentifier"] in {
+            one["kinesis"]["sequenceNumber"] for one in lot
+        }
+        return None

@@ -207,3 +207,4 @@ def sending(config: Config, endpoint: str) -> Iterator[Sender]:
         yield Sender(lambda: transport, Credentials(config.api_key, config.key_place))
     finally:
         is_over.set()
+        transport.close_idle()

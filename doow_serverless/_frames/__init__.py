@@ -2,4 +2,6 @@
 
 Read ``format`` (a frame: one line that holds a batch or a part of one), ``stdout`` (writes whole
 lines), ``reader`` (a text is a frame or it is none) and ``assembly`` (parts to batches).
+``envelopes`` takes off what platforms wrap around a line, with ``unpacking`` (gzip, base64, JSON,
+within bounds) and ``kpl`` (aggregated records of Kinesis).
 """

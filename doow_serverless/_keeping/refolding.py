@@ -33,6 +33,17 @@ _MEASURED = frozenset({"metric_name", "metric_tuple_hint", "quantity"})
 _HOUR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d):\d\d:\d\d(?:\.\d+)?Z", re.ASCII)
 
 
+_MOST_LEVELS = 100
+"""Levels of nesting; writing an event takes some frames of the stack for each, and ours have 40."""
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return True
+    within = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in within)
+
+
 def read(text: str) -> Any:
     """JSON, with decimals as they are written; raises ValueError."""
     return json.loads(text, parse_float=Decimal, parse_constant=_refuse)
@@ -64,10 +75,12 @@ class Folded:
         self._places: dict[str, int] = {}
 
     def take(self, batch: Batch) -> bool:
-        """Take in the events of ``batch``; False, and nothing, where they cannot be read."""
+        """Take in the events of ``batch``; take none and return False if they cannot be read."""
         try:
             events = read(batch.json())["events"]
-        except ValueError:
+        except (ValueError, RecursionError):
+            return False
+        if not _is_shallow(events, _MOST_LEVELS):
             return False
         for event in events:
             self.add(event)

@@ -5,14 +5,12 @@ Each handler unwraps what Lambda hands over, and says in Lambda's own way what i
 
 from __future__ import annotations
 
-from base64 import b64decode
+from functools import partial
 from typing import Any
 
-from doow_serverless._frames.format import BY_LOG
-from doow_serverless._frames.reader import Damage
-from doow_serverless._recording.ids import is_random
+from doow_serverless._frames.envelopes import from_kinesis, from_logs_event, from_sqs
+from doow_serverless._frames.reader import Part
 
-from ._records import records_in
 from ._relay import LEFT_S, Relay, Undelivered, shared
 from ._window import Window
 
@@ -20,8 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from doow_serverless._frames.assembly import DeadLetter
-    from doow_serverless._frames.reader import Part
+    from doow_serverless._frames.envelopes import Line, Unread
+    from doow_serverless._frames.reader import Damage
+    from doow_serverless._sealing import Batch
 
     Failures = dict[str, Any]
 
@@ -51,7 +50,7 @@ def kinesis_handler(event: dict[str, Any], context: Any) -> Failures:
     relay = shared()
     if "window" in event:
         return _windowed(relay, event, _seconds_left(context))
-    sources = [(_place(one), _data(one)) for one in event["Records"]]
+    sources = [(_place(one), from_kinesis(one)) for one in event["Records"]]
     failed = _deliver_each(relay, sources, _seconds_left(context), is_kept=False)
     # Lambda comes again from the first on.
     return _failures([place for place, _ in sources if place in failed][:1])
@@ -59,10 +58,6 @@ def kinesis_handler(event: dict[str, Any], context: Any) -> Failures:
 
 def _place(record: dict[str, Any]) -> str:
     return str(record["kinesis"]["sequenceNumber"])
-
-
-def _data(record: dict[str, Any]) -> bytes:
-    return b64decode(record["kinesis"]["data"])
 
 
 def _windowed(relay: Relay, event: dict[str, Any], left_s: float) -> Failures:
@@ -75,14 +70,8 @@ def _windowed(relay: Relay, event: dict[str, Any], left_s: float) -> Failures:
         relay.config.fold,
     )
     is_over = bool(event.get("isFinalInvokeForWindow") or event.get("isWindowTerminatedEarly"))
-    letters, begun = relay.join(
-        [
-            *(one for line in window.parts for one in records_in(line)),
-            *(one for record in records for one in records_in(_data(record))),
-        ]
-    )
-    batches = [letter.batch for letter in letters if not _gathered(relay, window, letter)]
-    if is_over or window.is_full:
+    batches = _gathered(relay, window, records)
+    if is_over:
         batches += window.seal()
     try:
         relay.deliver(batches, left_s)
@@ -91,23 +80,24 @@ def _windowed(relay: Relay, event: dict[str, Any], left_s: float) -> Failures:
             raise
         return {"state": state, **_failures([_place(records[0])])}
     if is_over:
-        relay.learn(window.known)
-        relay.wait_for_rest(begun, is_kept=False)
-        return {"state": {}, **_failures([])}
-    relay.wait_for_rest(window.keep(begun), is_kept=False)
-    return {"state": window.state(), **_failures([])}
+        relay.learn(window.known, window.name)
+    rest = window.assembly.begun() if is_over else window.leftover_parts()
+    relay.report_incomplete(relay.keep_parts(rest))
+    return {"state": {} if is_over else window.state(), **_failures([])}
 
 
-def _gathered(relay: Relay, window: Window, letter: DeadLetter) -> bool:
-    """Whether the events of a batch became the window's; else it goes under its own id.
-
-    So goes what may come, or be delivered, once more at another time, when only Doow knows it
-    again: dead letters, which their function keeps, and work that is done again; and what came in
-    parts, which may come together otherwise when this invocation is done again.
-    """
-    if letter.reason != BY_LOG or letter.parts > 1 or not is_random(letter.batch.id):
-        return False
-    return relay.knows(letter.batch.id) or window.add(letter.batch)
+def _gathered(relay: Relay, window: Window, records: list[dict[str, Any]]) -> list[Batch]:
+    """Let the window take in ``records``; return the batches that must leave now."""
+    intake = relay.intake()
+    batches = []
+    for record in records:
+        for frame in intake.read(from_kinesis(record)):
+            relay.note_split(frame)
+            for one in (*relay.earlier_parts(frame), frame):
+                batches += window.take(one, partial(relay.knows, outside=window.name))
+    intake.report()
+    relay.report_damage(window.assembly)
+    return batches
 
 
 # ── what wraps single lines ─────────────────────────────────────────────────────────────────────
@@ -126,9 +116,11 @@ def logs_handler(event: dict[str, Any], context: Any) -> None:
         ConfigurationError: As of :func:`kinesis_handler`.
     """
     relay = shared()
-    letters, begun = relay.join(records_in(b64decode(event["awslogs"]["data"])))
-    relay.wait_for_rest(begun, is_kept=False)
-    relay.deliver([letter.batch for letter in letters], _seconds_left(context))
+    intake = relay.intake()
+    joined = relay.join(intake.read(from_logs_event(event)))
+    intake.report()
+    relay.report_incomplete(joined.new)
+    relay.deliver([letter.batch for letter in joined.letters], _seconds_left(context))
 
 
 def sqs_handler(event: dict[str, Any], context: Any) -> Failures:
@@ -146,39 +138,51 @@ def sqs_handler(event: dict[str, Any], context: Any) -> Failures:
     Raises:
         ConfigurationError: As of :func:`kinesis_handler`.
     """
-    sources = [(str(one["messageId"]), str(one["body"])) for one in event["Records"]]
+    sources = [(str(one["messageId"]), from_sqs(one)) for one in event["Records"]]
     failed = _deliver_each(shared(), sources, _seconds_left(context), is_kept=True)
     return _failures([place for place, _ in sources if place in failed])
 
 
 def _deliver_each(
-    relay: Relay, sources: list[tuple[str, Any]], left_s: float, *, is_kept: bool
+    relay: Relay,
+    sources: list[tuple[str, Iterator[Line | Unread]]],
+    left_s: float,
+    *,
+    is_kept: bool,
 ) -> set[str]:
-    """Deliver what ``sources`` hold; the places of those that have to come again.
+    """Deliver the batches in ``sources``; return the places of those that have to come again.
 
     Args:
         relay: The relay.
-        sources: Pairs of a place, and of what was there.
+        sources: Pairs of a place, and of the lines that were there.
         left_s: Seconds.
-        is_kept: Whether a part of a batch has to come again until it is whole.
+        is_kept: Whether the platform keeps a source that comes again beside the others: then a part
+            of a batch comes again until the batch is whole, and so does a source that could not be
+            read, which a queue moves to its dead-letter queue in the end.
     """
+    intake = relay.intake()
+    frames: list[Part | Damage] = []
     places: dict[str, set[str]] = {}
-
-    def records() -> Iterator[Part | Damage]:
-        for place, data in sources:
-            for one in records_in(data):
-                if not isinstance(one, Damage):
-                    places.setdefault(one.batch_id, set()).add(place)
-                yield one
-
-    letters, begun = relay.join(records())
-    relay.wait_for_rest(begun, is_kept=is_kept)
-    missing = {part.batch_id for part in begun} if is_kept else set()
+    again = set()
+    for place, unwrapped in sources:
+        before = intake.left
+        found = list(intake.read(unwrapped))
+        frames += found
+        for one in found:
+            if isinstance(one, Part):
+                places.setdefault(one.batch_id, set()).add(place)
+        if is_kept and intake.left > before:
+            again.add(place)
+    intake.report()
+    joined = relay.join(frames)
+    if not is_kept:
+        relay.report_incomplete(joined.new)
+    missing = {part.batch_id for part in joined.begun} if is_kept else set()
     try:
-        relay.deliver([letter.batch for letter in letters], left_s)
+        relay.deliver([letter.batch for letter in joined.letters], left_s)
     except Undelivered as problem:
         missing |= problem.batch_ids
-    return {place for batch_id in missing for place in places.get(batch_id, ())}
+    return again.union(*(places.get(batch_id, ()) for batch_id in missing))
 
 
 def _failures(places: list[str]) -> Failures:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._records import records_in
+from doow_serverless._frames.envelopes import from_event_hub
+
 from ._relay import shared
 
 LIMIT_S = 240.0
@@ -24,6 +25,10 @@ def event_hub_handler(events: Any) -> None:
     """
     lot = events if isinstance(events, (list, tuple)) else [events]
     relay = shared()
-    letters, begun = relay.join(one for event in lot for one in records_in(event.get_body()))
-    relay.wait_for_rest(begun, is_kept=False)
-    relay.deliver([letter.batch for letter in letters], LIMIT_S)
+    intake = relay.intake()
+    joined = relay.join(
+        frame for event in lot for frame in intake.read(from_event_hub(event.get_body()))
+    )
+    intake.report()
+    relay.report_incomplete(joined.new)
+    relay.deliver([letter.batch for letter in joined.letters], LIMIT_S)

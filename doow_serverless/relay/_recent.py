@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Recent:
-    """A set that forgets what it has had longest, beyond so many members."""
+    """Members with a note each; beyond so many, the oldest are forgotten."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._members: OrderedDict[Hashable, None] = OrderedDict()
+        self._members: OrderedDict[Hashable, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -24,10 +24,14 @@ class Recent:
     def __contains__(self, member: object) -> bool:
         return member in self._members
 
-    def add(self, member: Hashable) -> None:
+    def note(self, member: Hashable) -> str | None:
+        """Return the note of ``member``; None if it is not known."""
+        return self._members.get(member)
+
+    def add(self, member: Hashable, note: str = "") -> None:
         """Take in ``member``, or keep it for longer."""
         with self._lock:
-            self._members[member] = None
+            self._members[member] = note
             self._members.move_to_end(member)
             while len(self._members) > self._most:
                 self._members.popitem(last=False)

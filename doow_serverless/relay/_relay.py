@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from functools import partial
+from typing import NamedTuple
 
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PATIENCE_S, PatientSender, Undeliverable, sending
@@ -14,15 +15,17 @@ from doow_serverless._frames.format import SPLIT, frames_of
 from doow_serverless._frames.reader import Part
 from doow_serverless._frames.stdout import LogLines
 from doow_serverless._process.log import counted, warn
+from doow_serverless._redaction import show
 from doow_serverless.errors import DoowError, ErrorKind
 
+from ._intake import Intake
 from ._isolation import Isolation, Suspects
 from ._recent import Recent
 from ._window import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from doow_serverless._config import Config
     from doow_serverless._delivery.patient import Delivers
@@ -32,12 +35,14 @@ if TYPE_CHECKING:
 
 MAX_KNOWN = 200_000
 """Batches of which a process remembers that they were delivered."""
-MAX_PARTS = 1_000
-"""Records that a process keeps until those come that belong to them; 28 kB each, at the most."""
+MAX_PARTS = 7_000
+"""Frames that a process keeps until their batch is whole and delivered; 4 kB each, at the most."""
 MOST_TOLD = 20
 """Rejected events of a batch that are told one by one."""
 HALVES_PATIENCE_S = 1.0
 """Seconds of failures after which a part of a batch is given up that has failed as a whole."""
+LEAST_BETWEEN_FETCHES_S = 60.0
+"""Seconds between two fetches of the log keys."""
 LEFT_S = 3.0
 """Seconds before the end of an invocation after which no attempt is begun any more."""
 
@@ -56,89 +61,163 @@ class Undelivered(DoowError):
         super().__init__(text, ErrorKind.NETWORK_ERROR)
 
 
-class Relay:
-    """Takes records from whatever brings them, and delivers their batches under their own ids.
+class Joined(NamedTuple):
+    """Frames that were joined to batches.
 
-    It remembers what it has delivered, and which parts it waits for, as long as its process lives;
-    Doow knows a batch again by its id in any case. Every method may be called from any thread.
-
-    Args:
-        config: The key, and how long an attempt may take.
-        endpoint: Where to.
+    Attributes:
+        letters: The batches that are whole now, each once.
+        begun: The frames of batches that are not.
+        new: Those of them that have not come before.
     """
 
-    def __init__(self, config: Config, endpoint: str) -> None:
+    letters: list[DeadLetter]
+    begun: list[Part]
+    new: list[Part]
+
+
+class Relay:
+    """Takes frames, whatever platform brings them, and delivers their batches under their own ids.
+
+    It remembers the batches that it has delivered, and the parts of others, as long as its process
+    lives; Doow deduplicates by batch id in any case. Every method may be called from any thread.
+
+    Args:
+        config: The API key, and how long an attempt may take.
+        endpoint: Where to send.
+        keys: Log keys, one of which must have signed a frame; empty to accept unsigned frames.
+        fetch_keys: Fetches the log keys again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        endpoint: str,
+        keys: Sequence[bytes] = (),
+        fetch_keys: Callable[[], Sequence[bytes]] | None = None,
+    ) -> None:
         self.config = config
+        self._keys = keys
+        self._fetch_keys = fetch_keys
+        self._fetched_at = time.monotonic()
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._known = Recent(MAX_KNOWN)
         self._halved = Recent(MAX_KNOWN)
         self._suspects = Suspects()
-        self._parts: OrderedDict[tuple[str, str, int], Part] = OrderedDict()
+        self._parts: OrderedDict[str, dict[tuple[str, int], Part]] = OrderedDict()
+        self._part_count = 0
         self._log = LogLines()
 
     def __repr__(self) -> str:
         return f"Relay({self._endpoint!r})"
 
-    # ── records ────────────────────────────────────────────────────────────────────────────────
+    # ── frames ─────────────────────────────────────────────────────────────────────────────────
 
-    def join(self, records: Iterable[Part | Damage]) -> tuple[list[DeadLetter], list[Part]]:
-        """Join ``records``, and those that were left over, to batches.
+    def intake(self) -> Intake:
+        """Return a reader of frames for one invocation."""
+        return Intake(self._keys, None if self._fetch_keys is None else self._fetch_anew)
 
-        What is damaged is told.
+    def _fetch_anew(self) -> Sequence[bytes]:
+        """Fetch the log keys again, but not often: anybody may sign with a wrong one."""
+        now = time.monotonic()
+        if self._fetch_keys is not None and now - self._fetched_at >= LEAST_BETWEEN_FETCHES_S:
+            self._fetched_at = now
+            try:
+                self._keys = self._fetch_keys()
+            except Exception as problem:
+                warn(f"the log keys could not be fetched again: {show(problem, 200)}")
+        return self._keys
 
-        Returns:
-            The batches that are whole now, each once, and the records of those that are not.
+    def note_split(self, frame: Part | Damage) -> None:
+        """Remember a batch of which a frame says that its halves stand for it."""
+        if isinstance(frame, Part) and frame.reason == SPLIT:
+            self._halved.add(frame.batch_id)
+
+    def join(self, frames: Iterable[Part | Damage]) -> Joined:
+        """Join ``frames``, with the parts that came before, to batches.
+
+        Parts are kept until their batch is delivered. Damaged frames are reported.
         """
+        assembly = Assembly()
+        letters: list[DeadLetter] = []
+        taken = list(frames)
+        parts = [one for one in taken if isinstance(one, Part) and one.parts > 1]
+        earlier = self.earlier_parts(*parts)
+        for one in (*earlier, *taken):
+            self.note_split(one)
+            letter = assembly.add(one)
+            if letter is not None:
+                letters.append(letter)
+        # Of a delivered batch a part may come again, as a message of a queue does.
+        begun = [part for part in assembly.begun() if not self.knows(part.batch_id)]
+        new = set(self.keep_parts(part for part in parts if not self.knows(part.batch_id)))
+        self.report_damage(assembly)
+        return Joined(letters, begun, [part for part in begun if part in new])
+
+    def report_damage(self, assembly: Assembly) -> None:
+        """Report why frames made no whole batch, unless the batch is whole or waits for more."""
+        waiting = {part.batch_id for part in assembly.begun()}
+        for batch_id, why in assembly.problems():
+            if batch_id is None or not (batch_id in waiting or self.knows(batch_id)):
+                warn(f"batch {batch_id or 'whose id is lost'} came damaged: {why}")
+
+    def earlier_parts(self, *frames: Part | Damage) -> list[Part]:
+        """Return the parts that came before of the batches to which ``frames`` belong."""
         with self._lock:
-            assembly = Assembly()
-            letters = []
-            for one in [*self._parts.values(), *records]:
-                if isinstance(one, Part) and one.reason == SPLIT:
-                    self._halved.add(one.batch_id)
-                letter = assembly.add(one)
-                if letter is not None:
-                    letters.append(letter)
-            # Of what was delivered a part may come again, as a message of a queue does.
-            begun = [part for part in assembly.begun() if not self.knows(part.batch_id)]
-            waiting = {part.batch_id for part in begun}
-            for batch_id, why in assembly.problems():
-                if batch_id is None or not (batch_id in waiting or self.knows(batch_id)):
-                    warn(f"batch {batch_id or 'whose id is lost'} came damaged: {why}")
-            for key in [key for key in self._parts if key[0] not in waiting]:
-                del self._parts[key]
-        return letters, begun
+            return [
+                part
+                for batch_id in dict.fromkeys(one.batch_id for one in frames)
+                for part in self._parts.get(batch_id or "", {}).values()
+            ]
 
-    def wait_for_rest(self, parts: Iterable[Part], *, is_kept: bool) -> None:
-        """Keep ``parts``, whose batches are not whole, for what may come; tell it, each once.
+    def keep_parts(self, frames: Iterable[Part]) -> list[Part]:
+        """Keep the parts of batches until these are delivered; return those that are new."""
+        new = []
+        with self._lock:
+            for part in frames:
+                parts = self._parts.setdefault(part.batch_id, {})
+                self._parts.move_to_end(part.batch_id)
+                if (part.sha256, part.number) not in parts:
+                    parts[part.sha256, part.number] = part
+                    self._part_count += 1
+                    new.append(part)
+            while self._part_count > MAX_PARTS:
+                self._part_count -= len(self._parts.popitem(last=False)[1])
+        return new
 
-        Args:
-            parts: They may be lost with this process.
-            is_kept: Whether somebody else has them. Else they are written to standard output as
-                they are, from which ``replay`` joins them to the rest.
+    def report_incomplete(self, parts: Sequence[Part]) -> None:
+        """Report batches that are not whole, and write their frames to standard output.
+
+        They may be lost with this process; from there ``replay`` joins them to the rest.
         """
-        with self._lock:
-            keyed = {(part.batch_id, part.sha256, part.number): part for part in parts}
-            new = [part for key, part in keyed.items() if key not in self._parts]
-            self._parts.update(keyed)
-            while len(self._parts) > MAX_PARTS:
-                self._parts.popitem(last=False)
-        if new and not is_kept:
-            for batch_id in dict.fromkeys(part.batch_id for part in new):
-                warn(f"batch {batch_id} has not come whole: what there is of it follows")
-            lines = [part.line(self.config.least_level) for part in new]
+        for batch_id in dict.fromkeys(part.batch_id for part in parts):
+            warn(f"batch {batch_id} has not come whole: its frames follow")
+        if parts:
+            lines = [part.line(self.config.least_level) for part in parts]
             self._log.write(lines, self._log.streams())
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
-    def knows(self, batch_id: str) -> bool:
-        """Whether a batch was delivered by this process, also as a part of a window."""
-        return digest(batch_id) in self._known
+    def knows(self, batch_id: str, *, outside: str | None = None) -> bool:
+        """Whether this process has delivered a batch, by itself or as a part of a window.
 
-    def learn(self, digests: Iterable[bytes]) -> None:
-        """Remember that these were delivered, as a part of a window."""
+        Args:
+            batch_id: Its id.
+            outside: The name of a window that is left out: if an invocation of it is retried, it
+                must gather the same batches again.
+        """
+        window = self._known.note(digest(batch_id))
+        return window is not None and window != outside
+
+    def learn(self, digests: Iterable[bytes], window: str) -> None:
+        """Remember that these were delivered as a part of a window of this name."""
         for one in digests:
-            self._known.add(one)
+            self._known.add(one, window)
+
+    def _note_delivered(self, batch_id: str) -> None:
+        self._known.add(digest(batch_id))
+        with self._lock:
+            self._part_count -= len(self._parts.pop(batch_id, ()))
 
     def deliver(self, batches: Iterable[Batch], limit_s: float) -> None:
         """Deliver ``batches`` in order, at the pace that the server allows.
@@ -188,18 +267,18 @@ class Relay:
                 self._halved,
             )
             isolation.settle(batch, problem)
-            self._known.add(digest(batch.id))
+            self._note_delivered(batch.id)
 
     def _send(self, batch: Batch, sender: Delivers) -> None:
         if not self.knows(batch.id):
             delivery = sender.deliver(batch)
-            self._known.add(digest(batch.id))
+            self._note_delivered(batch.id)
             self._suspects.got_through(batch.id)
             _tell_rejected(batch, delivery.rejected)
 
     def _set_aside(self, batch: Batch, why: str) -> None:
         """Write down what would hold up all that follows, and go on without it."""
-        self._known.add(digest(batch.id))
+        self._note_delivered(batch.id)
         what = f"event {batch.event_ids[0]}"
         if len(batch) > 1:
             what = f"batch {batch.id} of {counted(len(batch))}"

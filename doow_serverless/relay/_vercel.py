@@ -6,11 +6,11 @@ import hmac
 import os
 from typing import Any
 
+from doow_serverless._frames.envelopes import from_vercel
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._redaction import show
 from doow_serverless.errors import ConfigurationError
 
-from ._records import records_in
 from ._relay import Undelivered, shared
 
 TYPE_CHECKING = False
@@ -26,17 +26,18 @@ MAX_BODY = 16 * 1024 * 1024
 
 
 class VercelDrain:
-    """A WSGI application that a log drain of Vercel posts to, and that brings the records to Doow.
+    """A WSGI application that a log drain of Vercel posts to, and that brings the frames to Doow.
 
-    It answers 200 only when what it was given is delivered or kept; 403 where the signature is not
-    Vercel's, whoever asks; 503 where Doow did not decide in time, so that the drain comes again.
+    It answers 200 only if all batches are delivered or kept; 403 if the signature is not Vercel's;
+    503 if Doow did not decide in time, so that the drain comes again. GET and HEAD, by which Vercel
+    verifies an endpoint, are answered if ``verify`` is given.
     https://vercel.com/docs/drains/security
 
     Args:
         secret: The drain's signature secret.
         keep: A directory for what cannot be delivered in time: the drain is answered 200 then, and
             ``doow-serverless replay`` reads it. Default: nothing is kept.
-        verify: What Vercel wants to read in ``x-vercel-verify`` when the drain is set up.
+        verify: The value of ``x-vercel-verify`` that Vercel shows when the drain is set up.
 
     Raises:
         ConfigurationError: The secret is empty.
@@ -57,6 +58,7 @@ class VercelDrain:
         self._secret = secret.encode()
         self._letters = None if keep is None else DeadLetters(os.fspath(keep))
         self._headers = [("Content-Type", "text/plain; charset=utf-8")]
+        self._verify = verify
         if verify:
             self._headers.append(("x-vercel-verify", verify))
 
@@ -70,10 +72,13 @@ class VercelDrain:
         status, said = self._answer(environ)
         body = f"{said}\n".encode()
         start_response(status, [*self._headers, ("Content-Length", str(len(body)))])
-        return [body]
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
     def _answer(self, environ: dict[str, Any]) -> tuple[str, str]:
-        if environ.get("REQUEST_METHOD") != "POST":
+        method = environ.get("REQUEST_METHOD")
+        if method in {"GET", "HEAD"} and self._verify:
+            return "200 OK", "verified"  # It reads the header, and knows nothing else.
+        if method != "POST":
             return "405 Method Not Allowed", "a drain posts"
         try:
             length = int(environ.get("CONTENT_LENGTH") or 0)
@@ -95,14 +100,16 @@ class VercelDrain:
 
     def _deliver(self, body: bytes) -> tuple[str, str]:
         relay = shared()
-        letters, begun = relay.join(records_in(body))
-        relay.wait_for_rest(begun, is_kept=False)
+        intake = relay.intake()
+        joined = relay.join(intake.read(from_vercel(body)))
+        intake.report()
+        relay.report_incomplete(joined.new)
         try:
-            relay.deliver([letter.batch for letter in letters], LIMIT_S)
+            relay.deliver([letter.batch for letter in joined.letters], LIMIT_S)
         except Undelivered as problem:
             if self._letters is None:
                 return "503 Service Unavailable", "Doow did not decide"
-            self._keep([one for one in letters if one.batch.id in problem.batch_ids])
+            self._keep([one for one in joined.letters if one.batch.id in problem.batch_ids])
         return "200 OK", "done"
 
     def _keep(self, letters: list[DeadLetter]) -> None:

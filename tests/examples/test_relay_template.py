@@ -16,10 +16,10 @@ import yaml
 
 from doow_serverless._config import checked_config
 from doow_serverless._frames.format import BY_LOG, MARKER, frames_of
+from doow_serverless._frames.reader import read_frames
 from doow_serverless.cli.doctor_files import _Loader
 from doow_serverless.local import Fault
 from doow_serverless.local.lambda_runtime import LambdaRuntime
-from doow_serverless.relay._records import records_in
 from doow_serverless.relay._relay import Relay
 from tests.batches import batch
 from tests.examples.lambda_example import EXAMPLE, KEY, ROOT, event, usage, usage_of, variables
@@ -129,11 +129,9 @@ def test_the_alarm_on_lost_usage_knows_what_the_relay_says(
     relay.deliver([batch()], 5.0)
     assert not [phrase for phrase in phrases if phrase in caplog.text]
     [line] = frames_of(batch(), BY_LOG, 1.0)
-    relay.join(records_in(re.sub('"data":"....', '"data":"', line)))
-    _, begun = relay.join(
-        records_in(frames_of(batch(50, noise=90), "TIMEOUT", 1.0, limit=2_000)[0])
-    )
-    relay.wait_for_rest(begun, is_kept=False)
+    relay.join(read_frames(re.sub('"data":"....', '"data":"', line)))
+    first = frames_of(batch(50, noise=90), "TIMEOUT", 1.0, limit=2_000)[0]
+    relay.report_incomplete(relay.join(read_frames(first)).new)
     ingest.fault(Fault(reject="tokens"))
     relay.deliver([batch()], 5.0)
     relay._set_aside(batch(), "HTTP 500")

@@ -1,12 +1,15 @@
 """The relay's ledger: whatever a stream, a function and Doow do, every event counts once.
 
 Real HTTP to a real ledger; the stream and its reading are as AWS documents them (`tests.streams`).
+Lambda cuts what it brings again otherwise than before; producers aggregate; other people log what
+looks like usage; and what a function of CloudWatch's could not deliver comes through a queue.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from base64 import b64encode
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +22,11 @@ from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._recording.ids import derived_id, new_id
 from doow_serverless._sealing import pack
 from doow_serverless.local import Fault, Ingest
-from doow_serverless.relay import _relay
+from doow_serverless.relay import _relay, _window
 from tests.batches import find_records
 from tests.network import KEY
 from tests.streams import Shard, record, subscription
+from tests.unit.frames.test_kpl import aggregated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,25 +92,50 @@ class Log:
 
     Attributes:
         lots: The messages of each record of the stream, in order.
+        queued: Messages of documents that lie in a queue.
         counted: Batches that must count once.
         damaged: Batches that cannot, and must be named.
+        forged: How many lines hold a frame that nobody has recorded.
     """
 
     def __init__(self, dice: random.Random, records: int) -> None:
         self._dice = dice
         self.lots: list[list[str]] = []
+        self.queued: list[list[str]] = []
+        self.forged = 0
         self.counted: list[Batch] = []
         self.damaged: list[Batch] = []
         while len(self.lots) < records:
             dice.choices(
-                (self._usual, self._same_work, self._letter, self._damage),
-                (90, 4, 4, 0.5),
+                (self._usual, self._same_work, self._letter, self._damage, self._in_queue),
+                (90, 4, 4, 0.5, 4),
             )[0]()
 
     def _usual(self) -> None:
         one = made(self._dice)
         self.counted.append(one)
         self._put(frames_of(one, BY_LOG, 1.0))
+
+    def _in_queue(self) -> None:
+        one = made(self._dice)
+        self.counted.append(one)
+        self.queued.append([self._other_people(), *frames_of(one, BY_LOG, 1.0)])
+
+    def _other_people(self) -> str:
+        """A line of the application, into which a visitor may have put a frame."""
+        if self._dice.random() < 0.9:
+            return "plain text of the application"
+        self.forged += 1
+        [frame] = frames_of(made(self._dice), BY_LOG, 1.0)
+        return self._dice.choice(
+            (
+                json.dumps({"level": "INFO", "message": {"body": frame}}),
+                json.dumps({"level": "INFO", "message": frame}),
+                json.dumps({"level": "INFO", **json.loads(frame)}),
+                f"user-agent: {frame}",
+                f"got body:\n{frame}",
+            )
+        )
 
     def _same_work(self) -> None:
         """Work that is done again seals the same batch, at another time."""
@@ -136,7 +165,7 @@ class Log:
 
     def _put(self, lines: list[str]) -> None:
         if lines:
-            self.lots.append(["plain text of the application", *lines])
+            self.lots.append([self._other_people(), *lines])
 
 
 class Lambda:
@@ -159,9 +188,40 @@ class Lambda:
         return answer
 
 
+def shapes_of(dice: random.Random, lot: list[str]) -> bytes:
+    """The data of a record of the stream, as one producer or another writes it."""
+    roll = dice.random()
+    if roll < 0.6:
+        return subscription(lot)
+    if roll < 0.8:
+        return aggregated([subscription([one]) for one in lot])
+    if roll < 0.9:
+        return aggregated([one.encode() for one in lot])
+    docker = {"source": "stdout", "container_name": "api"}
+    return aggregated([json.dumps({**docker, "log": one}).encode() for one in lot])
+
+
+def empty_queue(log: Log, dice: random.Random) -> None:
+    """Lambda's dead-letter queue and destination of a function that CloudWatch invokes."""
+    messages = []
+    for at, lot in enumerate(log.queued):
+        event: dict[str, Any] = {"awslogs": {"data": b64encode(subscription(lot)).decode()}}
+        if dice.random() < 0.5:
+            event = {"version": "1.0", "requestContext": {}, "requestPayload": event}
+        messages.append({"messageId": f"m-{at}", "body": json.dumps(event)})
+    while messages:
+        received, messages = messages[:10], messages[10:]
+        failed = relay.sqs_handler({"Records": received}, Context())["batchItemFailures"]
+        again = {one["itemIdentifier"] for one in failed}
+        # A text that is no frame is never read: at last the queue moves it aside.
+        messages += [one for one in received if one["messageId"] in again and dice.random() < 0.5]
+        if dice.random() < 0.1:
+            messages += received[:1]  # A queue delivers at least once.
+
+
 def windows_of(log: Log, dice: random.Random) -> list[list[dict[str, Any]]]:
     """The stream's records, some of them twice, by window."""
-    numbered = [(at, subscription(lot)) for at, lot in enumerate(log.lots)]
+    numbered = [(at, shapes_of(dice, lot)) for at, lot in enumerate(log.lots)]
     size = -(-len(numbered) // WINDOWS)
     windows = []
     for at in range(0, len(numbered), size):
@@ -193,11 +253,15 @@ def run(
     log = Log(dice, records)
     function = Lambda(dice, crashes)
     # The parts of a batch are of one log stream, and so of one shard.
-    readers = [Shard(f"shardId-{number:012}", function) for number in range(shards)]
+    readers = [
+        Shard(f"shardId-{number:012}", function, lambda: dice.choice((1.0, 0.5, 1.1)))
+        for number in range(shards)
+    ]
     for number, records_of_window in enumerate(windows_of(log, dice)):
         _bother(ingest, dice)
         reader = readers[number % shards]
         reader.window(records_of_window, dice.choice((100, 400)), ends_empty=dice.random() < 0.5)
+    empty_queue(log, dice)
     return log, function
 
 
@@ -221,12 +285,23 @@ def _bother(ingest: Ingest, dice: random.Random) -> None:
     "seed", [1, *(pytest.param(seed, marks=pytest.mark.extensive) for seed in (2, 3))]
 )
 def test_every_event_counts_once(
-    seed: int, ingest: Ingest, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    seed: int,
+    ingest: Ingest,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Duplicates, parts that come apart or never, crashes, windows finished twice, 429, outages."""
+    """Duplicates, parts that come apart or never, crashes, windows finished twice, 429, outages.
+
+    And windows that are full after a few hundred lines, not after some ten thousand.
+    """
+    monkeypatch.setattr(_window, "MAX_EVENTS_LENGTH", 12_000)
     log, function = run(ingest, seed, RECORDS)
     assert totals(ingest.events()) == totals(events_of(*log.counted))
     assert function.crashed > 1
     assert len(log.damaged) > 20
+    assert log.forged > 500
+    sealed = {post.batch_id for post in ingest.posts()} - {one.id for one in log.counted}
+    assert len(sealed) > 100
     assert ingest.conflicts == []
     check_named(log, caplog.text, capfd.readouterr().out)

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._frames.format import frames_of
-from doow_serverless._frames.reader import Part
+from doow_serverless._frames.format import BY_LOG, frames_of
+from doow_serverless._frames.reader import Part, frame_of, read_frame
 from doow_serverless._recording import scope as scope_module
 from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import pack
-from doow_serverless.relay._records import records_in
 from doow_serverless.relay._window import MAX_KNOWN, MAX_PARTS_LENGTH, Window, digest
 from doow_serverless.testing import MemoryTransport
 from tests.batches import batch
@@ -121,21 +120,101 @@ def test_a_batch_that_comes_again() -> None:
         assert sum(map(len, through(lot, False, 2))) == 5
 
 
-def test_two_windows_never_seal_alike() -> None:
-    """Nor the parts of one that was terminated early, which begin at another place."""
-    one = batch(1)
-    names = {
-        through([one], False, 1, "shard 1")[0].id,
-        through([one], False, 1, "shard 2")[0].id,
-        *(part.id for part in _from("17", one)),
-    }
-    assert len(names) == 3
+def test_other_batches_never_seal_alike() -> None:
+    """The id derives from the batches that the events came from, and from nothing else."""
+    one, two = batch(1), batch(1)
+    ids = [
+        through(lot, False, 1, name)[0].id for lot in ([one], [two], [one, two]) for name in "ab"
+    ]
+    assert len(set(ids)) == 3
+    assert ids[::2] == ids[1::2]
 
 
-def _from(place: str, one: Batch) -> list[Batch]:
-    window = Window({}, "shard 1", place, fold=False)
+NOISY = [batch(50, batch_id=new_id(), noise=3_000) for _ in range(12)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=12), st.lists(st.integers(1, 5), min_size=12))
+def test_however_the_records_are_cut_into_invocations(one: list[int], two: list[int]) -> None:
+    """A full window is sealed at the same place, under the same ids, with the same content."""
+
+    def sealed(sizes: list[int]) -> list[tuple[str, bytes]]:
+        frames = [frames_of(each, BY_LOG, 1.0, limit=10**9)[0] for each in NOISY]
+        state: dict[str, Any] = {}
+        batches: list[Batch] = []
+        for size in sizes:
+            lot, frames = frames[:size], frames[size:]
+            window = Window(json.loads(json.dumps(state)), "shard 1", str(len(frames)), fold=False)
+            for text in lot:
+                frame = read_frame_of_any_length(text)
+                batches += window.take(frame, lambda _: False)
+            state = window.state()
+            assert len(json.dumps(state)) < 1_000_000
+        return [(each.id, each.body) for each in (*batches, *Window(state, "", "", False).seal())]
+
+    first, second = sealed(one), sealed(two)
+    assert first == second
+    assert len(first) > 1
+
+
+def read_frame_of_any_length(text: str) -> Part:
+    found = frame_of(json.loads(text))
+    assert isinstance(found, Part)
+    return found
+
+
+def test_a_dead_letter_and_its_log_frame_count_once() -> None:
+    """A batch whose frame came late is in the log as both, in either order."""
+    one = batch(2, batch_id=new_id())
+    by_log, letter = (part(one, BY_LOG), part(one, "TIMEOUT"))
+    for frames, at_once in (((by_log, letter), []), ((letter, by_log), [one.id])):
+        state: dict[str, Any] = {}
+        left: list[str] = []
+        for frame in frames:
+            window = Window(state, "shard 1", "0", fold=False)
+            left += [each.id for each in window.take(frame, lambda _: False)]
+            state = window.state()
+        left += [each.id for each in Window(state, "shard 1", "1", fold=False).seal()]
+        assert len(left) == 1
+        assert [each for each in left if each in at_once] == at_once
+
+
+def part(one: Batch, reason: str) -> Part:
+    found = read_frame(frames_of(one, reason, 1.0)[0])
+    assert isinstance(found, Part)
+    return found
+
+
+def test_a_state_of_an_earlier_version() -> None:
+    """Its events are sealed with the others; what it had is known still."""
+    one, two = batch(2, batch_id=new_id()), batch(1, batch_id=new_id())
+    window = Window({}, "shard 1", "0", fold=False)
     window.add(one)
-    return window.seal()
+    state = {name: window.state()[name] for name in ("first", "known", "events", "parts")}
+    later = Window({**state, "sealed": 0}, "shard 1", "1", fold=False)
+    assert later.take(part(one, BY_LOG), lambda _: False) == []
+    later.take(part(two, BY_LOG), lambda _: False)
+    assert [each for sent in later.seal() for each in sent.event_ids] == [
+        *one.event_ids,
+        *two.event_ids,
+    ]
+
+
+@pytest.mark.parametrize("depth", [32, 200, 600, 900])
+@pytest.mark.parametrize("name", ["attribution", "metadata"])
+def test_deep_nesting(depth: int, name: str) -> None:
+    """No event of ours is so deep, and none stops a shard: it leaves by itself, as it is."""
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    fields: dict[str, Any] = {name: {"a": value}}
+    one = batch(1, batch_id=new_id(), **fields)
+    window = Window({}, "shard 1", "0", fold=True)
+    left = window.take(part(one, BY_LOG), lambda _: False)
+    if depth < 100:
+        assert left == []
+        left = window.seal()
+    assert [each for sent in left for each in sent.event_ids] == list(one.event_ids)
 
 
 def test_a_full_window_leaves_early() -> None:
@@ -167,17 +246,20 @@ def test_the_state_never_grows_beyond_what_lambda_takes() -> None:
 
 def test_there_is_room_for_so_many_parts() -> None:
     """The others are for somebody else to keep; Lambda takes no larger state."""
-    one = batch(500, noise=2_000)
-    text = "\n".join(frames_of(one, "TIMEOUT", 1.0))
-    parts = [part for part in records_in(text) if isinstance(part, Part)]
+    lines = frames_of(batch(500, noise=2_000), "TIMEOUT", 1.0)
     window = Window({}, "shard 1", "0", fold=False)
-    rest = window.keep(parts)
-    assert [*window.parts, *(part.line() for part in rest)] == [part.line() for part in parts]
-    assert len(window.parts) >= 5
-    assert len(rest) >= 5
-    assert sum(map(len, window.parts)) <= MAX_PARTS_LENGTH
-    assert window.keep(parts[:1]) == []
-    assert window.parts == [parts[0].line()]
+    for line in lines[1:]:
+        frame = read_frame(line)
+        assert isinstance(frame, Part)
+        assert window.take(frame, lambda _: False) == []
+    kept = window.state()["parts"]
+    rest = [one.line() for one in window.leftover_parts()]
+    assert [*kept, *rest] == lines[1:]
+    assert 5 < len(kept) < len(lines) - 5
+    assert sum(map(len, kept)) <= MAX_PARTS_LENGTH
+    again = Window(window.state(), "shard 1", "1", fold=False)
+    assert again.state()["parts"] == kept
+    assert again.leftover_parts() == []
 
 
 def test_what_cannot_be_read_is_not_taken() -> None:

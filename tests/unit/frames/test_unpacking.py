@@ -1,0 +1,204 @@
+"""Readers of hostile input are bounded, and restore exactly what platforms replaced."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from doow_serverless._frames import unpacking
+from doow_serverless._frames.unpacking import (
+    from_base64,
+    from_json,
+    gunzip,
+    next_json,
+    path_of,
+    restore_quotes,
+    to_text,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.lists(st.binary(max_size=20_000), min_size=1, max_size=5))
+def test_all_members_are_unpacked(contents: list[bytes]) -> None:
+    """The contents of a gzip file are those of its members, one after the other."""
+    assert gunzip(b"".join(map(gzip.compress, contents))) == b"".join(contents)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (gzip.compress(b"text")[:-1], "is gzip that is cut off"),
+        (gzip.compress(b"text")[:1] + b"\x8b" + bytes(20), "is gzip that is damaged"),
+        (gzip.compress(b"text") + b"more", "is gzip followed by something else"),
+        (gzip.compress(b"a" * 5001), "unpacks to more than 0 MB"),
+        (gzip.compress(b"a" * 5000) + gzip.compress(b"a"), "unpacks to more than 0 MB"),
+    ],
+)
+def test_gzip_that_is_refused(data: bytes, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gzip that is cut, damaged, or too large raises ValueError with the reason."""
+    monkeypatch.setattr(unpacking, "MAX_TEXT", 5000)
+    with pytest.raises(ValueError, match=f"^{why}$"):
+        gunzip(data)
+
+
+def test_a_limit_is_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many bytes as allowed are unpacked."""
+    monkeypatch.setattr(unpacking, "MAX_TEXT", 5000)
+    assert gunzip(gzip.compress(b"a" * 5000)) == b"a" * 5000
+
+
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The length of each block that zlib is given, and the most that it may unpack from it."""
+    fed: list[tuple[int, int]] = []
+    original = zlib.decompressobj
+
+    class Counting:
+        def __init__(self, wbits: int) -> None:
+            self._inner = original(wbits)
+
+        def decompress(self, block: memoryview, most: int) -> bytes:
+            fed.append((len(block), most))
+            text: bytes = self._inner.decompress(block, most)
+            return text
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    return fed
+
+
+def test_small_members_are_not_copied_again_and_again(fed: list[tuple[int, int]]) -> None:
+    """Of 2,000 small members zlib is given 4 KB each, and the room that is left."""
+    member = gzip.compress(b"ab")
+    assert gunzip(member * 2_000) == b"ab" * 2_000
+    left = len(member) * 2_000
+    assert fed == [
+        (min(4_096, left - len(member) * number), unpacking.MAX_TEXT + 1 - 2 * number)
+        for number in range(2_000)
+    ]
+
+
+def test_larger_members_are_not_copied_again_and_again(fed: list[tuple[int, int]]) -> None:
+    """Members above 4 KB are read in blocks that double, so that at most thrice as much is read."""
+    content = random.Random(1).randbytes(5_000)
+    data = gzip.compress(content) * 500
+    assert gunzip(data) == content * 500
+    assert sum(length for length, _ in fed) < 3 * len(data)
+
+
+def test_gzip_of_gzip_is_text() -> None:
+    """Four layers are unpacked, a fifth is refused."""
+    data = b"text"
+    for _ in range(4):
+        data = gzip.compress(data)
+    assert to_text(data) == "text"
+    with pytest.raises(ValueError, match=r"^is gzip within gzip, too many times$"):
+        to_text(gzip.compress(data))
+
+
+def test_text_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text that is not packed has the same limit."""
+    monkeypatch.setattr(unpacking, "MAX_TEXT", 1024 * 1024)
+    assert to_text(b"a" * 1024 * 1024) == "a" * 1024 * 1024
+    with pytest.raises(ValueError, match=r"^has more than 1 MB$"):
+        to_text(b"a" * (1024 * 1024 + 1))
+
+
+@pytest.mark.parametrize("text", [None, 7, "a", "ab=c", "a\nbc", "é"])
+def test_base64_that_is_refused(text: object) -> None:
+    """A value that is no base64 raises ValueError."""
+    with pytest.raises(ValueError, match=r"^holds no (valid )?base64$"):
+        from_base64(text)
+
+
+@given(JSON)
+def test_json_is_read(value: Any) -> None:
+    """The value of a JSON text is read, white space around it aside."""
+    assert from_json(f"\r\n {json.dumps(value)}\n") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is no valid JSON"),
+        ("{", "is no valid JSON"),
+        ('"a\nb"', "is no valid JSON"),
+        ("1 2", "is JSON followed by something else"),
+        ("[" * 100_000, "is JSON that is nested too deeply"),
+    ],
+)
+def test_json_that_is_refused(text: str, why: str) -> None:
+    """A text that is no JSON, or no single value, raises ValueError with the reason."""
+    with pytest.raises(ValueError, match=f"^{why}$"):
+        from_json(text)
+
+
+def test_numbers_cost_no_more_than_their_digits() -> None:
+    """An integer of a million digits is a float, since reading it as an int is quadratic."""
+    assert from_json("1" * 1_000_000) == float("inf")
+
+
+def test_values_follow_one_another() -> None:
+    """Values are read one by one, with or without white space between them."""
+    assert next_json('{"a":"b"}[] ', 0) == ({"a": "b"}, 9)
+    assert next_json('{"a":"b"}[] ', 9) == ([], 12)
+
+
+def test_names_that_occur_twice() -> None:
+    """An object with the same name twice is refused, if asked for."""
+    assert next_json('{"a":"b","a":"c"}', 0) == ({"a": "c"}, 17)
+    with pytest.raises(ValueError, match=r"^is no valid JSON$"):
+        next_json('[{"a":"b","a":"c"}]', 0, unique_names=True)
+
+
+@given(st.lists(st.tuples(st.booleans(), JSON), max_size=4))
+@example(values=[(False, "a\"b'"), (True, "c"), (False, "'\\"), (True, '"\\')])
+def test_quotes_are_restored(values: list[tuple[bool, Any]]) -> None:
+    """Values whose quotes a host replaced are restored, and the values beside them stay."""
+    written, expected = [], []
+    for is_replaced, value in values:
+        text = json.dumps(value)
+        if is_replaced:
+            expected.append(json.loads(text.replace("'", "")))
+            written.append(text.replace("'", "").replace('"', "'"))
+        else:
+            expected.append(value)
+            written.append(text)
+    assert json.loads(restore_quotes(f"[{','.join(written)}]")) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("a word", ""),
+        (["a", {"b": ["c", {"d": "the word"}]}], "b.d"),
+        ({"a": {"words": 1}}, "a"),
+        ({"words": 1}, ""),
+        ({"a": ["wor", "d"], "b": 7.0, "c": None}, None),
+    ],
+)
+def test_where_a_word_stands(value: object, path: str | None) -> None:
+    """The path of a name or string with the word is found, at any depth."""
+    assert path_of("word", value) == path
+
+
+def test_a_word_in_the_deep() -> None:
+    """A value nested 10,000 levels deep is searched without recursion, and the path is short."""
+    value: object = "word"
+    for _ in range(10_000):
+        value = {"a": value}
+    assert path_of("word", value) == ".".join("a" * 8)
