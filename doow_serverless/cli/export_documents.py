@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any
 
+from doow_serverless._frames.unpacking import next_json, restore_quotes
+
 from .export_bytes import Unreadable
 
 LONGEST_DOCUMENT = 256 * 1024 * 1024
@@ -45,7 +47,10 @@ def parsed(text: str) -> Any:
 
 
 def values_in(line: str) -> list[tuple[Any, str]] | None:
-    """Return the documents side by side in ``line`` with their text; None if it is not all JSON."""
+    """Return the documents side by side in ``line`` with their text; None if it is not all JSON.
+
+    Azure's hosts on Linux write objects with single quotes into records of a function app.
+    """
     found: list[tuple[Any, str]] = []
     at = 0
     try:
@@ -55,8 +60,17 @@ def values_in(line: str) -> list[tuple[Any, str]] | None:
             space = _SPACE.match(line, end)
             at = space.end() if space else end
     except (ValueError, RecursionError):
-        return None
+        return _requoted(line) if "{'" in line else None
     return found
+
+
+def _requoted(line: str) -> list[tuple[Any, str]] | None:
+    restored = restore_quotes(line)
+    try:
+        value, end = next_json(restored, 0, unique_names=True)
+    except ValueError:
+        return None
+    return [(value, line)] if end == len(restored) else None
 
 
 class Documents:

@@ -13,21 +13,17 @@ from doow_serverless._frames.reader import frame_of
 from .export_messages import (
     Fields,
     all_objects,
-    awslogs,
-    by_bridge,
-    failure,
-    from_kinesis,
-    from_queue,
+    diagnostic,
+    diagnostics,
+    for_lambda,
     has_objects,
-    is_awslogs,
-    is_by_bridge,
-    is_failure,
-    is_notification,
+    is_diagnostic,
+    is_for_lambda,
     is_stream,
     line_of,
-    notification,
+    messages,
     objects,
-    received,
+    stream,
 )
 
 if TYPE_CHECKING:
@@ -39,26 +35,17 @@ if TYPE_CHECKING:
 class Kind(NamedTuple):
     """One kind of document: whether an object is one, and what it wraps."""
 
-    name: str
     declares: Callable[[dict[str, Any]], bool]
     unwrap: Callable[[dict[str, Any], str], Iterator[Found]]
 
 
-def kind_of(value: Any, names: tuple[str, ...] = ()) -> Kind | None:
-    """Return the kind of a document, or of the first object of a list; None if it is no export.
-
-    Args:
-        value: The document.
-        names: The kinds that it can be; empty for any.
-    """
+def kind_of(value: Any) -> Kind | None:
+    """Return the kind of a document, or of the first object of a list; None if it is no export."""
     if isinstance(value, list):
         value = next((each for each in value if isinstance(each, dict)), None)
     if not isinstance(value, dict):
         return None
-    for kind in KINDS:
-        if (not names or kind.name in names) and kind.declares(value):
-            return kind
-    return None
+    return next((kind for kind in KINDS if kind.declares(value)), None)
 
 
 def unwrapped(value: Any, kind: Kind, origin: str) -> Iterator[Found]:
@@ -163,18 +150,6 @@ def _datadog(value: dict[str, Any], origin: str) -> Iterator[Found]:
 # ── Azure ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _azure(value: dict[str, Any], origin: str) -> Iterator[Found]:
-    for record, place in objects(value, "records", origin):
-        yield from _azure_record(record, place)
-
-
-def _azure_record(record: dict[str, Any], origin: str) -> Iterator[Found]:
-    yield from line_of(record.get("Message"), f"{origin}, Message")
-    properties = record.get("properties")
-    if isinstance(properties, dict):
-        yield from line_of(properties.get("message"), f"{origin}, properties.message")
-
-
 def _is_tables(value: dict[str, Any]) -> bool:
     """The answer of the query API of Application Insights or Log Analytics."""
     tables = value.get("tables")
@@ -207,27 +182,24 @@ def _one(value: dict[str, Any], origin: str) -> Iterator[Found]:
     yield Fields(value, origin)
 
 
-FRAMES = Kind("frames", lambda value: frame_of(value) is not None, _one)
+FRAMES = Kind(lambda value: frame_of(value) is not None, _one)
 """Objects that are frames: lines that a tool has parsed and written again."""
 
 KINDS = (
     FRAMES,
-    Kind("telemetry", _is_telemetry, _telemetry),
-    Kind("subscription", has_objects("logEvents"), _messages("logEvents")),
-    Kind("log events", _is_events, _messages("events")),
-    Kind("query results", _is_results, _results),
-    Kind("container", _is_container, _container),
-    Kind("Vercel", _is_vercel, _vercel),
-    Kind("diagnostics", has_objects("records"), _azure),
-    Kind("tables", _is_tables, _tables),
-    Kind("traces", lambda value: "message" in value and "customDimensions" in value, _message),
-    Kind("Datadog", _is_datadog, _datadog),
-    Kind("subscription event", is_awslogs, awslogs),
-    Kind("stream", is_stream, from_kinesis),
-    Kind("queue", has_objects("Records"), from_queue),
-    Kind("received", has_objects("Messages"), received),
-    Kind("failure", is_failure, failure),
-    Kind("failure", is_by_bridge, by_bridge),
-    Kind("notification", is_notification, notification),
+    Kind(_is_telemetry, _telemetry),
+    Kind(has_objects("logEvents"), _messages("logEvents")),
+    Kind(_is_events, _messages("events")),
+    Kind(_is_results, _results),
+    Kind(_is_container, _container),
+    Kind(_is_vercel, _vercel),
+    Kind(has_objects("records"), diagnostics),
+    Kind(is_diagnostic, diagnostic),
+    Kind(_is_tables, _tables),
+    Kind(lambda value: "message" in value and "customDimensions" in value, _message),
+    Kind(_is_datadog, _datadog),
+    Kind(is_stream, stream),
+    Kind(has_objects("Messages"), messages),
+    Kind(is_for_lambda, for_lambda),
 )
 """The first that an object declares to be counts."""

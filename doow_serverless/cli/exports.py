@@ -12,13 +12,13 @@ import csv
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from doow_serverless._frames.envelopes import Unread
 from doow_serverless._frames.format import MARKER
 from doow_serverless._frames.reader import Part, read_frame
 
 from .export_bytes import blocks_of
 from .export_documents import Documents, NoDocument, parsed, values_in
 from .export_kinds import FRAMES, Kind, kind_of
-from .export_messages import Unread
 from .export_unwrapping import Stray, frames_of_document, frames_or_stray
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from urllib.parse import quote
 
 from doow_serverless._delivery.patient import Undeliverable
 from doow_serverless._frames.assembly import Assembly
+from doow_serverless._frames.envelopes import Unread
 from doow_serverless._frames.format import BY_LOG
 from doow_serverless._frames.reader import Damage, Part
 from doow_serverless._keeping.refolding import Folded
 from doow_serverless._recording.ids import derived_id, is_random
 
-from .export_messages import Unread
 from .export_unwrapping import Stray
 from .exports import frames_in
 

@@ -12,6 +12,8 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from tests.unit.frames.test_kpl import aggregated
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -161,6 +163,21 @@ def azure_records(messages: Sequence[str]) -> str:
     )
 
 
+def of_a_linux_host(message: str) -> str:
+    """A record of a function app as Azure's hosts on Linux write it, with single quotes."""
+    record = {"time": STAMP, "resourceId": "/SITES/APP", "category": "FunctionAppLogs"}
+    properties = json.dumps({"message": message, "category": "Host.Function.Console"})
+    properties = properties.replace("'", "").replace('"', "'")
+    return f'{json.dumps(record)[:-1]}, "properties": {properties}}}'
+
+
+def kinesis_of_fluent_bit(messages: Sequence[str]) -> str:
+    """Lines that Fluent Bit has aggregated as Amazon's producer library does."""
+    records = [json.dumps({"log": one, "stream": "stdout"}).encode() for one in messages]
+    data = base64.b64encode(aggregated(records)).decode()
+    return json.dumps({"Records": [{"Data": data}]})
+
+
 EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
     "lines": prefixed(""),
     "lines of PowerShell": lambda messages: "".join(f"{n}\r\n" for n in messages).encode("utf-16"),
@@ -202,6 +219,12 @@ EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
     "Application Insights' CSV": as_csv("message"),
     "CSV with a mark": lambda messages: as_csv("Message")(messages).encode("utf-8-sig"),
     "diagnostic settings": azure_records,
+    "Event Hub, of a host on Linux": lambda messages: "".join(
+        f'{{"records": [{of_a_linux_host(one)}]}}\n' for one in messages
+    ),
+    "storage account, of a host on Linux": lambda messages: "".join(
+        f"{of_a_linux_host(one)}\n" for one in messages
+    ),
     "docker": lambda messages: documents(
         lambda line: {"log": f"{line}\n", "stream": "stdout", "time": STAMP}
     )([line for one in messages for line in one.split("\n")]),
@@ -209,6 +232,7 @@ EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
         lambda one: {"log": one, "container_name": "app", "source": "stdout", "ecs_task_arn": "a"}
     ),
     "Kinesis": get_records,
+    "Kinesis, aggregated": kinesis_of_fluent_bit,
     "dead-letter queue": dead_letter_queue,
     "destination": lambda messages: json.dumps(failure_document(messages)),
     "destination by EventBridge and SNS": failed_by_bridge,

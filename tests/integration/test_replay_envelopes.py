@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doow_serverless._frames.envelopes import Unread
 from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.reader import Part, read_frame
 from doow_serverless.cli.export_bytes import Unreadable
@@ -207,7 +208,7 @@ SIDES: dict[str, Callable[[str, str], str]] = {
         *(text.replace('"', '""') for text in (own, other))
     ),
     "properties of a trace": lambda own, other: json.dumps(
-        {"records": [{"Message": own, "Properties": {"ua": other}, "Url": other}]}
+        {"records": [{"Type": "AppTraces", "Message": own, "Properties": {"ua": other}}]}
     ),
     "a platform's telemetry": lambda own, other: json.dumps(
         [{"type": "function", "record": own}, {"type": "extension", "record": other}]
@@ -313,7 +314,10 @@ def test_strays_are_reported_with_their_place() -> None:
         Stray("line 1, events[1]")
     ]
     assert others(taken(EXPORTS["dead-letter queue"]([START, text]))) == [
-        Stray("line 1, Messages[0].Body, awslogs.data, logEvents[1]")
+        Stray(
+            "line 1, Messages[0]: event 1 of log stream "
+            "2026/11/22/[$LATEST]0123456789abcdef0123456789abcdef of log group /aws/lambda/api"
+        )
     ]
     assert others(taken(EXPORTS["Vercel's drain"]([text]))) == [Stray("line 1, [0], message")]
 
@@ -368,18 +372,13 @@ def test_a_zip_archive_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("record", "why"),
-    [
-        ("?", "is no base64"),
-        ("84mawgAA", "is aggregated by the Kinesis Producer Library"),
-        ("H4sIAAAA", "cannot be read: Compressed file ended before the end-of-stream marker"),
-    ],
+    [("?", "holds no valid base64"), ("H4sIAAAA", "is gzip that is cut off")],
 )
 def test_records_that_cannot_be_unwrapped(record: str, why: str) -> None:
     """They may hold usage, so they are reported."""
-    [found] = others(taken(json.dumps({"Records": [{"Data": record}]})))
+    content = json.dumps({"Records": [{"Data": record, "SequenceNumber": "7"}]})
 
-    assert found[0] == "line 1, Records[0].Data"
-    assert found[1].startswith(why)
+    assert others(taken(content)) == [Unread("line 1, Records[0]: Kinesis record 7", why)]
 
 
 # ── bounded ─────────────────────────────────────────────────────────────────────────────────────
