@@ -156,10 +156,11 @@ def _log_events(document: dict[str, Any], origin: str) -> Found:
         if not isinstance(message, str):
             yield from _stray(event, place, "is a log event without a message")
             continue
-        where = f"event {_named(event.get('id'))} of {place}"
-        yield Line(message, where)
-        if MARKER not in message:
-            yield from _elsewhere(event, ("message",), where)
+        if MARKER in message:  # Else nobody will ask which event it was.
+            yield Line(message, f"event {_named(event.get('id'))} of {place}")
+        else:
+            yield Line(message, place)
+            yield from _elsewhere(event, ("message",), place)
 
 
 def from_logs_event(event: Any) -> Found:

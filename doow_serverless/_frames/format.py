@@ -10,7 +10,6 @@ With ``delivery="log"`` every batch becomes frames; a dead letter is a batch tha
 from __future__ import annotations
 
 import zlib
-from typing import Any
 
 from doow_serverless._process.clock import iso_time
 from doow_serverless._sealing import LINE_LIMIT, gzip
@@ -72,38 +71,28 @@ def frames_of(
         least_level: The least level of the lines that the platform keeps; "" if it keeps all.
         key: Signs the frames; None leaves them unsigned.
     """
-    packed = batch.body if batch.gzipped else gzip(batch.body)
-    data = encoded(packed)
+    data = encoded(batch.body if batch.gzipped else gzip(batch.body))
     fields = {
         "timestamp": iso_time(int(at_unix_s * 1000)),
+        **level_and_message(str(reason), least_level),
         "batch_id": quoted(batch.id),
         "events": str(len(batch)),
         "reason": str(reason),
         "sdk_version": quoted(batch.sdk_version),
         "encoding": "gzip" if batch.gzipped else "identity",
         "sha256": digest_of(batch.body),
-        "part": "10000",
-        "parts": "10000",
-        "data": "",
     }
-    proofs = 14 + 22 + (0 if key is None else 10 + 43)
-    room = max(limit - len(_written(fields, least_level)) - proofs, 1_000)
-    pieces = [data[at : at + room] for at in range(0, len(data), room)]
+    head, signed_head = _head(fields), _signed_head(fields)
+    room = max(limit - len(head) - (_TAIL if key is None else _SIGNED_TAIL), 1_000)
+    parts = -(-len(data) // room)
     frames = []
-    for number, piece in enumerate(pieces, 1):
-        fields.update(part=str(number), parts=str(len(pieces)), data=piece)
-        signed = signed_text(fields)
-        fields["digest"] = digest_of(signed)
-        if key is not None:
-            fields["hmac"] = signature(signed, key)
-        frames.append(_written(fields, least_level))
-        del fields["digest"]
-        fields.pop("hmac", None)
+    for part in range(1, parts + 1):
+        piece = data[(part - 1) * room : part * room]
+        signed = _signed(signed_head, part, parts, piece)
+        digest = digest_of(signed)
+        hmac = None if key is None else signature(signed, key)
+        frames.append(head + _tail(part, parts, piece, digest, hmac))
     return frames
-
-
-def _written(fields: dict[str, str], least_level: str) -> str:
-    return frame({**fields, **level_and_message(fields["reason"], least_level)})
 
 
 def level_and_message(reason: str, least_level: str) -> dict[str, str]:
@@ -113,27 +102,47 @@ def level_and_message(reason: str, least_level: str) -> dict[str, str]:
 
 
 def frame(fields: dict[str, str]) -> str:
-    """Return the frame of all ``fields``, as `SHAPE` has them."""
-    proofs = f',"digest":"{fields["digest"]}"' if "digest" in fields else ""
-    if "hmac" in fields:
-        proofs += f',"hmac":"{fields["hmac"]}"'
+    """Return the frame that has all of these ``fields``."""
+    tail = _tail(
+        fields["part"], fields["parts"], fields["data"], fields["digest"], fields.get("hmac")
+    )
+    return _head(fields) + tail
+
+
+def _head(fields: dict[str, str]) -> str:
+    """The beginning that all frames of a batch have in common."""
     return (
         f'{BEGINNING}{FORMAT},"timestamp":"{fields["timestamp"]}","level":"{fields["level"]}",'
         f'"message":"{fields["message"]}","batch_id":"{fields["batch_id"]}",'
         f'"events":{fields["events"]},"reason":"{fields["reason"]}",'
         f'"sdk_version":"{fields["sdk_version"]}","encoding":"{fields["encoding"]}",'
-        f'"sha256":"{fields["sha256"]}","part":{fields["part"]},"parts":{fields["parts"]},'
-        f'"data":"{fields["data"]}"{proofs}}}'
+        f'"sha256":"{fields["sha256"]}"'
     )
+
+
+def _tail(part: int | str, parts: int | str, data: str, digest: str, hmac: str | None) -> str:
+    signed_by = "" if hmac is None else f',"hmac":"{hmac}"'
+    return f',"part":{part},"parts":{parts},"data":"{data}","digest":"{digest}"{signed_by}}}'
+
+
+_TAIL = len(_tail("10000", "10000", "", "d" * 22, None))
+_SIGNED_TAIL = len(_tail("10000", "10000", "", "d" * 22, "h" * 43))
 
 
 # ── proofs ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def signed_text(fields: dict[str, Any]) -> bytes:
+def signed_text(fields: dict[str, str]) -> bytes:
     """Return the bytes that digest and HMAC cover; no value holds a newline."""
-    said = [MARKER, FORMAT, *(fields[name] for name in SIGNED)]
-    return "\n".join(said).encode("utf-8", "surrogatepass")
+    return _signed(_signed_head(fields), fields["part"], fields["parts"], fields["data"])
+
+
+def _signed_head(fields: dict[str, str]) -> str:
+    return "\n".join([MARKER, FORMAT, *(fields[name] for name in SIGNED[:-3])])
+
+
+def _signed(head: str, part: int | str, parts: int | str, data: str) -> bytes:
+    return f"{head}\n{part}\n{parts}\n{data}".encode("utf-8", "surrogatepass")
 
 
 def digest_of(content: bytes) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hmac
 import io
 import json
+import os
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
@@ -247,7 +249,10 @@ def post(
     answered: list[Any] = []
     said = b"".join(app(given, lambda *answer: answered.append(answer)))
     status, headers = answered[0]
-    assert int(dict(headers)["Content-Length"]) == len(said)
+    if given["REQUEST_METHOD"] == "HEAD":
+        assert said == b""
+    else:
+        assert int(dict(headers)["Content-Length"]) == len(said)
     return int(status[:3]), dict(headers)
 
 
@@ -308,8 +313,12 @@ def test_a_drain_in_an_outage(
 
 @pytest.mark.usefixtures("ingest")
 def test_vercel_verifies_the_drain() -> None:
-    _, headers = post(relay.VercelDrain(SECRET, verify="abc"), b"[]")
-    assert headers["x-vercel-verify"] == "abc"
+    app = relay.VercelDrain(SECRET, verify="abc")
+    for method, status in (("GET", 200), ("HEAD", 200), ("POST", 200)):
+        answered, headers = post(app, b"[]", REQUEST_METHOD=method)
+        assert (answered, headers["x-vercel-verify"]) == (status, "abc")
+    assert post(app, b"[]", "")[0] == 403
+    assert post(app, b"[]", REQUEST_METHOD="PUT")[0] == 405
 
 
 @pytest.mark.parametrize("secret", ["", " ", None])
@@ -331,6 +340,47 @@ def test_parts_of_several_requests(ingest: Ingest, capfd: pytest.CaptureFixture[
         assert post(app, drained(part))[0] == 200
     assert ids_at(ingest) == ids_of(one)
     assert capfd.readouterr().out.count("doow_dead_letter") == len(parts) - 1
+
+
+def test_parts_are_kept_until_they_are_delivered(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an outage only the request that brought the last part comes again."""
+    monkeypatch.setattr(_vercel, "LIMIT_S", 1.0)
+    app = relay.VercelDrain(SECRET)
+    one = batch(100, noise=50)
+    *parts, last = lines(one, limit=2_000)
+    assert len(parts) > 1
+    ingest.stop()
+    assert [post(app, drained(part))[0] for part in parts] == [200] * len(parts)
+    assert [post(app, drained(last))[0] for _ in range(2)] == [503, 503]
+    ingest.start()
+    assert post(app, drained(last))[0] == 200
+    assert ids_at(ingest) == ids_of(one)
+    assert [post(app, drained(part))[0] for part in (*parts, last)] == [200] * (len(parts) + 1)
+    assert len(ingest.posts()) == 1
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_connections_end_with_the_invocation(ingest: Ingest) -> None:
+    """A process that is frozen between invocations would keep them, dead, without end."""
+
+    def sockets() -> int:
+        links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+        return sum(os.path.islink(link) and "socket:" in os.readlink(link) for link in links)
+
+    gc.disable()
+    try:
+        relay.kinesis_handler({"Records": [record(0, subscription(lines(batch(1))))]}, Context())
+        ingest.wait_for(1, 5)
+        before = sockets()
+        for number in range(20):
+            one = record(number, subscription(lines(batch(1))))
+            assert relay.kinesis_handler({"Records": [one]}, Context())["batchItemFailures"] == []
+        # Those of the ingest, in the same process, end a little later.
+        assert sockets() <= before + 5
+    finally:
+        gc.enable()
 
 
 # ── what a window gathers ───────────────────────────────────────────────────────────────────────
