@@ -24,8 +24,9 @@ _REST_OF_STRING = re.compile(r'[^"\\\n]*(?:\\.[^"\\\n]*)*')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(r"-?[0-9][-+.0-9eE]*|true|false|null")
 _LONGEST_SCALAR = 64
-_FOLLOWERS = {"^": "{[", "{": "v}", "[": "v{[]", ",": "v{[", ":": "v{[", "v": ",:}]"}
-# Tokens that may follow one another: v is a value that is complete, ^ the beginning.
+_FOLLOWERS = {"^": "{[", "{": "v}", "{,": "v", "[": "v{[]", ",": "v{[", ":": "v{[", "v": ",:}]"}
+# Tokens that may follow one another: v is a value that is complete, ^ the beginning, and {, the
+# comma of an object.
 _PARTNER = {"}": "{", "]": "["}
 _DECODER = json.JSONDecoder()
 
@@ -147,11 +148,13 @@ class Documents:
             if self._open.pop() != _PARTNER[mark]:
                 raise NoDocument
             self._last = "v"
+        elif mark == "," and self._open[-1] == "{":
+            self._last = "{,"
         self._in_string = token[3] is not None
 
     def _end_of_string(self, text: str, at: int) -> int:
         """Return where the string ends that was open at the end of the piece before, or goes on."""
-        if self._is_escaped:
+        if self._is_escaped and text[at] != "\n":
             at, self._is_escaped = at + 1, False
         rest = _REST_OF_STRING.match(text, at)
         at = rest.end() if rest else at

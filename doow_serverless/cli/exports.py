@@ -218,8 +218,7 @@ class _Export:
             yield from self._skip(piece)
             return
         for number, line in enumerate(held.split("\n"), first):
-            if line != "null":
-                yield from self._line(line, number, may_open=False)
+            yield from self._line(line, number, may_open=False)
         if piece is None:
             return
         if piece.is_end:

@@ -135,6 +135,9 @@ def test_a_document_that_is_cut_off_spoils_no_other() -> None:
 
     assert (ids(found), others(found)) == (["a", "b", "c"], [])
 
+    pretty = json.dumps({"log": f"{frame('d')}\n", "stream": "stdout"}, indent=2)
+    assert ids(taken(lines([frame("a")]) + '{"log":"cut",\n' + pretty)) == ["a", "d"]
+
 
 # ── forged ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -254,6 +257,19 @@ def test_other_fields(name: str) -> None:
     assert others(found) != []
 
 
+PARSING = {"aws logs tail --format json", "telemetry", "logs of Lambda in S3", "Datadog"}
+"""Exports that parse a line which is JSON, so that its blanks are lost."""
+
+
+@pytest.mark.parametrize("export", sorted(EXPORTS.keys() - PARSING))
+def test_objects_that_the_application_has_printed(export: str) -> None:
+    """A request that is printed as JSON is no line of ours, unless a tool has parsed it."""
+    found = taken(EXPORTS[export]([START, json.dumps(fields()), frame("own")]))
+
+    assert ids(found) == ["own"]
+    assert others(found) != []
+
+
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=20) | st.text('{}[]",:\\ \n1n', max_size=9)
 _INSIDE = st.sampled_from([*FORGERIES]).map(lambda name: FORGERIES[name]())
 _JSON = st.recursive(
@@ -320,6 +336,15 @@ def test_strays_are_reported_with_their_place() -> None:
         )
     ]
     assert others(taken(EXPORTS["Vercel's drain"]([text]))) == [Stray("line 1, [0], message")]
+
+
+def test_every_marker_is_counted() -> None:
+    """Also in a line that is read in pieces, and in a document that never ends."""
+    markers = 200_000
+    found = [one for one in taken("x" + "doow_dead_letter" * markers) if isinstance(one, Stray)]
+
+    assert sum(one.markers for one in found) == markers
+    assert taken('{"a":\n"doow_dead_letter"') == [Stray("line 2")]
 
 
 @pytest.mark.parametrize("name", EXPORTS)
