@@ -8,7 +8,14 @@ import os
 from ._recording.plain import guarded, plain
 from ._recording.rules import check_attribution, check_text
 from ._redaction import API_KEY, show
-from ._sealing import LINE_HEAD, LINE_LIMIT, LINE_LIMIT_ON_VERCEL, MAX_BYTES, MAX_EVENTS
+from ._sealing import (
+    LINE_HEAD,
+    LINE_LIMIT,
+    LINE_LIMIT_ON_VERCEL,
+    MAX_BYTES,
+    MAX_BYTES_IN_LOG,
+    MAX_EVENTS,
+)
 from ._values import (
     argument,
     as_it_is,
@@ -270,11 +277,12 @@ class Config:
                 f"max_payload_bytes must be {_SMALLEST_PAYLOAD} to {MAX_BYTES}, "
                 f"not {self.max_payload_bytes}"
             )
+        self.max_packed_bytes: int | None = None
         if self.delivery == "log":
-            # So that a batch is one line, whose loss or delay cannot tear it apart: four characters
-            # for three bytes, even where nothing can be compressed.
-            room = (self.record_limit - LINE_HEAD) * 3 // 4
-            self.max_payload_bytes = min(self.max_payload_bytes, room)
+            # A batch that is one line cannot be torn apart. Base64 makes four characters of three
+            # bytes.
+            self.max_packed_bytes = (self.record_limit - LINE_HEAD) * 3 // 4
+            self.max_payload_bytes = min(self.max_payload_bytes, MAX_BYTES_IN_LOG)
 
     def _read_platform(self) -> None:
         """What the log keeps of a line, and which it keeps."""

@@ -21,19 +21,26 @@ MAX_BYTES = 450 * 1024
 """Bytes of JSON that the server takes in one POST, before compression."""
 COMPRESS_FROM = 1_024
 """Bytes of JSON below which gzip costs more than it saves."""
-LINE_LIMIT = 28_000
-"""Characters of a line of the log that holds a batch. Platforms cut lines at 32,768 (Application
-Insights) and later. The 2,000 that are left below 30,000 are for what a platform adds: under
-Lambda's JSON format a backslash for each of about 60 quotes, and some 200 characters for the time,
-the level and the request id."""
+LINE_LIMIT = 4_094
+"""Characters of a line of the log that holds a batch or a part of one. With the newlines before and
+after it that is 4,096, the most that a pipe keeps whole beside other writers (``PIPE_BUF`` on
+Linux). Every platform keeps lines several times as long, whatever it adds to them."""
 LINE_LIMIT_ON_VERCEL = 3_800
-"""The same where a drain keeps 4 KB. https://vercel.com/docs/drains/reference/logs"""
-LINE_HEAD = 700
-"""Characters of it that are not the batch, at the most."""
+"""The same on Vercel, where a drain keeps 4 KB. https://vercel.com/docs/drains/reference/logs"""
+LINE_HEAD = 560
+"""Characters of a line that are not the batch, at most. A line in the ids of this library, with a
+signature, needs about 520; the rest is room for longer numbers."""
+MAX_BYTES_IN_LOG = 20 * 1024
+"""Bytes of JSON in a batch for the log. A batch is to fit into one line, and typical events
+compress to a fifth or a tenth: more would seldom fit."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _ENVELOPE = 256
 # Bytes kept free for the batch id, the version and the brackets.
+_ANY_ID = "018f3c6e-9d27-4b5a-8e41-70c2d6b9f3a5"
+# Stands for the id of a batch whose size is tried: an id is given once the cuts are final.
+_ID_VARIES = 32
+# Bytes by which gzip may be larger with another id.
 
 
 class Batch:
@@ -73,6 +80,7 @@ def seal(
     events: Sequence[Event],
     *,
     max_bytes: int = MAX_BYTES,
+    max_packed: int | None = None,
     compress: bool = True,
     make_id: Callable[[Sequence[str]], str] | None = None,
 ) -> Iterator[Batch]:
@@ -81,10 +89,17 @@ def seal(
     Args:
         events: Checked events, in the order of recording.
         max_bytes: Bytes of JSON for one batch; a single event that is larger travels alone.
+        max_packed: Bytes of gzip for one batch, with the same exception; None: no bound.
         compress: Whether bodies from :data:`COMPRESS_FROM` bytes on are gzipped.
         make_id: Gives a batch its id from the ids of its events. Default: a random one.
     """
-    return seal_texts(*_write(events), max_bytes=max_bytes, compress=compress, make_id=make_id)
+    return seal_texts(
+        *_write(events),
+        max_bytes=max_bytes,
+        max_packed=max_packed,
+        compress=compress,
+        make_id=make_id,
+    )
 
 
 def seal_texts(
@@ -92,19 +107,56 @@ def seal_texts(
     texts: Sequence[str],
     *,
     max_bytes: int = MAX_BYTES,
+    max_packed: int | None = None,
     compress: bool = True,
     make_id: Callable[[Sequence[str]], str] | None = None,
 ) -> Iterator[Batch]:
-    """The same of events that are JSON already, whose ids these are."""
+    """The same for events that are JSON already, with the ids ``ids``."""
     name = make_id or (lambda _: new_id())
+    for start, end in _pieces(texts, max_bytes):
+        cuts = [(start, end)] if max_packed is None else _cut(texts, start, end, max_packed)
+        for first, last in cuts:
+            piece = ids[first:last]
+            yield pack(name(piece), piece, texts[first:last], __version__, compress)
+
+
+def _pieces(texts: Sequence[str], max_bytes: int) -> Iterator[tuple[int, int]]:
+    """From where to where the batches reach that the JSON of ``texts`` fills."""
     start, room = 0, max_bytes - _ENVELOPE
     for at, text in enumerate(texts):
         room -= len(text) + 1
         if at > start and (room < 0 or at - start == MAX_EVENTS):
-            yield pack(name(ids[start:at]), ids[start:at], texts[start:at], __version__, compress)
+            yield start, at
             start, room = at, max_bytes - _ENVELOPE - len(text) - 1
     if texts:
-        yield pack(name(ids[start:]), ids[start:], texts[start:], __version__, compress)
+        yield start, len(texts)
+
+
+def _cut(
+    texts: Sequence[str], start: int, end: int, max_packed: int, estimate: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Cut a piece of ``texts`` into halves until each fits into ``max_packed``, or is one event.
+
+    The cuts depend on the texts alone: retried work is cut at the same places. The ``estimate`` is
+    half the size of the piece that was cut; a half that seems too large is not worth packing.
+    """
+    if end - start > 1:
+        piece = texts[start:end]
+        size = estimate if estimate > max_packed else _packed_size(piece, max_packed)
+        if size > max_packed:
+            middle = (start + end) // 2
+            yield from _cut(texts, start, middle, max_packed, size // 2)
+            yield from _cut(texts, middle, end, max_packed, size // 2)
+            return
+    yield start, end
+
+
+def _packed_size(texts: Sequence[str], max_packed: int) -> int:
+    """Bytes of gzip that ``texts`` need as a batch, or more if that is within ``max_packed``."""
+    size = sum(map(len, texts)) + len(texts) + _ENVELOPE
+    return (
+        size if size <= max_packed else len(gzip(_body(_ANY_ID, texts, __version__))) + _ID_VARIES
+    )
 
 
 def split(batch: Batch) -> tuple[Batch, Batch]:
@@ -148,12 +200,16 @@ def _write(events: Iterable[Event]) -> tuple[list[str], list[str]]:
 def pack(
     batch_id: str, ids: Sequence[str], texts: Sequence[str], sdk_version: str, compress: bool
 ) -> Batch:
-    head = f'"batch_id":{json.dumps(batch_id)},"sdk_version":{json.dumps(sdk_version)}'
-    body = f'{{{head},"events":[{",".join(texts)}]}}'.encode("ascii")
+    body = _body(batch_id, texts, sdk_version)
     gzipped = compress and len(body) >= COMPRESS_FROM
     if gzipped:
         body = gzip(body)
     return Batch(batch_id, tuple(ids), body, gzipped, sdk_version)
+
+
+def _body(batch_id: str, texts: Sequence[str], sdk_version: str) -> bytes:
+    head = f'"batch_id":{json.dumps(batch_id)},"sdk_version":{json.dumps(sdk_version)}'
+    return f'{{{head},"events":[{",".join(texts)}]}}'.encode("ascii")
 
 
 def gzip(body: bytes) -> bytes:

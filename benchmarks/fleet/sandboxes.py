@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import time
-from contextlib import redirect_stdout
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from doow_serverless import Tracker
@@ -78,20 +80,28 @@ class Network:
             raise ConnectionAbortedError("the sandbox is gone")
 
 
-class LogStream(io.TextIOBase):
-    """A sandbox's standard output: whole lines, which outlive it.
+_log: ContextVar[Callable[[str], object]] = ContextVar("log")
 
-    Args:
-        take: Is given each line.
-    """
 
-    def __init__(self, take: Callable[[str], object]) -> None:
-        self._take = take
+class _Output(io.TextIOBase):
+    """The standard output of all sandboxes: a line goes to the log of the one that writes it."""
 
     def write(self, text: str) -> int:
         """Take one line, as the library writes it in one call."""
-        self._take(text.rstrip("\n"))
+        _log.get()(text.strip("\n"))
         return len(text)
+
+
+@contextmanager
+def logging_to(take: Callable[[str], object]) -> Iterator[None]:
+    """Give ``take`` each line that the trackers write which are called within."""
+    token = _log.set(take)
+    if not isinstance(sys.__stdout__, _Output):
+        sys.__stdout__ = _Output()  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        _log.reset(token)
 
 
 class Sandbox:
@@ -112,7 +122,8 @@ class Sandbox:
         options: dict[str, Any],
     ) -> None:
         self._network = None if options.get("delivery") == "log" else Network(url)
-        with redirect_stdout(LogStream(log)):  # It writes to what this is now.
+        self._log = log
+        with logging_to(log):
             self._tracker = Tracker(
                 KEY,
                 endpoint=url,
@@ -128,7 +139,8 @@ class Sandbox:
         """One invocation: thawed, a handler's work, the flush before its response, and frozen."""
         if self._network is not None:
             self._network.thaw()
-        self._handler(license_id)
+        with logging_to(self._log):
+            self._handler(license_id)
         if self._network is not None:
             self._network.freeze()
 

@@ -10,7 +10,6 @@ import json
 import math
 import statistics
 import time
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from doow_serverless import Tracker
 
 from .load import EVENTS, INVOCATIONS_PER_MINUTE, LICENSES, SHAPES, USES
 from .relay import relaying
-from .sandboxes import KEY, LogStream
+from .sandboxes import KEY, logging_to
 from .stream import MOST_RECORDS, Context, Line, Record, event_of, packed, shown
 from .ways import WAYS
 
@@ -107,8 +106,7 @@ def direct() -> float:
 def lines_of(invocations: int, events: int, *, fold: bool) -> list[str]:
     """The lines that as many invocations write, each of so many events for one license."""
     lines: list[str] = []
-    with redirect_stdout(LogStream(lines.append)):
-        tracker = Tracker(KEY, delivery="log", fold=fold, environ={})
+    tracker = Tracker(KEY, delivery="log", fold=fold, environ={})
 
     @tracker.tracked
     def handler(license_id: str) -> None:
@@ -116,8 +114,9 @@ def lines_of(invocations: int, events: int, *, fold: bool) -> list[str]:
             metric, unit, attribution = USES[number % len(USES)]
             tracker.track(metric, license_id=license_id, unit=unit, attribution=attribution)
 
-    for number in range(invocations):
-        handler(f"lic_{number % LICENSES:02}")
+    with logging_to(lines.append):
+        for number in range(invocations):
+            handler(f"lic_{number % LICENSES:02}")
     return lines
 
 

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from doow_serverless._frames.format import BY_LOG, frames_of
-from doow_serverless._frames.stdout import LogLines
+from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._redaction import show
 from doow_serverless.errors import ErrorKind
 
@@ -38,13 +38,13 @@ class LogSender:
     reuses_connection = staticmethod(bool)
 
     def __init__(self, config: Config, wall_clock: Clock = time.time) -> None:
-        self._lines = LogLines()
+        self._output = StandardOutput()
         self._limit = config.record_limit
         self._least_level = config.least_level
         self._wall_clock = wall_clock
 
     def __repr__(self) -> str:
-        return f"LogSender({self._lines!r})"
+        return f"LogSender({self._output!r})"
 
     def connect(self) -> None:
         """There is nothing to connect to."""
@@ -65,7 +65,7 @@ class LogSender:
                 limit=self._limit,
                 least_level=self._least_level,
             )
-            trouble = self._lines.write(records, self._lines.streams())
+            trouble = self._output.write(records)
         except Exception as problem:
             trouble = problem
         if trouble is None:

@@ -248,7 +248,9 @@ class Outbox:
         if self.journal is None:
             return
         found = self.journal.recover(
-            max_bytes=self._config.max_payload_bytes, compress=self._config.compress
+            max_bytes=self._config.max_payload_bytes,
+            max_packed=self._config.max_packed_bytes,
+            compress=self._config.compress,
         )
         self._is_recovering = bool(found)
         for batch in found:

@@ -113,6 +113,7 @@ class Sealer:
         for batch in seal(
             events,
             max_bytes=self._config.max_payload_bytes,
+            max_packed=self._config.max_packed_bytes,
             compress=self._config.compress,
             make_id=_derived_batch_id if is_derived else None,
         ):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 from doow_serverless._frames.format import frames_of
-from doow_serverless._frames.stdout import LogLines
+from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._process.log import report_fault, warn
 from doow_serverless._process.workers import Workers
 from doow_serverless._recording.ids import new_id
@@ -42,7 +42,7 @@ class DeadLetters:
 
     Args:
         target: ``"log"`` for standard output, ``"off"``, or a directory, which is made if needed.
-        stream: As of `LogLines`.
+        stream: Written to instead of standard output.
         wall_clock: Unix seconds.
         limit, least_level: As of `frames_of`.
     """
@@ -57,7 +57,7 @@ class DeadLetters:
         least_level: str = "",
     ) -> None:
         self._target = target
-        self._log = LogLines(stream)
+        self._log = StandardOutput(stream)
         self._wall_clock = wall_clock
         self._make_records = partial(frames_of, limit=limit, least_level=least_level)
         self._thread = Workers(max_threads=1)
@@ -86,7 +86,7 @@ class DeadLetters:
             self._waiting += len(batch.body)
             written = self._last = threading.Event()
         at_unix_s = self._wall_clock()
-        job = partial(self._write, batch, reason, at_unix_s, self._log.streams(), written)
+        job = partial(self._write, batch, reason, at_unix_s, written)
         if not self._thread.submit(job):
             job()  # No thread can be started: better to wait than to lose it.
         return True
@@ -103,26 +103,27 @@ class DeadLetters:
         batch: Batch,
         reason: ErrorKind | str,
         at_unix_s: float,
-        streams: list[TextIO],
         written: threading.Event,
     ) -> None:
         """Write one batch; runs on the thread, in the context of the caller."""
+        left_out = 0
         try:
             records = self._make_records(batch, reason, at_unix_s)
             if self._target == "log" or not self._put_in_directory(batch.id, records):
-                self._put_in_log(records, streams)
+                self._put_in_log(records)
         except Exception as fault:
             report_fault("writing a dead letter", fault)
-        with self._lock:
-            self._waiting -= len(batch.body)
-            self._is_late = False
-            left_out, self._left_out = self._left_out, 0
-            written.set()
+        finally:  # Also if the handler of a signal has raised.
+            with self._lock:
+                self._waiting -= len(batch.body)
+                self._is_late = False
+                left_out, self._left_out = self._left_out, 0
+                written.set()
         if left_out:
             warn(f"{left_out} dead letters were not written, since standard output was stuck")
 
-    def _put_in_log(self, records: list[str], streams: list[TextIO]) -> None:
-        trouble = self._log.write(records, streams)
+    def _put_in_log(self, records: list[str]) -> None:
+        trouble = self._log.write(records)
         if trouble is not None:
             said = show(trouble, 200)
             self._warn_once(f"dead letters cannot be written to standard output: {said}")

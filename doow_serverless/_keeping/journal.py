@@ -16,6 +16,7 @@ import re
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 
 from doow_serverless._process.log import warn
 from doow_serverless._recording.ids import derived_id, new_id
@@ -36,7 +37,7 @@ from .journal_format import batch_of, batch_text, event_of, event_text, line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from doow_serverless._recording.event import Event
 
@@ -203,16 +204,24 @@ class Journal:
 
     # ── what dead processes left ───────────────────────────────────────────────────────────────
 
-    def recover(self, *, max_bytes: int = MAX_BYTES, compress: bool = True) -> list[Batch]:
+    def recover(
+        self,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_packed: int | None = None,
+        compress: bool = True,
+    ) -> list[Batch]:
         """The batches that dead processes have left, as they were; their events, now sealed.
 
         No other process is given them while this one lives. What would be too much to hold stays
         where it is, for the next call.
 
         Args:
-            max_bytes: Bytes of JSON for one batch, as for :func:`seal`.
-            compress: Whether new batches are gzipped where it pays.
+            max_bytes: For new batches, the same as for :func:`seal`.
+            max_packed: The same.
+            compress: The same.
         """
+        reseal = partial(seal, max_bytes=max_bytes, max_packed=max_packed, compress=compress)
         found: list[Batch] = []
         if self._is_off:
             return found
@@ -228,11 +237,11 @@ class Journal:
         for name in names:
             if len(self._taken) >= MAX_TAKEN or sum(len(b.body) for b in found) > self._max_bytes:
                 break
-            found += self._recovered(os.path.join(self._directory, name), max_bytes, compress)
+            found += self._recovered(os.path.join(self._directory, name), reseal)
         self._say()
         return found
 
-    def _recovered(self, path: str, max_bytes: int, compress: bool) -> list[Batch]:
+    def _recovered(self, path: str, reseal: Callable[..., Iterator[Batch]]) -> list[Batch]:
         """Take over what stands in the file at ``path``, unless its owner lives."""
         try:
             file = take(path)
@@ -246,7 +255,8 @@ class Journal:
             if contents.torn:
                 self._complain("torn", f"{contents.torn} torn records of a crash are lost")
             batches = [batch_of(line) for line in contents.batches.values()]
-            fresh = list(_reseal(contents.event_lines(), file.path, max_bytes, compress))
+            events = [event_of(line) for line in contents.event_lines()]
+            fresh = list(reseal(events, make_id=partial(_recovered_id, file.path)))
             lines = b"".join(line_of(b"B", batch_text(batch)) for batch in fresh)
             if not batches and not fresh:
                 file.remove()
@@ -385,18 +395,13 @@ def default_directory() -> str:
     return os.path.join(tempfile.gettempdir(), f"doow-serverless-{os.getuid()}")
 
 
-def _reseal(lines: list[bytes], path: str, max_bytes: int, compress: bool) -> Iterator[Batch]:
-    """Events as batches, whose ids derive from those of the events and from where they stood.
+def _recovered_id(path: str, event_ids: Sequence[str]) -> str:
+    """The id of a batch of recovered events: it derives from theirs, and from where they stood.
 
-    Where locks turn out not to hold, as on some network file systems, two processes that recover
-    the same events so send them under the same ids, and the server counts them once.
+    If locks turn out not to hold, as on some network file systems, two processes may recover the
+    same events. They then send them under the same ids, and the server counts them once.
     """
-
-    def make_id(event_ids: Sequence[str]) -> str:
-        return derived_id(os.path.basename(path), *event_ids)
-
-    events = [event_of(line) for line in lines]
-    return seal(events, max_bytes=max_bytes, compress=compress, make_id=make_id)
+    return derived_id(os.path.basename(path), *event_ids)
 
 
 def _why(problem: Exception) -> str:

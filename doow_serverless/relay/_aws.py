@@ -126,7 +126,9 @@ def logs_handler(event: dict[str, Any], context: Any) -> None:
 def sqs_handler(event: dict[str, Any], context: Any) -> Failures:
     """Bring records in the messages of a queue to Doow; a Lambda function's whole handler.
 
-    A message that holds a part of a batch stays in the queue until the rest has come.
+    A message that holds a part of a batch stays in the queue until the rest has come. A message
+    that may hold usage, and of which nothing can be read, stays until it goes to the dead-letter
+    queue.
 
     Args:
         event: What Lambda reads from SQS.
@@ -157,8 +159,8 @@ def _deliver_each(
         sources: Pairs of a place, and of the lines that were there.
         left_s: Seconds.
         is_kept: Whether the platform keeps a source that comes again beside the others: then a part
-            of a batch comes again until the batch is whole, and so does a source that could not be
-            read, which a queue moves to its dead-letter queue in the end.
+            of a batch comes again until the batch is whole, and so does a source that may hold
+            usage and of which nothing could be read: in the end its dead-letter queue has it.
     """
     intake = relay.intake()
     frames: list[Part | Damage] = []
@@ -168,10 +170,10 @@ def _deliver_each(
         before = intake.left
         found = list(intake.read(unwrapped))
         frames += found
-        for one in found:
-            if isinstance(one, Part):
-                places.setdefault(one.batch_id, set()).add(place)
-        if is_kept and intake.left > before:
+        parts = [one for one in found if isinstance(one, Part)]
+        for part in parts:
+            places.setdefault(part.batch_id, set()).add(place)
+        if is_kept and not parts and intake.left > before:
             again.add(place)
     intake.report()
     joined = relay.join(frames)

@@ -13,7 +13,7 @@ from doow_serverless._delivery.patient import PATIENCE_S, PatientSender, Undeliv
 from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import SPLIT, frames_of
 from doow_serverless._frames.reader import Part
-from doow_serverless._frames.stdout import LogLines
+from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._process.log import counted, warn
 from doow_serverless._redaction import show
 from doow_serverless.errors import DoowError, ErrorKind
@@ -106,7 +106,7 @@ class Relay:
         self._suspects = Suspects()
         self._parts: OrderedDict[str, dict[tuple[str, int], Part]] = OrderedDict()
         self._part_count = 0
-        self._log = LogLines()
+        self._log = StandardOutput()
 
     def __repr__(self) -> str:
         return f"Relay({self._endpoint!r})"
@@ -194,7 +194,7 @@ class Relay:
             warn(f"batch {batch_id} has not come whole: its frames follow")
         if parts:
             lines = [part.line(self.config.least_level) for part in parts]
-            self._log.write(lines, self._log.streams())
+            self._log.write(lines)
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
@@ -290,7 +290,7 @@ class Relay:
             limit=self.config.record_limit,
             least_level=self.config.least_level,
         )
-        self._log.write(records, self._log.streams())
+        self._log.write(records)
 
 
 def _tell_rejected(batch: Batch, rejected: list[tuple[str, str]]) -> None:

@@ -175,6 +175,23 @@ def test_queues(ingest: Ingest) -> None:
     assert ids_at(ingest) == ids_of(one, two)
 
 
+def test_a_queue_keeps_what_cannot_be_read(
+    ingest: Ingest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it goes to the dead-letter queue; a message that is read in part does not."""
+    one, other = batch(1), batch(1)
+    [frame] = lines(other)
+    mixed = {"awslogs": {"data": b64encode(subscription([*lines(one), f"x {frame}"])).decode()}}
+    bodies = [f"x {frame}", json.dumps({"a": frame}), json.dumps(mixed), frame[:-9], "text"]
+    records = [message(number, body) for number, body in enumerate(bodies)]
+    answer = relay.sqs_handler({"Records": records}, Context())
+    kept = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+    assert kept == ["m-0", "m-1", "m-3"]
+    assert ids_at(ingest) == ids_of(one)
+    assert caplog.text.count("usage not understood: ") == 3
+    assert f"batch {other.id} came damaged" in caplog.text
+
+
 def test_queues_in_an_outage(ingest: Ingest) -> None:
     """What was delivered does not come again."""
     one, two = batch(1), batch(1)

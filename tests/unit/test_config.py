@@ -109,15 +109,18 @@ def test_the_key(given: dict[str, str], argument: str | None, expected: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("platform", "limit"), [({}, 28_000), ({"VERCEL": "1"}, 3_800), ({"VERCEL": ""}, 28_000)]
+    ("platform", "limit"), [({}, 4_094), ({"VERCEL": "1"}, 3_800), ({"VERCEL": ""}, 4_094)]
 )
 def test_delivery_by_log(platform: dict[str, str], limit: int) -> None:
-    """Nothing is in its way, and a batch is no larger than a line of the platform's log."""
+    """Nothing is in its way, and a packed batch is no larger than a line of the platform's log."""
     made = Config(environ={**platform, "DOOW_TRACK_DELIVERY": "log", "DOOW_TRACK_ENDPOINT": "no"})
     assert (made.obstacle, made.can_send, made.needs_network) == (None, True, False)
     assert made.record_limit == limit
-    assert made.max_payload_bytes * 4 / 3 + 500 < limit
-    assert Config(KEY, environ=platform, delivery="direct").max_payload_bytes == 450 * 1024
+    assert made.max_packed_bytes is not None
+    assert limit - 562 < made.max_packed_bytes * 4 / 3 <= limit - 560
+    assert made.max_payload_bytes == 20 * 1024
+    direct = Config(KEY, environ=platform, delivery="direct")
+    assert (direct.max_packed_bytes, direct.max_payload_bytes) == (None, 450 * 1024)
 
 
 @pytest.mark.parametrize("variable", ["API_KEY_SECRET_ARN", "API_KEY_SSM_PARAMETER"])

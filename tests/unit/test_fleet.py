@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from doow_serverless.relay._records import records_in
 
 from benchmarks.fleet.clock import EPOCH, Clock
 from benchmarks.fleet.ledger import LogBook, Weight, account, weight_of
@@ -14,7 +15,6 @@ from benchmarks.fleet.sizes import Measured, by_log
 from benchmarks.fleet.stream import Line, Shard, Subscription
 from doow_serverless._frames.format import SPLIT, frames_of
 from doow_serverless._sealing import Batch
-from doow_serverless.relay._records import records_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from itertools import count
+from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from doow_serverless._recording.rules import (
     check_quantity,
     measurements_json,
 )
-from doow_serverless._sealing import MAX_BYTES, MAX_EVENTS, Batch, seal, split
+from doow_serverless._sealing import MAX_BYTES, MAX_EVENTS, Batch, gzip, seal, split
 from doow_serverless._version import __version__
 
 if TYPE_CHECKING:
@@ -116,6 +117,47 @@ def test_sealing(given: list[Any], max_bytes: int, compress: bool) -> None:
     assert written == expected
     again = list(seal(recorded, max_bytes=max_bytes, compress=compress, make_id=made_ids()))
     assert [batch.body for batch in again] == [batch.body for batch in batches]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.integers(0, 900), min_size=1, max_size=60),
+    st.integers(400, 4_000),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_cutting(noises: list[int], max_packed: int, compress: bool, seed: int) -> None:
+    """Packed, each batch keeps its bound or is one event; retried work is cut the same way."""
+    characters = Random(seed)
+    recorded = plain(len(noises))
+    for number, noise in enumerate(noises):
+        text = "".join(characters.choices("abcdefghijklmnopqrstuvwxyz234567", k=noise))
+        recorded[number] = (*recorded[number][:4], f'{{"noise":"{text}"}}')
+
+    def sealed() -> list[Batch]:
+        named = made_ids()
+        bounds = {"max_bytes": 20 * 1024, "max_packed": max_packed}
+        return list(seal(recorded, **bounds, compress=compress, make_id=named))
+
+    batches = sealed()
+    assert [batch.id for batch in batches] == [f"batch-{n}" for n in range(len(batches))]
+    assert [one for batch in batches for one in batch.event_ids] == [one[0] for one in recorded]
+    for batch in batches:
+        packed = batch.body if batch.gzipped else gzip(batch.body)
+        assert len(packed) <= max_packed or len(batch) == 1
+    assert [batch.body for batch in sealed()] == [batch.body for batch in batches]
+
+
+def test_cutting_no_more_than_needed() -> None:
+    """Events that pack well stay together; others become a few batches that are full."""
+    alike = plain(60)
+    assert [len(one) for one in seal(alike, max_packed=2_650)] == [60]
+    characters = Random(1)
+    noises = (f'{{"noise":"{characters.randbytes(200).hex()}"}}' for _ in alike)
+    unlike = [(*event[:4], noise) for event, noise in zip(alike, noises, strict=True)]
+    lengths = [len(one) for one in seal(unlike, max_packed=2_650)]
+    assert sum(lengths) == 60
+    assert set(lengths) == {7, 8}
 
 
 @settings(deadline=None)

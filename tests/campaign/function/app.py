@@ -157,7 +157,8 @@ def _raise(*_: object) -> None:
 signal.signal(signal.SIGUSR1, _record)
 signal.signal(signal.SIGUSR2, _raise)
 if speed := os.environ.get("CAMPAIGN_LOG_BYTES_PER_S"):
-    sys.stdout = SlowLog(float(speed))
+    # What is printed, and the lines of the library.
+    sys.stdout = sys.__stdout__ = SlowLog(float(speed))  # type: ignore[misc,assignment]
 
 
 @doow.tracked

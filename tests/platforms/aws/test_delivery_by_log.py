@@ -9,21 +9,17 @@ import threading
 import time
 from collections import Counter
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import FOR_A_RELAY, MARKER
-from doow_serverless._frames.reader import Part
 from doow_serverless.local.lambda_runtime import LambdaRuntime
-from tests.batches import find_records
+from tests.frames import event_ids_in, events_in, frames_in
 from tests.timing import within
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from doow_serverless._frames.assembly import DeadLetter
 
 pytest.importorskip("awslambdaric")
 
@@ -31,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot 
 
 HANDLERS = dedent(
     """
-    import os, sys, time
+    import contextlib, io, logging, os, sys, threading, time
     import doow_serverless as doow
 
     outcomes = []
@@ -77,6 +73,27 @@ HANDLERS = dedent(
         except ValueError:
             pass
 
+    def chatter():
+        while True:
+            print("a line of some length, as any program prints it")
+            time.sleep(0)
+
+    @doow.tracked
+    def talking(event, context):
+        if event["how"] == "threads" and threading.active_count() < 6:
+            threading.Thread(target=chatter, daemon=True).start()
+        elif event["how"] == "an unfinished line":
+            print("working.", end="")
+        elif event["how"] == "progress":
+            print("50%", end="\\r", file=sys.stderr)
+        elif event["how"] == "a logger":
+            logging.getLogger().warning("a line of the log")
+        doow.track("tokens", event_id=event["name"])
+
+    def redirected(event, context):
+        with contextlib.redirect_stdout(io.StringIO()):
+            talking(event, context)
+
     @doow.tracked
     def endless(event, context):
         doow.track("tokens", event_id="before")
@@ -93,22 +110,6 @@ def runtime_of(
     return LambdaRuntime(f"app.{name}", folder, env=variables, timeout_s=timeout_s)
 
 
-def letters_in(text: str) -> list[DeadLetter]:
-    """The batches in the log, each once; nothing must be wrong with any."""
-    assembly = Assembly()
-    letters = [letter for one in find_records(text) if (letter := assembly.add(one))]
-    assert assembly.problems() == []
-    return letters
-
-
-def events_in(text: str) -> list[dict[str, Any]]:
-    return [event for one in letters_in(text) for event in json.loads(one.batch.json())["events"]]
-
-
-def ids_in(text: str) -> list[str]:
-    return [event["event_id"] for event in events_in(text)]
-
-
 def test_all_is_in_the_log_when_the_function_is_killed(tmp_path: Path) -> None:
     """Right after the response, which has waited for nothing but the writing."""
     with runtime_of(tmp_path, "handler") as runtime:
@@ -118,7 +119,7 @@ def test_all_is_in_the_log_when_the_function_is_killed(tmp_path: Path) -> None:
             expected += names
             assert json.loads(runtime.invoke({"names": names}).payload) == []
         runtime.kill()
-        assert sorted(ids_in(runtime.stdout)) == sorted(expected)
+        assert sorted(event_ids_in(runtime.stdout)) == sorted(expected)
         assert "no API key" not in runtime.stdout
 
 
@@ -140,11 +141,23 @@ def test_a_line_for_each_batch(tmp_path: Path) -> None:
     """None needs several, however little can be compressed: half a batch can never be missing."""
     with runtime_of(tmp_path, "noisy") as runtime:
         runtime.invoke(400)
-        records = list(find_records(runtime.stdout))
-        assert len(records) > 10
-        assert all(isinstance(one, Part) and one.parts == 1 for one in records)
-        assert max(map(len, runtime.stdout.splitlines())) <= 28_000
-        assert Counter(ids_in(runtime.stdout)) == Counter(map(str, range(400)))
+        frames = frames_in(runtime.stdout)
+        assert len(frames) > 60
+        assert all(frame.parts == 1 for frame in frames)
+        assert max(map(len, runtime.stdout.splitlines())) <= 4_094
+        assert Counter(event_ids_in(runtime.stdout)) == Counter(map(str, range(400)))
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+@pytest.mark.parametrize("name", ["talking", "redirected"])
+@pytest.mark.parametrize("how", ["an unfinished line", "progress", "threads", "a logger"])
+def test_beside_what_is_printed(tmp_path: Path, how: str, name: str, log_format: str) -> None:
+    """Each line is a frame from its beginning to its end, or it is none of ours."""
+    names = [str(number) for number in range(30)]
+    with runtime_of(tmp_path, name, {"AWS_LAMBDA_LOG_FORMAT": log_format}) as runtime:
+        for event_id in names:
+            runtime.invoke({"how": how, "name": event_id})
+        assert event_ids_in(runtime.stdout) == names
 
 
 @pytest.mark.parametrize(
@@ -171,7 +184,7 @@ def test_a_timeout(tmp_path: Path) -> None:
     """What was recorded stands in the log when the platform kills the function."""
     with runtime_of(tmp_path, "endless", timeout_s=2.0) as runtime:
         runtime.invoke(None)
-        assert set(ids_in(runtime.stdout)) == {"before"}
+        assert set(event_ids_in(runtime.stdout)) == {"before"}
 
 
 def test_the_same_work_done_again(tmp_path: Path) -> None:
@@ -179,7 +192,7 @@ def test_the_same_work_done_again(tmp_path: Path) -> None:
     with runtime_of(tmp_path, "work") as runtime:
         for _ in range(2):
             runtime.invoke({"Records": [{"eventSource": "aws:sqs", "messageId": "m-1"}]})
-        assert len(list(find_records(runtime.stdout))) == 2
+        assert len(frames_in(runtime.stdout)) == 2
         assert len(events_in(runtime.stdout)) == 3
 
 
@@ -236,7 +249,7 @@ def test_nobody_reads_the_log(tmp_path: Path) -> None:
         time.sleep(0.5)
         process.stdin.close()
         thread.join(20)
-        events = ids_in(read[0])
+        events = event_ids_in(read[0])
         assert not Counter(map(str, range(2_000))) - Counter(events)
 
 
@@ -272,4 +285,4 @@ def test_standard_output_is_closed(tmp_path: Path) -> None:
         text = done.stderr
         if where == "directory":
             text = "".join(file.read_text() for file in directory.iterdir())
-        assert ids_in(text) == ["1"], (closed, done)
+        assert event_ids_in(text) == ["1"], (closed, done)

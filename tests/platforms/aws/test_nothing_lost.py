@@ -304,7 +304,7 @@ def test_5000_events(tmp_path: Path) -> None:
 
 
 def test_recovered_and_pushed_out(
-    new_tracker: Callable[..., Tracker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    new_tracker: Callable[..., Tracker], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What a journal gives back stands in the log before a full backlog drops it."""
     with refused_port() as nobody:
@@ -320,4 +320,4 @@ def test_recovered_and_pushed_out(
         tracker.engine.outbox._dead_letters.wait(20.0)  # They are written by a thread.
 
     assert [error.kind for error in errors] == ["DROPPED_EVENTS"]
-    assert logged(capsys.readouterr().out) == {str(number): 1 for number in range(30)}
+    assert logged(capfd.readouterr().out) == {str(number): 1 for number in range(30)}

@@ -238,7 +238,7 @@ def test_too_late_for_a_guard(new_tracker: Callable[..., doow.Tracker], left_s: 
 def test_no_thread_for_the_rescue(
     new_tracker: Callable[..., doow.Tracker],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Where the system starts no more threads, what was recorded is written down."""
     tracker = new_tracker(transport=MemoryTransport(), on_error=lambda _: None)
@@ -256,5 +256,5 @@ def test_no_thread_for_the_rescue(
     )
     handler(handler_context)
     assembly = Assembly()
-    letters = [assembly.add(found) for found in find_records(capsys.readouterr().out)]
+    letters = [assembly.add(found) for found in find_records(capfd.readouterr().out)]
     assert [letter.batch.event_ids for letter in letters if letter] == [("1",)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_a_directory_gets_a_file_for_each_batch(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Made if needed; for the owner alone; nothing else is left there, and the log stays clean."""
     directory = tmp_path / "dead" / "letters"
@@ -35,11 +35,11 @@ def test_a_directory_gets_a_file_for_each_batch(
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
     assert files[0].name == f"doow-{batches[0].id}.jsonl"
     assert list(tmp_path.rglob("*.tmp")) == []
-    assert capsys.readouterr().out == ""
+    assert capfd.readouterr().out == ""
 
 
 def test_a_directory_that_cannot_be_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning; the log has the batches, since nothing may be lost silently."""
     (tmp_path / "file").touch()
@@ -49,13 +49,13 @@ def test_a_directory_that_cannot_be_written(
         letters.write(one, ErrorKind.TIMEOUT)
     letters.wait()
 
-    assert read_back(capsys.readouterr().out) == list(map(contents, batches))
+    assert read_back(capfd.readouterr().out) == list(map(contents, batches))
     (message,) = caplog.messages
     assert message.startswith("dead letters cannot be written to the directory ")
 
 
 def test_a_half_written_file_does_not_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A file is whole, or it is not there."""
 
@@ -68,4 +68,4 @@ def test_a_half_written_file_does_not_stay(
     letters.wait()
 
     assert list(tmp_path.iterdir()) == []
-    assert capsys.readouterr().out
+    assert capfd.readouterr().out

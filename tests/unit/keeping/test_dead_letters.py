@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import pytest
 
 from doow_serverless._frames.format import frames_of
+from doow_serverless._frames.reader import read_frame
 from doow_serverless._keeping import dead_letters
 from doow_serverless._keeping.dead_letters import WAIT_S, DeadLetters
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch, contents, read_back
+from tests.frames import frames_in, letters_in
 from tests.network import Metronome
 from tests.timing import within
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
 
 WHY = ErrorKind.TIMEOUT
-PLATFORMS_LONGEST = 30_000
 
 
 class Pipe:
@@ -46,10 +47,10 @@ class Pipe:
         os.set_blocking(self._writes, True)
         self.stream: TextIO = os.fdopen(self._writes, "w")
 
-    def read(self, lines: int) -> str:
-        """So many lines, as soon as they have come."""
+    def read(self, frames: int) -> str:
+        """So many frames, as soon as they have come."""
         text = ""
-        while text.count("\n") < lines:
+        while text.count("\n") < 2 * frames:  # One newline before each, and one after it.
             text += os.read(self._reads, 65_536).decode()
         text, self._filling = text[self._filling :], 0
         return text
@@ -83,90 +84,49 @@ def timed(letters: DeadLetters, one: Batch) -> float:
 
 
 def test_standard_output_gets_it_before_the_call_returns(
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """After that the sandbox may freeze."""
     letters = DeadLetters("log")
     for events in (1, 3, 50):
         one = batch(events, noise=900)
         put(letters, one)
-        assert read_back(capsys.readouterr().out) == [contents(one)]
+        assert read_back(capfd.readouterr().out) == [contents(one)]
 
 
-def test_off_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_off_writes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """Neither a line nor a thread."""
     threads = threading.active_count()
     put(DeadLetters("off"), batch())
 
-    assert (capsys.readouterr().out, threading.active_count()) == ("", threads)
+    assert (capfd.readouterr().out, threading.active_count()) == ("", threads)
 
 
-def test_no_line_is_too_long_in_any_wrapper(capsys: pytest.CaptureFixture[str]) -> None:
-    """With what Lambda's formats, Vercel and Application Insights add, 30,000 is not reached."""
-    put(DeadLetters("log"), batch(500, noise=900))
-    lines = capsys.readouterr().out.splitlines()
+def test_a_pipe_keeps_a_line_whole(capfd: pytest.CaptureFixture[str]) -> None:
+    """With a newline before it and one after it, no line has more bytes than ``PIPE_BUF``."""
+    one = batch(500, noise=900)
+    put(DeadLetters("log"), one)
+    text = capfd.readouterr().out
 
-    assert len(lines) > 8
-    for line in lines:
-        request_id = "6e0c8b1a-0000-4000-8000-0123456789ab"
-        prefix = f"[ERROR]\t2026-11-22T11:33:00.123Z\t{request_id}\t"
-        wrapper = {"timestamp": "2026-11-22T11:33:00.123Z", "level": "ERROR", "message": line}
-        wrapped = json.dumps({**wrapper, "logger": "doow_serverless", "AWSRequestId": request_id})
-        telemetry = json.dumps({"time": "2026-11-22T11:33:00.123Z", "record": wrapped})
-        assert max(map(len, (prefix + line, wrapped, telemetry))) < PLATFORMS_LONGEST
+    assert len(frames_in(text)) > 80
+    assert max(len(f"\n{line}\n".encode()) for line in text.splitlines()) <= 4_096
+    assert [contents(letter.batch) for letter in letters_in(text)] == [contents(one)]
 
 
-def test_under_powertools_logger(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its lines and ours stand beside each other; a frame that it logs is its own text."""
+def test_beside_powertools_logger(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its lines and ours stand beside each other."""
     powertools = pytest.importorskip("aws_lambda_powertools")
     logger = powertools.Logger(service="orders", stream=sys.stdout)
-    first, second = batch(3), batch(40, noise=100)
+    one = batch(40, noise=100)
     logger.info("before")
-    put(DeadLetters("log"), first)
-    copy = io.StringIO()
-    put(DeadLetters("log", copy), second)
-    logger.info(copy.getvalue())
-    logger.info({"nested": [copy.getvalue()]})
-    logger.info(json.loads(copy.getvalue()))
+    put(DeadLetters("log"), one)
+    logger.info("after")
 
-    text = capsys.readouterr().out
+    text = capfd.readouterr().out
+    theirs = [json.loads(line) for line in text.split("\n") if line and not read_frame(line)]
 
-    assert len(text.splitlines()) == 5
-    assert read_back(text) == [contents(first)]
-
-
-def test_prints_of_other_threads_do_not_break_a_line() -> None:
-    """Each line goes out in one call."""
-    reads, writes = os.pipe()
-    batches = [batch(60, noise=900) for _ in range(10)]
-    with os.fdopen(writes, "w") as stream:
-        parts: list[str] = []
-
-        def read() -> None:
-            with os.fdopen(reads) as lines:
-                parts.extend(lines)
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        done = threading.Event()
-
-        def chatter() -> None:
-            while not done.is_set():
-                print("chatter", file=stream)
-                time.sleep(0)
-
-        others = [threading.Thread(target=chatter) for _ in range(3)]
-        for other in others:
-            other.start()
-        letters = DeadLetters("log", stream)
-        for one in batches:
-            put(letters, one)
-        done.set()
-        for other in others:
-            other.join()
-    reader.join()
-
-    assert read_back("".join(parts)) == list(map(contents, batches))
+    assert [line["message"] for line in theirs] == ["before", "after"]
+    assert [contents(letter.batch) for letter in letters_in(text)] == [contents(one)]
 
 
 def test_the_context_is_that_of_the_caller() -> None:
@@ -268,39 +228,31 @@ def test_without_standard_output(
     assert message.startswith("dead letters cannot be written to standard output: ")
 
 
-def test_a_text_of_the_application_is_not_written_into(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it redirects standard output to for a while is an answer, say, and no log."""
-    log, text, one = io.StringIO(), io.StringIO(), batch()
-    monkeypatch.setattr(sys, "stdout", log)
-    letters = DeadLetters("log")
+def test_a_text_of_the_application_is_not_written_into(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Redirected output is an answer of the application, say, and no log."""
+    text, batches = io.StringIO(), [batch(), batch()]
     with redirect_stdout(text):
-        put(letters, one)
-    assert (read_back(log.getvalue()), text.getvalue()) == ([contents(one)], "")
+        letters = DeadLetters("log")
+        put(letters, batches[0])
+    put(letters, batches[1])
+
+    assert text.getvalue() == ""
+    assert read_back(capfd.readouterr().out) == list(map(contents, batches))
 
 
 def test_where_the_log_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process's own output stands in, and then what it complains on."""
+    """The process's standard error takes the lines."""
     complaints, one = io.StringIO(), batch()
-    for name in ("stdout", "__stdout__"):
-        monkeypatch.setattr(sys, name, Closed())
+    monkeypatch.setattr(sys, "__stdout__", Closed())
     monkeypatch.setattr(sys, "__stderr__", complaints)
     put(DeadLetters("log"), one)
     assert read_back(complaints.getvalue()) == [contents(one)]
 
 
-def test_the_original_standard_output_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What took its place may be closed long since."""
-    original = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", Closed())
-    monkeypatch.setattr(sys, "__stdout__", original)
-    one = batch()
-    put(DeadLetters("log"), one)
-
-    assert read_back(original.getvalue()) == [contents(one)]
-
-
 def test_without_threads(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """At the end of the interpreter no thread can be started: then the caller writes."""
 
@@ -311,7 +263,7 @@ def test_without_threads(
     one = batch()
     put(DeadLetters("log"), one)
 
-    assert read_back(capsys.readouterr().out) == [contents(one)]
+    assert read_back(capfd.readouterr().out) == [contents(one)]
 
 
 @pytest.mark.contains

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,17 @@ def test_recovered_events_keep_to_the_bounds(folder: Path) -> None:
     assert len(recovered) > 2
     assert all(len(batch.body) <= 4_096 and not batch.gzipped for batch in recovered)
     assert [one["event_id"] for one in sent(recovered)] == [one[0] for one in events(60)]
+
+
+def test_recovered_events_fit_into_lines_of_the_log(folder: Path) -> None:
+    """With delivery by log a batch packs into one line, and none is lost."""
+    journal = Journal(folder)
+    noises = (f'{{"noise":"{random.randbytes(200).hex()}"}}' for _ in range(40))
+    journal.record_many((*one[:4], noise) for one, noise in zip(events(40), noises, strict=True))
+    crash(journal)
+    recovered = Journal(folder).recover(max_bytes=20_480, max_packed=2_650)
+    assert max(len(batch.body) for batch in recovered) <= 2_650
+    assert [one["event_id"] for one in sent(recovered)] == [f"evt-{n}" for n in range(40)]
 
 
 def test_recovered_ids_derive_from_what_is_recovered(folder: Path, tmp_path: Path) -> None:
