@@ -6,13 +6,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from doow_serverless.relay._records import records_in
 
 from benchmarks.fleet.clock import EPOCH, Clock
 from benchmarks.fleet.ledger import LogBook, Weight, account, weight_of
 from benchmarks.fleet.load import Invocation, invocations
 from benchmarks.fleet.sizes import Measured, by_log
 from benchmarks.fleet.stream import Line, Shard, Subscription
+from doow_serverless._frames.envelopes import from_cloudwatch
 from doow_serverless._frames.format import SPLIT, frames_of
 from doow_serverless._sealing import Batch
 
@@ -162,7 +162,7 @@ def test_a_subscription_packs_the_lines_of_a_log_stream() -> None:
         subscription.take(log_stream, Line(0.0, text, "b"))
     subscription.deliver(2.0)
     subscription.deliver(4.0)
-    assert [(len(list(records_in(data))), at) for data, at in taken] == [
+    assert [(len(list(from_cloudwatch(data))), at) for data, at in taken] == [
         (2, 2.0),
         (2, 2.0),
         (1, 2.0),
