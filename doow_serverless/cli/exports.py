@@ -243,7 +243,9 @@ class _Export:
     def _csv(self, column: int, header: int, pieces: Iterator[_Piece]) -> Iterator[Taken]:
         """Read the one column; ``pieces`` are what follows the header."""
         csv.field_size_limit(_LONGEST_LINE)
-        rows = csv.reader(piece.text.replace("\0", "") + "\n" * piece.is_end for piece in pieces)
+        rows = csv.reader(
+            re.sub("[\\r\\0]", "", piece.text) + "\n" * piece.is_end for piece in pieces
+        )
         while True:
             try:
                 row = next(rows)

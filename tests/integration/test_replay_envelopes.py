@@ -139,6 +139,17 @@ def test_a_document_that_is_cut_off_spoils_no_other() -> None:
     assert ids(taken(lines([frame("a")]) + '{"log":"cut",\n' + pretty)) == ["a", "d"]
 
 
+def test_csv_of_odd_programs() -> None:
+    """Neither lone carriage returns nor NULs, nor a value that is huge, hide the rows after it."""
+    row = f'x,"{frame("a")}"\n'.replace('"', '""').replace('""{', '"{').replace('}""', '}"')
+    text = f"time,message\n1\r2,y\n\0,z\n{row}"
+
+    assert (ids(taken(text)), others(taken(text))) == (["a"], [])
+    huge = taken(f'time,message\n1,"{"x" * 2_000_000}"\n{row}')
+    assert ids(huge) == ["a"]
+    assert [type(one) for one in huge] == [Unread, Part]
+
+
 # ── forged ──────────────────────────────────────────────────────────────────────────────────────
 
 FORGERIES: dict[str, Callable[[], str]] = {
