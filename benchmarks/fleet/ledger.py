@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import SPLIT
-from doow_serverless._frames.reader import Damage
+from doow_serverless._frames.reader import Damage, read_frame
 from doow_serverless._keeping.refolding import read
-from doow_serverless.cli.replay_input import Finder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -107,16 +106,16 @@ class LogBook:
         Raises:
             ValueError: It is damaged, or of a batch that was halved, as none is here.
         """
-        whole = None
-        finder = Finder()
-        for found in (*finder.feed(line), *finder.close()):
-            if isinstance(found, Damage) or found.reason == SPLIT:
-                raise ValueError(line)
-            letter = self._assembly.add(found)
-            if letter is not None:
-                whole = letter.batch.id
-                self.batches[whole] = weight_of(letter.batch)
-        return whole
+        found = read_frame(line)
+        if found is None:
+            return None
+        if isinstance(found, Damage) or found.reason == SPLIT:
+            raise ValueError(line)
+        letter = self._assembly.add(found)
+        if letter is None:
+            return None
+        self.batches[letter.batch.id] = weight_of(letter.batch)
+        return letter.batch.id
 
     def without(self, batch_ids: Iterable[str]) -> dict[str, Weight]:
         """What it holds but for these."""

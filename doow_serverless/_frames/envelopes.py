@@ -432,10 +432,11 @@ def from_event_hub(body: bytes) -> Found:
             yield from _stray(document, origin, "is no export of a diagnostic setting")
             continue
         for number, record in enumerate(records, 1):
-            yield from _from_record(record, f"record {number} of {origin}")
+            yield from from_diagnostics(record, f"record {number} of {origin}")
 
 
-def _from_record(record: object, origin: str) -> Found:
+def from_diagnostics(record: object, origin: str) -> Found:
+    """Unwrap one record of a diagnostic setting, which stood at ``origin``."""
     if not isinstance(record, dict):
         yield from _stray(record, origin, "is no record of a log")
         return

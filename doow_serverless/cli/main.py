@@ -38,7 +38,8 @@ _LOCAL_KEY = "dk_" + "0" * 64
 _REPLAY_STATUS = """\b
 Exit status:
   0    everything was delivered
-  1    something is damaged, incomplete, unreadable or rejected: see the list
+  1    something is damaged, incomplete, unreadable, unsigned, rejected, or only
+       looks like a record: see the list
   2    wrong arguments or configuration, or the key is refused
   3    something was not delivered, since the server was down: replay again
   130  interrupted
@@ -244,10 +245,13 @@ def ingest(
 )
 @_PATIENCE
 def replay(files: tuple[Path, ...], **options: Any) -> None:
-    """Deliver the dead letters in FILES: logs in any form, gzip too, or directories of them.
+    """Deliver the records in FILES: exported logs, gzip too, or directories of them.
 
-    Without FILES, or with -, standard input is read. What was delivered already is not counted
-    again, so that it is safe to replay the same logs twice.
+    FILES are text, JSON or CSV as AWS, Vercel, Azure and container runtimes export logs. A record
+    is a whole line of the log. Text that only contains one is counted and listed, not delivered.
+
+    Without FILES, or with -, standard input is read. Doow counts no batch twice, so it is safe to
+    replay the same logs again.
 
     The key and the endpoint come from the environment: DOOW_TRACK_API_KEY, DOOW_TRACK_ENDPOINT.
     """

@@ -11,26 +11,22 @@ from rich.table import Table
 
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.patient import PatientSender, Undeliverable, sending
+from doow_serverless._frames.keys import LogKey
 from doow_serverless._redaction import show
 from doow_serverless._values import fold_text
 from doow_serverless.errors import ConfigurationError
 
 from .console import console, number, progress_bar, safe
-from .replay_input import (
-    STANDARD_INPUT,
-    Survey,
-    Unreadable,
-    blocks_of,
-    files_of,
-    moment,
-    twice_readable,
-)
-from .replaying import Ledger, Replay, Span
+from .export_bytes import Unreadable
+from .replay_input import STANDARD_INPUT, Survey, files_of, moment, twice_readable
+from .replaying import Ledger, Replay, Signatures, Span
 from .statuses import ALL_DELIVERED, INCOMPLETE, INTERRUPTED, NOT_DELIVERED, UNUSABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from .replaying import Oddities
 
 _MOST_REJECTIONS = 50
 
@@ -46,13 +42,16 @@ def run(
     rate: float | None,
     fold: str | None,
 ) -> int:
-    """Replay what ``paths`` hold, or standard input where there are none; the exit status.
+    """Replay what ``paths`` hold, or standard input if there are none; return the exit status.
+
+    With a log key, frames that it has not signed are refused.
 
     Raises:
-        ConfigurationError: The key, the endpoint, a time or ``fold`` cannot be used.
+        ConfigurationError: A key, the endpoint, a time or ``fold`` cannot be used.
         OSError: The file ``resume`` cannot be used.
     """
     config, endpoint = checked_config(needs_key=not dry_run)
+    keys = LogKey.of(config).verifying_keys()
     span = Span(
         "" if since is None else _moment("--since", since),
         "~" if until is None else _moment("--until", until),
@@ -61,18 +60,19 @@ def run(
     ledger = Ledger(resume, endpoint)
     screen = _Screen()
     inputs = list(files_of(paths or [STANDARD_INPUT]))
+    names = ["standard input" if path == STANDARD_INPUT else str(path) for path in inputs]
     if dry_run:
-        return _run(Replay(None, ledger, span), inputs, screen)
+        return _run(Replay(None, ledger, span, keys=keys), zip(inputs, names, strict=True), screen)
     screen.say(f"replaying to {endpoint}")
     if STANDARD_INPUT in inputs and sys.stdin.isatty():
         screen.say("reading standard input")
     with twice_readable(inputs) as files, sending(config, endpoint) as sender:
-        survey = Survey(files, span.holds)
+        survey = Survey(files, Signatures(keys).accept, span.holds)
         patient = PatientSender(
             sender, screen.say, patience_s=patience_s, halved=survey.halved, rate=rate
         )
-        replay = Replay(patient, ledger, span, fold=folds, tell=screen.move)
-        return _run(replay, files, screen, survey.events)
+        replay = Replay(patient, ledger, span, keys=keys, fold=folds, tell=screen.move)
+        return _run(replay, zip(files, names, strict=True), screen, survey.events)
 
 
 def _moment(option: str, text: str) -> str:
@@ -85,13 +85,18 @@ def _moment(option: str, text: str) -> str:
         ) from None
 
 
-def _run(replay: Replay, inputs: list[Path], screen: _Screen, events: int | None = None) -> int:
+def _run(
+    replay: Replay,
+    inputs: Iterable[tuple[Path, str]],
+    screen: _Screen,
+    events: int | None = None,
+) -> int:
     unreadable: list[tuple[str, str]] = []
     status = ALL_DELIVERED
     try:
         with screen.progress(replay, events):
-            for path in inputs:
-                _read(replay, path, screen, unreadable)
+            for path, name in inputs:
+                _read(replay, path, name, screen, unreadable)
             replay.finish()
     except Undeliverable as problem:
         status = UNUSABLE if problem.key_refused else NOT_DELIVERED
@@ -104,12 +109,14 @@ def _run(replay: Replay, inputs: list[Path], screen: _Screen, events: int | None
     elif replay.trouble:
         screen.say(f"not everything was delivered: {replay.trouble}")
         status = status or NOT_DELIVERED
-    elif replay.problems() or replay.rejected or unreadable:
+    elif replay.problems() or replay.rejected or unreadable or replay.oddities:
         status = INCOMPLETE
     return status
 
 
-def _read(replay: Replay, path: Path, screen: _Screen, unreadable: list[tuple[str, str]]) -> None:
+def _read(
+    replay: Replay, path: Path, name: str, screen: _Screen, unreadable: list[tuple[str, str]]
+) -> None:
     """Take in one input; what is wrong with it is noted, so that the next can be read."""
     is_standard = path == STANDARD_INPUT
     if is_standard and sys.stdin.isatty():
@@ -117,13 +124,13 @@ def _read(replay: Replay, path: Path, screen: _Screen, unreadable: list[tuple[st
     try:
         opened = nullcontext(sys.stdin.buffer) if is_standard else path.open("rb")
     except OSError as problem:
-        unreadable.append((str(path), problem.strerror or str(problem)))
+        unreadable.append((name, problem.strerror or str(problem)))
         return
     with opened as stream:
         try:
-            replay.read(blocks_of(stream))  # type: ignore[arg-type]  # stdin is buffered
+            replay.read(stream, name)  # type: ignore[arg-type]  # stdin is buffered
         except Unreadable as problem:
-            unreadable.append((str(path), str(problem)))
+            unreadable.append((name, str(problem)))
 
 
 class _Screen:
@@ -182,11 +189,21 @@ class _Screen:
             said.append(f"{replay.left_out:,} of them of another time")
         self._result.print(", ".join(said))
         self._result.print(table)
+        for text, oddities in (
+            ("markers that were no whole records", replay.strays),
+            ("frames refused for their signature", replay.distrusted),
+            ("inputs that could not be unwrapped", replay.unread),
+        ):
+            if oddities.total:
+                self._result.print(f"{text}: {oddities.total:,}")
 
     def problems(self, replay: Replay, unreadable: list[tuple[str, str]]) -> None:
         """Everything that must be looked at, a line each."""
         for name, why in unreadable:
             self._list(f"unreadable  {name}: {why}")
+        self._oddities("no record", replay.strays)
+        self._oddities("refused", replay.distrusted)
+        self._oddities("unreadable", replay.unread)
         for batch_id, why in replay.problems():
             self._list(f"damaged     {batch_id or 'a batch whose id is lost'}: {why}")
         for batch_id, event_id, why in replay.rejected[:_MOST_REJECTIONS]:
@@ -194,6 +211,13 @@ class _Screen:
         more = len(replay.rejected) - _MOST_REJECTIONS
         if more > 0:
             self._list(f"rejected    and {number(more, 'event')} more")
+
+    def _oddities(self, word: str, oddities: Oddities) -> None:
+        for why, place, _ in oddities.examples:
+            self._list(f"{word:<11} {place}{why and ': '}{why}")
+        more = oddities.total - sum(count for _, _, count in oddities.examples)
+        if more > 0:
+            self._list(f"{word:<11} and {more:,} more")
 
     def _list(self, line: str) -> None:
         self._result.print(safe(line))

@@ -1,33 +1,27 @@
-"""What ``replay`` reads: files, directories, gzip, standard input, and times as users say them."""
+"""The input of ``replay``: files, directories, standard input, and times as users write them."""
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import io
 import re
 import shutil
 import sys
-import zlib
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from doow_serverless._frames.format import SPLIT
-from doow_serverless._frames.reader import Part, read_frame
+from doow_serverless._frames.reader import Part
 from doow_serverless._process.clock import iso_time
+
+from .export_bytes import Unreadable
+from .exports import frames_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from doow_serverless._frames.reader import Damage
-
 STANDARD_INPUT = Path("-")
-_BLOCK = 64 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
-_UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -55,75 +49,40 @@ def twice_readable(paths: list[Path]) -> Iterator[list[Path]]:
         yield [Path(copy.name) if path == STANDARD_INPUT else path for path in paths]
 
 
-class Finder:
-    """Finds the lines that are frames in a text that comes block by block."""
-
-    def __init__(self) -> None:
-        self._kept = ""
-
-    def feed(self, block: str) -> Iterator[Part | Damage]:
-        """The frames up to the end of ``block``."""
-        *lines, self._kept = (self._kept + block).split("\n")
-        yield from filter(None, map(read_frame, lines))
-
-    def close(self) -> Iterator[Part | Damage]:
-        """The frame at the end of the text."""
-        yield from filter(None, [read_frame(self._kept)])
-
-
 class Survey:
-    """What logs hold, looked through once before anything is sent.
+    """Looks through logs once before anything is sent.
 
     Args:
-        paths: Files; what cannot be read is told when it is replayed.
-        is_wanted: Says which records are to be replayed.
+        paths: Files. What cannot be read is reported when it is replayed.
+        is_ours: Returns whether a frame is to be believed.
+        is_wanted: Returns whether it is of the time that is to be replayed.
 
     Attributes:
-        halved: Ids of batches of which the logs say that they were halved, be it at their end.
-        events: How many events there are to be delivered, at the most.
+        halved: Ids of batches that were split, according to the logs, even at their end.
+        events: The number of events to be delivered, at most.
     """
 
-    def __init__(self, paths: Iterable[Path], is_wanted: Callable[[Part | Damage], bool]) -> None:
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        is_ours: Callable[[Part], bool],
+        is_wanted: Callable[[Part], bool],
+    ) -> None:
         self._is_wanted = is_wanted
         self.halved: set[str] = set()
         self._events: dict[str, int] = {}
         for path in paths:
-            finder = Finder()
             with suppress(OSError, Unreadable), path.open("rb") as stream:
-                for block in blocks_of(stream):
-                    self._take(finder.feed(block))
-                self._take(finder.close())
+                for one in frames_in(stream):
+                    if isinstance(one, Part) and is_ours(one):
+                        self._take(one)
         self.events = sum(self._events.values())
 
-    def _take(self, records: Iterable[Part | Damage]) -> None:
-        for one in records:
-            if isinstance(one, Part):
-                if one.reason == SPLIT:
-                    self.halved.add(one.batch_id)
-                if self._is_wanted(one):
-                    self._events[one.batch_id] = one.events
-
-
-class Unreadable(Exception):
-    """An input cannot be read, or not to its end."""
-
-
-def blocks_of(stream: io.BufferedReader) -> Iterator[str]:
-    """The text of a stream as it comes, gzip unpacked; only ASCII is sure to come out right.
-
-    Raises:
-        Unreadable: It cannot be read, or its gzip is damaged or cut off.
-    """
-    try:
-        if stream.peek(2)[:2] == _GZIP_MAGIC:
-            stream = io.BufferedReader(gzip.GzipFile(fileobj=stream))
-        # PowerShell writes what a program prints as UTF-16.
-        encoding = _UTF_16.get(stream.peek(2)[:2], "latin-1")
-        decode = codecs.getincrementaldecoder(encoding)("replace").decode
-        while block := stream.read1(_BLOCK):
-            yield decode(block)
-    except (OSError, EOFError, zlib.error) as problem:
-        raise Unreadable(getattr(problem, "strerror", None) or str(problem)) from None
+    def _take(self, frame: Part) -> None:
+        if frame.reason == SPLIT:
+            self.halved.add(frame.batch_id)
+        if self._is_wanted(frame):
+            self._events[frame.batch_id] = frame.events
 
 
 def moment(text: str, now: datetime) -> str:

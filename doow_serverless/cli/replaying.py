@@ -1,4 +1,4 @@
-"""Replays dead letters: finds them in what logs were exported to, and delivers each batch once."""
+"""Replays exported logs: delivers the batches whose frames stand in them, each once."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from urllib.parse import quote
 
 from doow_serverless._delivery.patient import Undeliverable
 from doow_serverless._frames.assembly import Assembly
+from doow_serverless._frames.envelopes import Unread
 from doow_serverless._frames.format import BY_LOG
+from doow_serverless._frames.reader import Damage, Part
 from doow_serverless._keeping.refolding import Folded
 from doow_serverless._recording.ids import derived_id, is_random
 
-from .replay_input import Finder
+from .export_unwrapping import Stray
+from .exports import frames_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    import io
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from doow_serverless._delivery.patient import Delivers
     from doow_serverless._frames.assembly import DeadLetter
-    from doow_serverless._frames.reader import Damage, Part
     from doow_serverless._sealing import Batch
 
 
@@ -87,20 +90,60 @@ class Count:
         self.events += events
 
 
+class Signatures:
+    """Tells frames that were signed with a log key from all others.
+
+    Args:
+        keys: The keys; without any, every frame is believed.
+    """
+
+    def __init__(self, keys: Sequence[bytes] = ()) -> None:
+        self._keys = keys
+
+    def accept(self, frame: Part) -> bool:
+        """Return whether ``frame`` is to be believed."""
+        return not self._keys or frame.is_signed_by(self._keys)
+
+
+class Oddities:
+    """Counts findings, and keeps the first few of each reason for the report.
+
+    Attributes:
+        total: How many there were.
+        examples: Reason, place and count of the first few.
+    """
+
+    _MOST = 10
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.examples: list[tuple[str, str, int]] = []
+
+    def note(self, why: str, place: str, count: int = 1) -> None:
+        """Count so many findings more, all in one place."""
+        self.total += count
+        if sum(each == why for each, _, _ in self.examples) < self._MOST:
+            self.examples.append((why, place, count))
+
+
 class Replay:
-    """Takes in text, and delivers the batches that it finds, each once.
+    """Reads exported logs, and delivers the batches that it finds, each once.
 
     Args:
         sender: Delivers; None only looks.
-        ledger: What was delivered before.
-        span: Records of another time are left out.
+        ledger: The batches that were delivered before.
+        span: Frames of another time are left out.
+        keys: Log keys: frames that none of them has signed are refused; empty if there are none.
         fold: Whether events that a relay would have folded are: see :meth:`finish`.
         tell: Called after each batch.
 
     Attributes:
-        records: How many records there were.
+        records: How many frames there were.
         repeated: How many of these said again what was known.
         left_out: How many were left out for their time.
+        distrusted: Frames that were refused for their signature.
+        strays: Markers that were no whole frame, and were left alone.
+        unread: Input that could not be unwrapped, although it may hold usage.
         found: Whole batches.
         earlier: Those of them that the ledger names, and were left out.
         accepted: Batches of which the server took something, and the events that it took.
@@ -118,12 +161,14 @@ class Replay:
         ledger: Ledger,
         span: Span | None = None,
         *,
+        keys: Sequence[bytes] = (),
         fold: bool | Collection[str] = False,
         tell: Callable[[], object] = bool,
     ) -> None:
         self._sender = sender
         self._ledger = ledger
         self._span = span or Span()
+        self._signatures = Signatures(keys)
         self._fold = fold
         self._tell = tell
         self._assembly = Assembly()
@@ -131,6 +176,9 @@ class Replay:
         self._events = Folded(fold)
         self.records = 0
         self.left_out = 0
+        self.distrusted = Oddities()
+        self.strays = Oddities()
+        self.unread = Oddities()
         self.folded = 0
         self.found = Count()
         self.earlier = Count()
@@ -140,6 +188,11 @@ class Replay:
         self.rejected: list[tuple[str, str, str]] = []
         self.trouble = ""
         self.key_refused = False
+
+    @property
+    def oddities(self) -> int:
+        """How many findings must be looked at, beside damaged frames and rejected events."""
+        return self.strays.total + self.distrusted.total + self.unread.total
 
     @property
     def repeated(self) -> int:
@@ -156,21 +209,31 @@ class Replay:
         """Batch ids, None where that is lost, and why no whole batch came of the records."""
         return self._assembly.problems()
 
-    def read(self, blocks: Iterable[str]) -> None:
-        """Take in a text that comes in ``blocks``.
+    def read(self, stream: io.BufferedReader, name: str = "") -> None:
+        """Take in an exported log.
+
+        Args:
+            stream: The log.
+            name: The name of the file, for the report.
 
         Raises:
             Undeliverable: There is no use in going on.
+            Unreadable: The log cannot be read to its end.
         """
-        finder = Finder()
-        for block in blocks:
-            for record in finder.feed(block):
-                self._take(record)
-        for record in finder.close():
-            self._take(record)
+        for found in frames_in(stream):
+            if isinstance(found, Stray):
+                self.strays.note("", f"{name}, {found.origin}", found.markers)
+            elif isinstance(found, Unread):
+                self.unread.note(found.why, f"{name}, {found.origin}")
+            else:
+                self._take(found, name)
 
-    def _take(self, record: Part | Damage) -> None:
+    def _take(self, record: Part | Damage, name: str) -> None:
         self.records += 1
+        if isinstance(record, Part) and not self._signatures.accept(record):
+            why = "signed by another key" if record.is_signed else "not signed"
+            self.distrusted.note(why, f"{name}, batch {record.batch_id}")
+            return
         if not self._span.holds(record):
             self.left_out += 1
             return

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import sys
 import time
+import zipfile
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doow_serverless._frames.format import SPLIT, frames_of
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._sealing import split
+from doow_serverless.cli.replay import run
 from doow_serverless.cli.replay_input import moment
 from doow_serverless.local import Fault, Ingest
 from tests.batches import batch
 from tests.integration.replaying import AT, WHY, lines_of, replay, summary, text_of
+from tests.network import KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,11 +133,101 @@ def test_damaged_and_incomplete_are_listed(ingest: Ingest, tmp_path: Path) -> No
     listed = stdout[stdout.index("unreadable") :].splitlines()
     assert listed[0].startswith(f"unreadable  {tmp_path / 'broken.gz'}: ")
     assert listed[1:] == [
-        "damaged     cut: a record is cut off or altered",
+        "damaged     cut: a frame is cut off or altered",
         f"damaged     torn: part 1 of {len(torn)} missing",
     ]
     dry, _, _ = replay(ingest.url, "--dry-run", stdin=text)
     assert dry == 1
+
+
+def test_markers_that_are_no_frames_are_listed(ingest: Ingest, tmp_path: Path) -> None:
+    """Nothing is taken out of other people's text; the report says where to look."""
+    own, forged = batch(2), lines_of(batch(3))[0]
+    log, more = tmp_path / "a.log", tmp_path / "b.log"
+    log.write_text(f"START\nGET / UA={forged}\n{text_of(own)}" + f"{forged} x\nGET {forged}\n" * 12)
+    more.write_text(json.dumps({"level": "INFO", "message": forged}))
+
+    status, stdout, _ = replay(ingest.url, log, more)
+
+    assert (status, len(ingest.events())) == (1, 2)
+    assert "\nmarkers that were no whole records: 14\n" in stdout
+    listed = [line for line in stdout.splitlines() if line.startswith("no record")]
+    assert listed == [
+        f"no record   {log}, line 2",
+        *(f"no record   {log}, line {number}" for number in range(5, 23, 2)),
+        "no record   and 4 more",
+    ]
+
+
+def test_a_zip_archive_is_refused(ingest: Ingest, tmp_path: Path) -> None:
+    """The report says what to do with it."""
+    path = tmp_path / "logs.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.log", text_of(batch(2)))
+
+    status, stdout, _ = replay(ingest.url, path)
+
+    assert (status, ingest.events()) == (1, [])
+    assert f"unreadable  {path}: it is a zip archive: unpack it first\n" in stdout
+
+
+def test_records_that_cannot_be_unwrapped_are_listed(ingest: Ingest) -> None:
+    """They may hold usage, so that not everything was delivered."""
+    status, stdout, _ = replay(ingest.url, stdin='{"Records": [{"Data": "?"}]}')
+
+    assert (status, ingest.events()) == (1, [])
+    assert "\ninputs that could not be unwrapped: 1\n" in stdout
+    assert stdout.splitlines()[-1] == (
+        "unreadable  standard input, line 1, Records[0]: Kinesis record ?: holds no valid base64"
+    )
+
+
+# ── signatures ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_only_signed_frames_are_delivered(
+    dry_run: bool,
+    ingest: Ingest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With log keys, of which there are two while they rotate; others' frames split no batch."""
+    monkeypatch.setenv("DOOW_TRACK_ENDPOINT", ingest.url)
+    monkeypatch.setenv("DOOW_TRACK_API_KEY", KEY)
+    old, new, foreign, plain = (batch(n, batch_id=f"b-{n}") for n in (1, 2, 3, 4))
+    log = tmp_path / "log"
+    signed = [
+        *frames_of(old, WHY, AT, key=b"old"),
+        *frames_of(new, WHY, AT, key=b"new"),
+        *frames_of(foreign, WHY, AT, key=b"foreign"),
+        *frames_of(plain, WHY, AT),
+        *frames_of(old, SPLIT, AT),
+    ]
+    log.write_text("\n".join(signed))
+    options: dict[str, Any] = {
+        "since": None, "until": None, "resume": None, "patience_s": 5, "rate": None, "fold": None,
+    }  # fmt: skip
+
+    monkeypatch.setenv("DOOW_TRACK_LOG_KEY", "new")
+    monkeypatch.setenv("DOOW_TRACK_LOG_KEY_PREVIOUS", "old")
+    status = run([log], dry_run=dry_run, **options)
+
+    stdout = capsys.readouterr().out
+    assert (status, summary(stdout)["found"]) == (1, ("2", "3"))
+    posted = [] if dry_run else ["b-1", "b-2"]
+    assert [post.batch_id for post in ingest.posts()] == posted
+    assert "\nframes refused for their signature: 3\n" in stdout
+    assert [line for line in stdout.splitlines() if line.startswith("refused")] == [
+        f"refused     {log}, batch b-3: signed by another key",
+        f"refused     {log}, batch b-4: not signed",
+        f"refused     {log}, batch b-1: not signed",
+    ]
+
+    monkeypatch.delenv("DOOW_TRACK_LOG_KEY")
+    monkeypatch.delenv("DOOW_TRACK_LOG_KEY_PREVIOUS")
+    assert run([log], dry_run=True, **options) == 0, "without a key all are believed"
 
 
 def test_an_unreadable_file_is_told(ingest: Ingest, tmp_path: Path) -> None:
