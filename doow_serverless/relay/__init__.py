@@ -1,14 +1,14 @@
-"""Brings to Doow what functions have written to the log, at the pace that Doow allows, once.
+"""Forwards to Doow what functions have written to the log, at the pace that Doow allows, once.
 
-Put one of these where the platform exports its log to. Each reads what ``delivery="log"`` writes,
+Put one of these where the platform exports its log to. Each reads the frames of ``delivery="log"``
 and dead letters of direct delivery, so that an outage or a rate limit heals without a person:
 
 - AWS Lambda: :func:`kinesis_handler`, :func:`logs_handler`, :func:`sqs_handler`.
 - Azure Functions: :func:`event_hub_handler`.
 - Vercel: :class:`VercelDrain`.
 
-The environment configures them as it does functions: ``DOOW_TRACK_API_KEY`` or where it is kept,
-``DOOW_TRACK_ENDPOINT``, ``DOOW_TRACK_FOLD``.
+The environment configures them as it does functions: ``DOOW_TRACK_API_KEY`` or its place,
+``DOOW_TRACK_LOG_KEY`` or its place, ``DOOW_TRACK_ENDPOINT``, ``DOOW_TRACK_FOLD``.
 """
 
 from __future__ import annotations

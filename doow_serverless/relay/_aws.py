@@ -29,23 +29,30 @@ if TYPE_CHECKING:
 
 
 def kinesis_handler(event: dict[str, Any], context: Any) -> Failures:
-    """Bring the records of a Kinesis data stream to Doow; a Lambda function's whole handler.
+    """Forward the usage in a Kinesis data stream to Doow; a Lambda function's whole handler.
 
-    With a tumbling window it gathers what ``delivery="log"`` has written, folds it over the window
-    (``DOOW_TRACK_FOLD``), and delivers it when the window closes, under ids that derive from shard
-    and window. Dead letters, which their function may still deliver, go at once, under their own
-    ids. Without a window everything goes at once, under the ids that it came with.
+    A record may be a message of CloudWatch Logs, a line, or an object of Fluent Bit or FireLens,
+    each also aggregated (KPL).
+
+    With a tumbling window the relay gathers the batches of ``delivery="log"``, folds their events
+    over the window (``DOOW_TRACK_FOLD``), and delivers them when it closes, under ids that derive
+    from the gathered batches. Dead letters and idempotent work go at once, under their own ids.
+    Without a window everything goes at once, under its own id.
+
+    Not guaranteed: a line that CloudWatch delivers into two windows counts once only if the same
+    process handles both.
 
     Args:
-        event: What Lambda reads from the stream: CloudWatch Logs subscriptions, or lines.
-        context: Lambda's.
+        event: An event of Lambda's event source mapping for Kinesis.
+        context: Lambda's context.
 
     Returns:
-        What has to come again, for ``ReportBatchItemFailures``, and the window's state.
+        The records to be delivered again, for ``ReportBatchItemFailures``, and the window's state.
 
     Raises:
-        Undelivered: Lambda has to call once more, at the end of a window without records.
-        ConfigurationError: The key is missing, or the endpoint is wrong.
+        Undelivered: Lambda has to call again, at the end of a window without records.
+        ConfigurationError: The API key is missing, a log key cannot be read, or the endpoint is
+            wrong.
     """
     relay = shared()
     if "window" in event:
@@ -104,16 +111,16 @@ def _gathered(relay: Relay, window: Window, records: list[dict[str, Any]]) -> li
 
 
 def logs_handler(event: dict[str, Any], context: Any) -> None:
-    """Bring what a CloudWatch Logs subscription hands to Lambda to Doow; a whole handler.
+    """Forward the usage in a CloudWatch Logs subscription to Doow; a whole handler.
 
     Args:
-        event: ``{"awslogs": {"data": …}}``.
-        context: Lambda's.
+        event: ``{"awslogs": {"data": …}}``, or Lambda's document of such an invocation that failed.
+        context: Lambda's context.
 
     Raises:
-        Undelivered: Lambda has to call again: it does so twice, and then has an on-failure
-            destination, where the function is given one.
-        ConfigurationError: As of :func:`kinesis_handler`.
+        Undelivered: Lambda has to call again. It does so twice; then the event goes to the
+            on-failure destination, if the function has one.
+        ConfigurationError: See :func:`kinesis_handler`.
     """
     relay = shared()
     intake = relay.intake()
@@ -124,7 +131,10 @@ def logs_handler(event: dict[str, Any], context: Any) -> None:
 
 
 def sqs_handler(event: dict[str, Any], context: Any) -> Failures:
-    """Bring records in the messages of a queue to Doow; a Lambda function's whole handler.
+    """Forward the usage in the messages of a queue to Doow; a Lambda function's whole handler.
+
+    A body is a line, or a document that Lambda puts into queues for failed invocations of
+    :func:`logs_handler`, also through SNS and EventBridge.
 
     A message that holds a part of a batch stays in the queue until the rest has come. A message
     that may hold usage, and of which nothing can be read, stays until it goes to the dead-letter
@@ -138,7 +148,7 @@ def sqs_handler(event: dict[str, Any], context: Any) -> Failures:
         The messages that have to come again, for ``ReportBatchItemFailures``.
 
     Raises:
-        ConfigurationError: As of :func:`kinesis_handler`.
+        ConfigurationError: See :func:`kinesis_handler`.
     """
     sources = [(str(one["messageId"]), from_sqs(one)) for one in event["Records"]]
     failed = _deliver_each(shared(), sources, _seconds_left(context), is_kept=True)

@@ -13,15 +13,20 @@ LIMIT_S = 240.0
 
 
 def event_hub_handler(events: Any) -> None:
-    """Bring the records in events of an Event Hub to Doow; the body of an Azure function.
+    """Forward the usage in events of an Event Hub to Doow; the body of an Azure function.
+
+    Diagnostic settings of Application Insights (traces) or of the function app itself
+    (FunctionAppLogs) fill the hub. Of a record only the message counts, and only if the console
+    wrote it.
 
     Args:
         events: One ``EventHubEvent``, or a list of them (``cardinality="many"``).
 
     Raises:
-        Undelivered: The server did not decide on all batches. The host comes again only where
-            ``host.json`` has a retry policy; else it goes on, and the records stay in the log.
-        ConfigurationError: The key is missing, or the endpoint is wrong.
+        Undelivered: The server did not decide on all batches. The host calls again only if
+            ``host.json`` has a retry policy; otherwise the frames are only in the log.
+        ConfigurationError: The API key is missing, a log key cannot be read, or the endpoint is
+            wrong.
     """
     lot = events if isinstance(events, (list, tuple)) else [events]
     relay = shared()

@@ -205,11 +205,6 @@ def lambda_json(lines: list[str]) -> str:
     return as_it_is([line if line.startswith("{") else json.dumps(_entry(line)) for line in lines])
 
 
-def lambda_json_of_text(lines: list[str]) -> str:
-    """The same where every line is taken for text."""
-    return as_it_is([json.dumps(_entry(line)) for line in lines])
-
-
 def _entry(line: str) -> dict[str, Any]:
     return {"timestamp": "2026-11-22T11:33:00.123Z", "level": "INFO", "message": line}
 
@@ -238,7 +233,6 @@ def application_insights(lines: list[str]) -> str:
         filter_log_events,
         s3_export,
         lambda_json,
-        lambda_json_of_text,
         vercel,
         application_insights,
     ],

@@ -163,7 +163,8 @@ def test_dead_letters_are_replayed_from_the_log(
         stage.runtime.kill()
         stage.ingest.clear_faults()
         log = tmp_path / "log.jsonl"
-        records = [{"level": "info", "message": line} for line in response.log]
+        entry = {"id": "1", "source": "serverless", "level": "info"}
+        records = [{**entry, "message": line} for line in response.log]
         log.write_text("".join(json.dumps(record) + "\n" for record in records))
         env = {"DOOW_TRACK_API_KEY": KEY, "DOOW_TRACK_ENDPOINT": stage.ingest.url}
         result = CliRunner().invoke(cli.commands, ["replay", str(log)], env=env)
