@@ -37,11 +37,12 @@ _MOST_LEVELS = 100
 """Levels of nesting; writing an event takes some frames of the stack for each, and ours have 40."""
 
 
-def _is_shallow(value: object, levels: int) -> bool:
-    if not isinstance(value, (dict, list)):
-        return True
-    within = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_shallow(each, levels - 1) for each in within)
+def _is_shallow(value: dict[str, Any] | list[Any], levels: int) -> bool:
+    """Return whether ``value`` has no more than so many ``levels`` below it."""
+    for each in value.values() if isinstance(value, dict) else value:
+        if isinstance(each, (dict, list)) and (not levels or not _is_shallow(each, levels - 1)):
+            return False
+    return True
 
 
 def read(text: str) -> Any:
@@ -74,17 +75,21 @@ class Folded:
         self._fold = fold
         self._places: dict[str, int] = {}
 
-    def take(self, batch: Batch) -> bool:
-        """Take in the events of ``batch``; take none and return False if they cannot be read."""
+    def take(self, batch: Batch) -> int:
+        """Take in the events of ``batch``, and return their characters as JSON.
+
+        If they cannot be read, none is taken in, and it returns 0.
+        """
+        text = batch.json()
         try:
-            events = read(batch.json())["events"]
+            events = read(text)["events"]
         except (ValueError, RecursionError):
-            return False
+            return 0
         if not _is_shallow(events, _MOST_LEVELS):
-            return False
+            return 0
         for event in events:
             self.add(event)
-        return True
+        return len(text)
 
     def add(self, event: dict[str, Any]) -> None:
         """Take in an event, which becomes ours."""

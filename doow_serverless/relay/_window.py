@@ -116,11 +116,12 @@ class Window:
         known = digest(batch.id)
         if known in self.known:
             return True
-        if not self._events.take(batch):
+        characters = self._events.take(batch)
+        if not characters:
             return False
         self.known[known] = True
         self._chain = sha256(f"{self._chain} {known.hex()}".encode()).hexdigest()
-        self._room -= len(batch.json())
+        self._room -= characters
         return True
 
     @property
