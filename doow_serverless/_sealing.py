@@ -89,7 +89,8 @@ def seal(
     Args:
         events: Checked events, in the order of recording.
         max_bytes: Bytes of JSON for one batch; a single event that is larger travels alone.
-        max_packed: Bytes of gzip for one batch, with the same exception; None: no bound.
+        max_packed: Bytes of gzip for one batch, with the same exception; None: no bound. With it
+            the cuts depend on the times of events: not for work whose retry must be cut alike.
         compress: Whether bodies from :data:`COMPRESS_FROM` bytes on are gzipped.
         make_id: Gives a batch its id from the ids of its events. Default: a random one.
     """
@@ -137,8 +138,8 @@ def _cut(
 ) -> Iterator[tuple[int, int]]:
     """Cut a piece of ``texts`` into halves until each fits into ``max_packed``, or is one event.
 
-    The cuts depend on the texts alone: retried work is cut at the same places. The ``estimate`` is
-    half the size of the piece that was cut; a half that seems too large is not worth packing.
+    The cuts depend on the texts alone, their times included. The ``estimate`` is half the size of
+    the piece that was cut; a half that seems too large is not worth packing.
     """
     if end - start > 1:
         piece = texts[start:end]

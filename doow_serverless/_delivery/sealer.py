@@ -113,7 +113,9 @@ class Sealer:
         for batch in seal(
             events,
             max_bytes=self._config.max_payload_bytes,
-            max_packed=self._config.max_packed_bytes,
+            # A retry has other times, which pack to other sizes, and must be cut as before. Its
+            # batches may take several lines.
+            max_packed=None if is_derived else self._config.max_packed_bytes,
             compress=self._config.compress,
             make_id=_derived_batch_id if is_derived else None,
         ):

@@ -71,9 +71,10 @@ class StandardOutput:
         return trouble
 
     def _candidates(self) -> list[TextIO]:
-        streams = (self._stream, _find_vercel_stream(), sys.__stdout__)
+        streams = (self._stream, _find_vercel_stream(), _find_original())
         first = next((stream for stream in streams if stream is not None), None)
-        return [stream for stream in (first, sys.__stderr__) if stream is not None]
+        error = getattr(sys, "__stderr__", None)  # The application may have deleted it.
+        return [stream for stream in (first, error) if stream is not None]
 
 
 class _Writer:
@@ -205,9 +206,24 @@ def _descriptor_of(stream: TextIO) -> int | None:
     return descriptor if type(descriptor) is int and descriptor >= 0 else None
 
 
+def _find_original() -> TextIO | None:
+    """Return the process's own text stream, or the one that has taken over its descriptor.
+
+    ``io.TextIOWrapper(sys.stdout.detach())`` leaves an original that can do nothing any more.
+    """
+    original = getattr(sys, "__stdout__", None)
+    other = getattr(sys, "stdout", None)
+    if original is None or other is None or _descriptor_of(original) is not None:
+        return original
+    is_same = _original_descriptor is not None and _descriptor_of(other) == _original_descriptor
+    return other if is_same else original
+
+
 def _is_closed(stream: TextIO) -> bool:
     try:
         return bool(stream.closed)
+    except ValueError:  # It was detached.
+        return True
     except Exception:  # Streams of the user's may lack it.
         return False
 
@@ -249,3 +265,4 @@ def _is_of_vercel(stream: object) -> bool:
 
 
 _find_vercel_stream()
+_original_descriptor = None if sys.__stdout__ is None else _descriptor_of(sys.__stdout__)

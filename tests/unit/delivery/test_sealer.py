@@ -11,11 +11,14 @@ import pytest
 
 import doow_serverless as doow
 from doow_serverless._delivery import sealer
+from doow_serverless._recording import scope
 from doow_serverless._recording.scope import Life, Scope
 from doow_serverless._sealing import seal
 from doow_serverless.errors import ErrorKind
 from doow_serverless.testing import MemoryTransport
 from tests.clock import Clock
+from tests.frames import letters_in
+from tests.lambda_context import LambdaContext
 from tests.network import KEY
 
 if TYPE_CHECKING:
@@ -263,3 +266,28 @@ def test_the_bytes_in_hand_are_bounded(transport: MemoryTransport) -> None:
     assert tracker.flush().unsent == {"DROPPED_EVENTS": 1}
     tracker.track("tokens", metadata={"n": 1})
     assert tracker.flush().accepted == 1
+
+
+def test_a_retry_is_cut_alike_for_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its events have other times, which pack to another size; its batches have the same ids."""
+    tracker = doow.Tracker(
+        license_id="lic_1", delivery="log", environ={"AWS_LAMBDA_FUNCTION_NAME": "f"}, budget=5.0
+    )
+    clock = [1_795_347_180.0]
+
+    @tracker.tracked(idempotent=True)
+    def work(events: int, _context: LambdaContext, pause_s: float) -> None:
+        for number in range(events):
+            clock[0] += pause_s
+            tracker.track("tokens", number * 7_919 % 5_000 + 1, attribution={"team": "search"})
+
+    def ids(events: int, pause_s: float) -> list[tuple[str, tuple[str, ...]]]:
+        work(events, LambdaContext(request_id=f"r-{events}"), pause_s)
+        return [(one.batch.id, one.batch.event_ids) for one in letters_in(capfd.readouterr().out)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scope, "time", lambda: clock[0])
+        for events in range(60, 180, 5):
+            first, again = ids(events, 0.0), ids(events, 0.137)
+            assert first == again
+            assert sum(len(names) for _, names in first) == events

@@ -290,6 +290,42 @@ def test_imported_within_a_redirect() -> None:
     assert (done.stdout, done.stderr) == (b"\nwithin\n\nafter\n", b"")
 
 
+@pytest.mark.parametrize(
+    "new",
+    [
+        "io.TextIOWrapper(sys.stdout.detach(), encoding='utf-8')",
+        "codecs.getwriter('utf-8')(sys.stdout.detach())",
+        "io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')",
+        "os.fdopen(1, 'w')",
+    ],
+)
+def test_a_stream_that_has_taken_over_the_descriptor(new: str) -> None:
+    """A common way to set an encoding leaves an original that can do nothing any more."""
+    program = (
+        "import codecs, io, os, sys\n"
+        "from doow_serverless._frames.stdout import StandardOutput\n"
+        f"sys.stdout = {new}\n"
+        "assert StandardOutput().write(['one']) is None\n"
+        "print('theirs')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"\none\ntheirs\n", b"")
+
+
+def test_a_descriptor_of_nobody() -> None:
+    """A detached original whose descriptor no stream has: standard error stands in."""
+    program = (
+        "import sys\n"
+        "from doow_serverless._frames.stdout import StandardOutput\n"
+        "buffer, sys.stdout = sys.stdout.detach(), sys.stderr\n"
+        "assert StandardOutput().write(['one']) is None\n"
+        "del sys.__stdout__, sys.stdout\n"
+        "assert StandardOutput().write(['two']) is None"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"\none\n\ntwo\n")
+
+
 def test_a_descriptor_that_was_closed(
     pipe: Ends, tmp_path: Path, standard: Callable[[object], io.StringIO]
 ) -> None:
