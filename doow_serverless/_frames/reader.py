@@ -123,6 +123,10 @@ class Part:
     def __repr__(self) -> str:
         return f"Part({self.batch_id!r}, {self.number} of {self.parts})"
 
+    def __len__(self) -> int:
+        """The characters of its fields."""
+        return sum(map(len, self._fields.values()))
+
     @property
     def is_signed(self) -> bool:
         """Whether it carries a signature, be it anybody's."""

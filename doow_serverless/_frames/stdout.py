@@ -211,8 +211,8 @@ def _find_original() -> TextIO | None:
 
     ``io.TextIOWrapper(sys.stdout.detach())`` leaves an original that can do nothing any more.
     """
-    original = getattr(sys, "__stdout__", None)
-    other = getattr(sys, "stdout", None)
+    original: TextIO | None = getattr(sys, "__stdout__", None)
+    other: TextIO | None = getattr(sys, "stdout", None)
     if original is None or other is None or _descriptor_of(original) is not None:
         return original
     is_same = _original_descriptor is not None and _descriptor_of(other) == _original_descriptor

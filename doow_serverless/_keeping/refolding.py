@@ -19,7 +19,7 @@ from doow_serverless._sealing import seal_texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from doow_serverless._sealing import Batch
 
@@ -60,20 +60,23 @@ def written(value: Any) -> str:
 
 
 class Folded:
-    """Events in the order of their coming, folded where they may be.
+    """Events in the order of their coming, folded if they may be.
 
     Args:
         fold: Whether events fold, or those of which metrics.
+        events: Those that another one has had, as it had them.
 
     Attributes:
         events: The events, each as it is written but for `Decimal`; those that several have become
             have no id yet.
     """
 
-    def __init__(self, fold: bool | Container[str]) -> None:
-        self.events: list[dict[str, Any]] = []
+    def __init__(self, fold: bool | Container[str], events: Iterable[dict[str, Any]] = ()) -> None:
+        self.events = list(events)
         self._fold = fold
-        self._places: dict[str, int] = {}
+        # Those that could not become one before do not now.
+        keys = ((self._key(event), place) for place, event in enumerate(self.events))
+        self._places: dict[str, int] = {key: place for key, place in keys if key is not None}
 
     def take(self, batch: Batch) -> int:
         """Take in the events of ``batch``, and return their characters as JSON.
@@ -83,7 +86,7 @@ class Folded:
         text = batch.json()
         try:
             events = read(text)["events"]
-        except (ValueError, RecursionError):
+        except (ValueError, ArithmeticError, RecursionError):
             return 0
         if not _is_shallow(events, _MOST_LEVELS):
             return 0

@@ -174,22 +174,24 @@ def _deliver_each(
     """
     intake = relay.intake()
     frames: list[Part | Damage] = []
-    places: dict[str, set[str]] = {}
+    places: dict[str | None, set[str]] = {}
     again = set()
     for place, unwrapped in sources:
         before = intake.left
         found = list(intake.read(unwrapped))
         frames += found
-        parts = [one for one in found if isinstance(one, Part)]
-        for part in parts:
-            places.setdefault(part.batch_id, set()).add(place)
-        if is_kept and not parts and intake.left > before:
+        for one in found:
+            places.setdefault(one.batch_id, set()).add(place)
+        if is_kept and not any(isinstance(one, Part) for one in found) and intake.left > before:
             again.add(place)
     intake.report()
     joined = relay.join(frames)
     if not is_kept:
         relay.report_incomplete(joined.new)
-    missing = {part.batch_id for part in joined.begun} if is_kept else set()
+    # A damaged batch may be whole in another message, or it ends in the dead-letter queue.
+    missing: set[str] = set()
+    if is_kept:
+        missing = {*(part.batch_id for part in joined.begun), *joined.damaged}
     try:
         relay.deliver([letter.batch for letter in joined.letters], left_s)
     except Undelivered as problem:

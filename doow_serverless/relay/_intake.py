@@ -59,7 +59,7 @@ class Intake:
             self._note(NOT_UNDERSTOOD, _NO_FRAME, line.origin)
         for one in found:
             if isinstance(one, Damage):
-                self.left += 1
+                self.left += one.batch_id is None  # Else its batch may be whole elsewhere.
             elif self._keys and not one.is_signed:
                 self._note(REFUSED, _UNSIGNED, line.origin)
                 continue
@@ -85,10 +85,12 @@ class Intake:
 
     def report(self) -> None:
         """Report all that was not accepted, once for each log stream and reason."""
-        for (kind, why, origin), count in list(self._troubles.items())[:MOST_TOLD]:
-            times = "" if count == 1 else f" ({count} times)"
-            warn(f"{kind}: {origin}: {why}{times}")
-        more = len(self._troubles) - MOST_TOLD
-        if more > 0:
-            warn(f"{NOT_UNDERSTOOD}: and {more} more log streams or reasons")
+        for wanted in (REFUSED, NOT_UNDERSTOOD):
+            troubles = [(key, n) for key, n in self._troubles.items() if key[0] == wanted]
+            for (kind, why, origin), count in troubles[:MOST_TOLD]:
+                times = "" if count == 1 else f" ({count} times)"
+                warn(f"{kind}: {why}{times}: {origin}")
+            more = len(troubles) - MOST_TOLD
+            if more > 0:
+                warn(f"{wanted}: and {more} more log streams or reasons")
         self._troubles.clear()

@@ -16,6 +16,7 @@ from doow_serverless._frames.keys import LogKey
 from doow_serverless._frames.reader import Part
 from doow_serverless._frames.stdout import StandardOutput
 from doow_serverless._process.log import counted, warn
+from doow_serverless._redaction import clean
 from doow_serverless.errors import DoowError, ErrorKind
 
 from ._intake import Intake
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 
 MAX_KNOWN = 200_000
 """Batches of which a process remembers that they were delivered."""
-MAX_PARTS = 7_000
-"""Frames that a process keeps until their batch is whole and delivered; 4 kB each, at the most."""
+MAX_PARTS_LENGTH = 32 * 1024 * 1024
+"""Characters of the frames that a process keeps until their batch is whole and delivered."""
+MAX_SPLIT = 20_000
+"""Batches of which a process remembers that they were split."""
 MOST_TOLD = 20
 """Rejected events of a batch that are told one by one."""
 HALVES_PATIENCE_S = 1.0
@@ -66,11 +69,13 @@ class Joined(NamedTuple):
         letters: The batches that are whole now, each once.
         begun: The frames of batches that are not.
         new: Those of them that have not come before.
+        damaged: The ids of batches that cannot be read, and are not whole elsewhere.
     """
 
     letters: list[DeadLetter]
     begun: list[Part]
     new: list[Part]
+    damaged: set[str]
 
 
 class Relay:
@@ -93,10 +98,10 @@ class Relay:
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._known = Recent(MAX_KNOWN)
-        self._halved = Recent(MAX_KNOWN)
+        self._halved = Recent(MAX_SPLIT)
         self._suspects = Suspects()
         self._parts: OrderedDict[str, dict[tuple[str, int], Part]] = OrderedDict()
-        self._part_count = 0
+        self._parts_length = 0
         self._log = StandardOutput()
 
     def __repr__(self) -> str:
@@ -139,15 +144,26 @@ class Relay:
         # Of a delivered batch a part may come again, as a message of a queue does.
         begun = [part for part in assembly.begun() if not self.knows(part.batch_id)]
         new = set(self.keep_parts(part for part in parts if not self.knows(part.batch_id)))
-        self.report_damage(assembly)
-        return Joined(letters, begun, [part for part in begun if part in new])
+        damaged = self.report_damage(assembly)
+        return Joined(letters, begun, [part for part in begun if part in new], damaged)
 
-    def report_damage(self, assembly: Assembly) -> None:
-        """Report why frames made no whole batch, unless the batch is whole or waits for more."""
+    def report_damage(self, assembly: Assembly) -> set[str]:
+        """Report why frames made no whole batch; return the ids of these batches.
+
+        That is unless the batch is whole, or waits for more.
+        """
         waiting = {part.batch_id for part in assembly.begun()}
-        for batch_id, why in assembly.problems():
-            if batch_id is None or not (batch_id in waiting or self.knows(batch_id)):
-                warn(f"batch {batch_id or 'whose id is lost'} came damaged: {why}")
+        damaged = [
+            (batch_id, why)
+            for batch_id, why in assembly.problems()
+            if batch_id is None or not (batch_id in waiting or self.knows(batch_id))
+        ]
+        for batch_id, why in damaged[:MOST_TOLD]:
+            named = "whose id is lost" if batch_id is None else clean(batch_id, 100)
+            warn(f"batch {named} came damaged: {why}")
+        if len(damaged) > MOST_TOLD:
+            warn(f"and {len(damaged) - MOST_TOLD} more batches that came damaged")
+        return {batch_id for batch_id, _ in damaged if batch_id is not None}
 
     def earlier_parts(self, *frames: Part | Damage) -> list[Part]:
         """Return the parts that came before of the batches to which ``frames`` belong."""
@@ -167,10 +183,10 @@ class Relay:
                 self._parts.move_to_end(part.batch_id)
                 if (part.sha256, part.number) not in parts:
                     parts[part.sha256, part.number] = part
-                    self._part_count += 1
+                    self._parts_length += len(part)
                     new.append(part)
-            while self._part_count > MAX_PARTS:
-                self._part_count -= len(self._parts.popitem(last=False)[1])
+            while self._parts_length > MAX_PARTS_LENGTH:
+                self._forget(self._parts.popitem(last=False)[1])
         return new
 
     def report_incomplete(self, parts: Sequence[Part]) -> None:
@@ -205,7 +221,10 @@ class Relay:
     def _note_delivered(self, batch_id: str) -> None:
         self._known.add(digest(batch_id))
         with self._lock:
-            self._part_count -= len(self._parts.pop(batch_id, ()))
+            self._forget(self._parts.pop(batch_id, {}))
+
+    def _forget(self, parts: dict[tuple[str, int], Part]) -> None:
+        self._parts_length -= sum(map(len, parts.values()))
 
     def deliver(self, batches: Iterable[Batch], limit_s: float) -> None:
         """Deliver ``batches`` in order, at the pace that the server allows.

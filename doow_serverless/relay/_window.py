@@ -75,11 +75,9 @@ class Window:
         # A state of an earlier version has no chain.
         self._chain: str = state.get("chain", sha256(known).hexdigest() if known else "")
         self._room: int = state.get("room", 0 if known else MAX_EVENTS_LENGTH * 3 // 4)
-        self._events = Folded(fold)
         packed = state.get("events")
-        if packed:
-            for event in read(zlib.decompress(b64decode(packed), GZIP).decode()):
-                self._events.add(event)
+        text = zlib.decompress(b64decode(packed), GZIP).decode() if packed else "[]"
+        self._events = Folded(fold, read(text))
         self.assembly = Assembly()
         for line in state.get("parts", ()):
             part = read_frame(line)
@@ -105,18 +103,21 @@ class Window:
         if not _may_be_gathered(letter):
             self.known[digest(letter.batch.id)] = True
             return [letter.batch]
-        if is_known(letter.batch.id):
-            return []
-        if not self.add(letter.batch):
+        if not self.add(letter.batch, is_left_out=is_known(letter.batch.id)):
             return [letter.batch]
         return self.seal() if self.is_full else []
 
-    def add(self, batch: Batch) -> bool:
-        """Take in the events of ``batch``, if it is new; False if they cannot be read."""
+    def add(self, batch: Batch, *, is_left_out: bool = False) -> bool:
+        """Take in the events of ``batch``, if it is new; False if they cannot be read.
+
+        A batch that is left out, since this process has delivered it in another window, counts for
+        the ids and the cuts all the same: another process does not know it, and must seal the rest
+        under the same ids when it retries this work.
+        """
         known = digest(batch.id)
         if known in self.known:
             return True
-        characters = self._events.take(batch)
+        characters = len(batch.json()) if is_left_out else self._events.take(batch)
         if not characters:
             return False
         self.known[known] = True

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.fleet.stream import Context, event_of
 from doow_serverless import relay
-from doow_serverless._frames.format import SPLIT
+from doow_serverless._frames.format import SPLIT, digest_of, frame, signed_text
 from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import split
 from doow_serverless.errors import ConfigurationError
@@ -175,6 +175,34 @@ def test_queues(ingest: Ingest) -> None:
     assert ids_at(ingest) == ids_of(one, two)
 
 
+def test_a_part_that_somebody_has_put_beside_the_honest_ones(ingest: Ingest) -> None:
+    """Without a log key the batch may not become whole; then the queue keeps its messages."""
+    one = batch(500, noise=100)
+    first, *rest = lines(one, "TIMEOUT")
+    fields = json.loads(first)
+    fields["data"] = fields["data"][:-1] + ("A" if fields["data"][-1] != "A" else "B")
+    texts = {name: str(value) for name, value in fields.items()}
+    texts["digest"] = digest_of(signed_text(texts))
+    forged = frame({**texts})
+    bodies = [forged, first, *rest]
+    records = [message(number, body) for number, body in enumerate(bodies)]
+    answer = relay.sqs_handler({"Records": records}, Context())
+    assert len(answer["batchItemFailures"]) == len(bodies)
+    assert relay.sqs_handler({"Records": records[1:]}, Context()) == {"batchItemFailures": []}
+    assert ids_at(ingest) == ids_of(one)
+
+
+def test_a_flood_of_damage_is_reported_in_few_lines(
+    ingest: Ingest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody who can have lines printed can have many."""
+    damaged = [lines(batch(1))[0][:-9] for _ in range(500)]
+    relay.kinesis_handler({"Records": [record(0, subscription(damaged))]}, Context())
+    assert len(caplog.messages) == 21
+    assert caplog.messages[-1] == "and 480 more batches that came damaged"
+    assert ingest.posts() == []
+
+
 def test_a_queue_keeps_what_cannot_be_read(
     ingest: Ingest, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,8 +214,10 @@ def test_a_queue_keeps_what_cannot_be_read(
     records = [message(number, body) for number, body in enumerate(bodies)]
     answer = relay.sqs_handler({"Records": records}, Context())
     kept = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
-    assert kept == ["m-0", "m-1", "m-3"]
-    assert ids_at(ingest) == ids_of(one)
+    assert kept == ["m-0", "m-1", "m-3"]  # The damaged one may be whole in another message.
+    whole = {"Records": [message(3, frame[:-9]), message(5, frame)]}
+    assert relay.sqs_handler(whole, Context()) == {"batchItemFailures": []}
+    assert ids_at(ingest) == ids_of(one, other)
     assert caplog.text.count("usage not understood: ") == 3
     assert f"batch {other.id} came damaged" in caplog.text
 

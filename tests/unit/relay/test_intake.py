@@ -45,8 +45,8 @@ def test_text_with_a_marker_is_reported(caplog: pytest.LogCaptureFixture) -> Non
     intake.report()
     intake.report()
     assert caplog.messages == [
-        f"usage not understood: {STREAM}: {_intake._NO_FRAME} (3 times)",
-        "usage not understood: queue message 5: is cut",
+        f"usage not understood: {_intake._NO_FRAME} (3 times): {STREAM}",
+        "usage not understood: is cut: queue message 5",
     ]
 
 
@@ -54,6 +54,8 @@ def test_damaged_frames_are_left_to_who_joins_them() -> None:
     """They have a batch id, by which they may be found whole elsewhere."""
     intake = Intake((KEY,))
     assert ids_of(intake, LINE[:-9]) == [ONE.id]
+    assert intake.left == 0
+    assert ids_of(intake, LINE[:30]) == [None]
     assert intake.left == 1
 
 
@@ -68,8 +70,8 @@ def test_signatures(caplog: pytest.LogCaptureFixture) -> None:
     assert ids_of(intake, *texts) == [ONE.id, ONE.id]
     intake.report()
     assert caplog.messages == [
-        f"usage refused: {STREAM}: signed with a key that this relay does not have, or altered",
-        f"usage refused: {STREAM}: not signed with the log key (2 times)",
+        f"usage refused: signed with a key that this relay does not have, or altered: {STREAM}",
+        f"usage refused: not signed with the log key (2 times): {STREAM}",
     ]
 
 
@@ -102,3 +104,12 @@ def test_reports_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     intake.report()
     assert len(caplog.messages) == MOST_TOLD + 1
     assert caplog.messages[-1].endswith(f"and {1_000 - MOST_TOLD} more log streams or reasons")
+
+
+def test_reports_of_refusals_are_not_crowded_out(caplog: pytest.LogCaptureFixture) -> None:
+    """By text that anybody can have logged: the alarms on either differ."""
+    intake = Intake((KEY,))
+    assert list(intake.read(Unread(f"stream {n}", "is cut") for n in range(1_000))) == []
+    assert ids_of(intake, LINE) == []
+    intake.report()
+    assert caplog.messages[0].startswith("usage refused: not signed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,17 +13,15 @@ from hypothesis import strategies as st
 
 from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.reader import Part, frame_of, read_frame
+from doow_serverless._keeping.refolding import Folded, written
 from doow_serverless._recording import scope as scope_module
 from doow_serverless._recording.ids import new_id
-from doow_serverless._sealing import pack
+from doow_serverless._sealing import Batch, pack
 from doow_serverless.relay._window import MAX_KNOWN, MAX_PARTS_LENGTH, Window, digest
 from doow_serverless.testing import MemoryTransport
 from tests.batches import batch
 from tests.unit.recording.folded import HOUR, made
 from tests.unit.recording.test_folding_totals import EVENTS, NUMBERS
-
-if TYPE_CHECKING:
-    from doow_serverless._sealing import Batch
 
 SEVERAL = st.dictionaries(st.sampled_from(["in", "out"]), NUMBERS, min_size=1)
 LOTS = st.lists(st.lists(st.one_of(EVENTS, SEVERAL)), max_size=6)
@@ -161,6 +159,61 @@ def read_frame_of_any_length(text: str) -> Part:
     found = frame_of(json.loads(text))
     assert isinstance(found, Part)
     return found
+
+
+def test_what_a_process_remembers_names_nothing() -> None:
+    """A batch of an earlier window is left out, and the others keep their ids without that memory.
+
+    So Doow deduplicates them when another process, which remembers nothing, does the work again.
+    """
+    again, new = batch(2, batch_id=new_id()), batch(3, batch_id=new_id())
+    sealed = []
+    for known in ({again.id}, set()):
+        window = Window({}, "shard 2", "0", fold=False)
+        for one in (again, new):
+            assert window.take(part(one, BY_LOG), known.__contains__) == []
+        sealed.append(window.seal())
+    (first,), (second,) = sealed
+    assert first.id == second.id
+    assert first.event_ids == new.event_ids
+    assert second.event_ids == again.event_ids + new.event_ids
+
+
+def test_numbers_that_nobody_can_read() -> None:
+    """They stop no shard; the batch leaves by itself, for Doow to refuse."""
+    one = batch(1, batch_id=new_id())
+    body = one.json().replace('"quantity": 1', '"quantity": 1E1000000000000000000')
+    assert body != one.json()
+    huge = Batch(one.id, one.event_ids, body.encode(), False, one.sdk_version)
+    window = Window({}, "shard 1", "0", fold=True)
+    assert [each.body for each in window.take(part(huge, BY_LOG), lambda _: False)] == [huge.body]
+    assert window.seal() == []
+
+
+def test_a_state_keeps_apart_what_could_not_become_one() -> None:
+    """However the work is cut into invocations, the same events are sealed."""
+    quantities = ["1", "0.5", "1e63", "-1e-40", "1e-40", "-1e63"]
+    events = [
+        {
+            "event_id": f"e-{number}",
+            "license_id": "lic",
+            "occurred_at": "2026-11-22T11:33:00.000Z",
+            "kind": "ADJUSTMENT",
+            "measurements": [{"metric_name": "m", "quantity": Decimal(quantity)}],
+        }
+        for number, quantity in enumerate(quantities)
+    ]
+    whole = Folded(True)
+    for event in events:
+        whole.add(json.loads(written(event), parse_float=Decimal))
+    for cut in range(len(events)):
+        first = Folded(True)
+        for event in events[:cut]:
+            first.add(json.loads(written(event), parse_float=Decimal))
+        second = Folded(True, json.loads(written(first.events), parse_float=Decimal))
+        for event in events[cut:]:
+            second.add(json.loads(written(event), parse_float=Decimal))
+        assert written(second.events) == written(whole.events)
 
 
 def test_a_dead_letter_and_its_log_frame_count_once() -> None:
