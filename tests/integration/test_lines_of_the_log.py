@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.frames import event_ids_in, frames_in
+from tests.integration.relay_ways import relayed_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +114,7 @@ def test_beside_what_is_printed(application: str) -> None:
     """Lines that are not ended, or that several threads print all the time."""
     text = output_of(*APPLICATIONS[application])
     assert sorted(map(int, event_ids_in(text))) == list(range(EVENTS))
+    assert sorted(map(int, relayed_ids(text, "Kinesis, CloudWatch"))) == list(range(EVENTS))
 
 
 @pytest.mark.parametrize("created", ["within", "before"])
@@ -240,6 +242,7 @@ def test_gunicorn_with_four_workers_on_a_slow_pipe(tmp_path: Path) -> None:
     assert len(workers) > 1
     expected = [f"{name}{n}-{part}" for name in "abcdefgh" for n in range(15) for part in range(40)]
     assert sorted(event_ids_in(texts[0])) == sorted(expected)
+    assert relayed_ids(texts[0], "Kinesis, FireLens") == sorted(expected)
 
 
 def _browse(port: int, name: str, workers: set[bytes]) -> None:

@@ -16,6 +16,7 @@ import pytest
 from doow_serverless._frames.format import FOR_A_RELAY, MARKER
 from doow_serverless.local.lambda_runtime import LambdaRuntime
 from tests.frames import event_ids_in, events_in, frames_in
+from tests.integration.relay_ways import relayed_ids
 from tests.timing import within
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def test_beside_what_is_printed(tmp_path: Path, how: str, name: str, log_format:
         for event_id in names:
             runtime.invoke({"how": how, "name": event_id})
         assert event_ids_in(runtime.stdout) == names
+        assert relayed_ids(runtime.stdout, "Kinesis, CloudWatch") == sorted(names)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from doow_serverless.local.azure import triggers
 from doow_serverless.local.azure.host import AzureHost
 from tests.frames import event_ids_in, frames_in
+from tests.integration.relay_ways import relayed_ids
 from tests.platforms.azure.apps import both_ends, settings, write_v2
 
 if TYPE_CHECKING:
@@ -72,4 +73,6 @@ def test_every_frame_is_a_line(name: str, python: Path, tmp_path: Path) -> None:
         output = host.stdout
     expected = [f"{message}-{part}" for message in "abc" for part in range(20)]
     assert sorted(event_ids_in(output)) == sorted(expected)
+    for way in ("Event Hub, traces", "Event Hub, app logs of Linux"):
+        assert relayed_ids(output, way) == sorted(expected)
     assert all(frame.parts == 1 for frame in frames_in(output))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.frames import event_ids_in, frames_in
+from tests.integration.relay_ways import relayed_ids
 from tests.platforms.vercel.stage import Stage
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def test_every_frame_is_a_line(
             assert b"doow" not in answer
         output = stage.runtime.stdout
     assert sorted(event_ids_in(output)) == sorted(EXPECTED)
+    assert relayed_ids(output, "Vercel, NDJSON") == sorted(EXPECTED)
     assert max(map(len, output.splitlines())) <= 3_800
     assert all(frame.parts == 1 for frame in frames_in(output))
 
