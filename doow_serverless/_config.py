@@ -34,6 +34,7 @@ from ._values import (
     true_or_false,
     url,
     warm_up,
+    why_no_log_key,
 )
 from .errors import ConfigurationError, DoowError, ErrorKind
 
@@ -87,6 +88,8 @@ KEY_PLACES = places(API_KEY_VARIABLE)
 """The variables that say where the key is kept, by precedence."""
 LOG_KEY_VARIABLE = "DOOW_TRACK_LOG_KEY"
 PREVIOUS_LOG_KEY_VARIABLE = "DOOW_TRACK_LOG_KEY_PREVIOUS"
+LOG_KEY_VARIABLES = (LOG_KEY_VARIABLE, *places(LOG_KEY_VARIABLE), PREVIOUS_LOG_KEY_VARIABLE)
+_IGNORED = "; the variable is ignored"
 NO_KEY = "there is no API key"
 KEY_REMEDY = f"set {API_KEY_VARIABLE} to an SDK key (Doow: Settings, API Keys, SDK Keys)"
 DELIVERY_VARIABLE = "DOOW_TRACK_DELIVERY"
@@ -324,12 +327,25 @@ class Config:
 
     def _find_log_key(self, take: _Take) -> None:
         option = argument("log_key", take("log_key", None), log_key)
-        variable = self._from(LOG_KEY_VARIABLE, as_it_is)
-        named = ((each, self._from(each, as_it_is)) for each in places(LOG_KEY_VARIABLE))
-        place = next((one for one in named if one[1]), None)
+        given = {name: self._log_key_from(name) for name in LOG_KEY_VARIABLES}
+        named = ((name, given[name]) for name in places(LOG_KEY_VARIABLE))
+        place = next(((name, text) for name, text in named if text), None)
+        variable = given[LOG_KEY_VARIABLE]
         self.log_key_place: tuple[str, str] | None = None if variable else place
         self.log_key: str | None = variable or (None if place else option)
-        self.previous_log_key: str | None = self._from(PREVIOUS_LOG_KEY_VARIABLE, as_it_is)
+        self.previous_log_key: str | None = given[PREVIOUS_LOG_KEY_VARIABLE]
+
+    def _log_key_from(self, variable: str) -> str | None:
+        """The variable's value; None if it is not set or empty, or cannot be a key or its place.
+
+        Not even white space may stand for "no key": whoever has set the variable means one.
+        """
+        text = self._environ.get(variable, "")
+        try:
+            return log_key(variable, text) if text else None
+        except ConfigurationError:
+            self._note(variable, f"{why_no_log_key(variable, text)}{_IGNORED}")
+            return None
 
     def _note(self, name: str, problem: str) -> None:
         self.problems.append((name, problem))
@@ -356,7 +372,7 @@ class Config:
         try:
             return self._read(variable, read)
         except ConfigurationError as problem:
-            self._note(variable, f"{problem}; the variable is ignored")
+            self._note(variable, f"{problem}{_IGNORED}")
             return None
 
     def _first(self, variable: str, read: Callable[[str, Any], Any], otherwise: Any) -> Any:
@@ -388,14 +404,18 @@ def environment_configures() -> bool:
 def checked_config(*, needs_key: bool = True) -> tuple[Config, str]:
     """The configuration and its endpoint; what a function would do without is an error.
 
+    A reader without the log key that somebody meant to give it would accept anyone's usage.
+
     Raises:
-        ConfigurationError: The key is missing, or it or the endpoint cannot be used.
+        ConfigurationError: The key is missing, or it, a log key or the endpoint cannot be used.
     """
     config = Config()
-    needed = {ENDPOINT_VARIABLE, API_KEY_VARIABLE} if needs_key else {ENDPOINT_VARIABLE}
+    needed = {ENDPOINT_VARIABLE, *LOG_KEY_VARIABLES}
+    if needs_key:
+        needed.add(API_KEY_VARIABLE)
     for variable, problem in config.problems:
         if variable in needed:
-            raise ConfigurationError(problem.removesuffix(NOT_SENT))
+            raise ConfigurationError(problem.removesuffix(NOT_SENT).removesuffix(_IGNORED))
     if config.endpoint is None:
         raise ConfigurationError(NO_ENDPOINT)
     if not config.has_key and needs_key:

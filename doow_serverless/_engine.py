@@ -286,8 +286,11 @@ class Engine:
             self._run_all([jobs.pop()])
         if mode and self.config.needs_network and (self.config.key_place or mode == "connect"):
             jobs.append(self._reach)
-        if mode and self.outbox.log_key.is_missing:
-            jobs.append(self.outbox.log_key.fetch)
+        if mode:
+            self.outbox.log_key.fetch_aside()
+        if mode and is_free and self.config.delivery == "log":  # Dead letters do not wait for it.
+            with suppress(DoowError):  # The first flush will report it.
+                self.outbox.log_key.prepare(INIT_WAIT_S)
         if jobs:
             self.warm_up = self._start_warm_up(jobs)
         if self.warm_up is not None and is_free:

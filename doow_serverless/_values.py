@@ -84,14 +84,25 @@ def as_it_is(_variable: str, text: str) -> str:
     return text
 
 
+_UNRESOLVED = ("@Microsoft.KeyVault(", "{{resolve:")
+"""How the references begin that a platform should have replaced by the text of a secret."""
+
+
 def log_key(name: str, value: Any) -> str:
-    """Any text but white space; never shown, whatever it is."""
+    """Any text that can be a log key; never shown, whatever it is."""
+    why = why_no_log_key(name, value)
+    if why is not None:
+        raise ConfigurationError(f"{why} (what was passed is not shown)")
+    return str.strip(value)
+
+
+def why_no_log_key(name: str, value: Any) -> str | None:
+    """Return why ``value`` is no log key, in a sentence about ``name``; None if it is one."""
     if type(value) is not str or not value.strip():
-        raise ConfigurationError(
-            f"{name} must be a text that is not empty, such as 32 random bytes in hex digits "
-            "(what was passed is not shown)"
-        )
-    return value.strip()
+        return f"{name} must be a text that is not empty, such as 32 random bytes in hex digits"
+    if value.strip().startswith(_UNRESOLVED):
+        return f"{name} is a reference to a secret that the platform has not resolved"
+    return None
 
 
 def argument(name: str, value: Any, read: Callable[[str, Any], Any]) -> Any:

@@ -1,7 +1,7 @@
 """Delivery by log: a batch is written to standard output, and that is all there is to be done.
 
 No network and nothing to wait for: a relay reads the log, and brings it to Doow. Only a log key
-that is kept elsewhere must be fetched once.
+that is kept elsewhere is waited for, and not for long.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class LogSender:
         """There is nothing to connect to."""
 
     def prepare(self) -> Failed | None:
-        """Fetch the log key if that is needed, which may take long; return why it is missing.
+        """Wait for the log key if that is needed; return why it is missing.
 
         Then nothing is written, since a relay would refuse it: the batch stays in the backlog.
         """
         try:
-            self._log_key.fetch()
+            self._log_key.prepare()
         except DoowError as problem:
             return self._unsigned(str(problem))
         return None

@@ -92,7 +92,7 @@ class Outbox:
     ) -> None:
         self._config = config
         self._credentials = credentials
-        self.log_key = LogKey.of(config)
+        self.log_key = LogKey.of(config, clock)
         self.journal = journal
         self._given_transport = transport
         self._clock = clock
@@ -400,7 +400,7 @@ class Outbox:
         """Make an attempt; the next one for this thread, if any."""
         state = self.state
         trouble = self.sender.prepare()  # The server has no part in how long that takes.
-        self.log_key.fetch_aside(self.workers.submit)
+        self.log_key.fetch_aside()
         is_reused = not attempt.is_fresh and self.sender.reuses_connection()
         if not self._note(partial(state.begin, is_reused=is_reused), attempt):
             return None

@@ -63,14 +63,11 @@ def service_checks(metric: str, license_id: str | None, *, is_event_sent: bool) 
     if config.delivery == "log":
         said = "by the log, for a relay: neither an API key nor the way to Doow is needed here"
         yield Check("delivery", True, said)
+        yield from _variables(config)
         return
     key, check = _key(config)
     yield check
-    yield from (
-        Check("variable", False, problem, f"correct {variable}, or remove it")
-        for variable, problem in config.problems
-        if variable not in {API_KEY_VARIABLE, ENDPOINT_VARIABLE, "api_key"}
-    )
+    yield from _variables(config)
     for check in _way(config):
         yield check
         if not check.ok:
@@ -101,6 +98,13 @@ def _key(config: Config) -> tuple[str | None, Check]:
         return key, Check("key", True, f"well-formed, read from {place} ({variable})")
     said = [problem for name, problem in config.problems if name in {API_KEY_VARIABLE, "api_key"}]
     return None, Check("key", False, said[0].partition(":")[0] if said else NO_KEY, KEY_REMEDY)
+
+
+def _variables(config: Config) -> Iterator[Check]:
+    """What the other variables say that cannot be understood."""
+    for variable, problem in config.problems:
+        if variable not in {API_KEY_VARIABLE, ENDPOINT_VARIABLE, "api_key"}:
+            yield Check("variable", False, problem, f"correct {variable}, or remove it")
 
 
 def _log_key(config: Config) -> Iterator[Check]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _MOST_TOLD = 50
 """Malformed lines, and rejected events, that are told one by one."""
+_KEY_WAIT_S = 30.0
+"""Seconds for which the log key is waited for."""
 _MAX_AHEAD = 4 * MAX_EVENTS
 """Lines that may have been read and not been looked at."""
 
@@ -146,6 +148,7 @@ class _Outbox:
         self._events = Events(config)
         self._under_way: list[Batch] = []
         self._is_over = False
+        self._is_unsigned = False
 
     @property
     def waiting(self) -> int:
@@ -221,12 +224,13 @@ class _Outbox:
 
     def _signing_key(self) -> bytes | None:
         """Return the log key, if there is one; `replay` with a log key accepts nothing unsigned."""
-        if self._log_key.is_missing and not self._log_key.trouble:
+        if self._log_key.is_missing and not self._is_unsigned:
             try:
-                with suppress(ImportError):  # fetch() says so.
+                with suppress(ImportError):  # prepare() says so.
                     self._log_key.load()
-                self._log_key.fetch()
+                self._log_key.prepare(_KEY_WAIT_S)
             except DoowError as problem:
+                self._is_unsigned = True
                 self._report.say(f"written unsigned, for a replay without a log key: {problem}")
         return self._log_key.signing_key()
 

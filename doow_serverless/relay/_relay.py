@@ -113,8 +113,8 @@ class Relay:
         """Return a reader of frames for one invocation.
 
         Raises:
-            ConfigurationError: The log key cannot be read. So does reading, if a signature fits no
-                key and the keys cannot be fetched again: then the frames must come again.
+            ConfigurationError: The log key was never read, and cannot be: the frames must come
+                again. Once it was read, no frame makes this, or reading, fail.
         """
         keys = self.log_key.verifying_keys()
         if self.log_key.kept is None:

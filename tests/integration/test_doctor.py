@@ -89,6 +89,13 @@ def test_delivery_by_log_needs_neither() -> None:
     assert not {"key", "endpoint", "heartbeat"} & checks.keys()
 
 
+def test_delivery_by_log_needs_right_variables() -> None:
+    """A blank log key would leave its lines unsigned."""
+    status, checks, _ = doctor(DOOW_TRACK_DELIVERY="log", DOOW_TRACK_LOG_KEY=" ")
+    assert (status, checks["delivery"]["ok"], checks["variable"]["ok"]) == (1, True, False)
+    assert "DOOW_TRACK_LOG_KEY must be a text" in checks["variable"]["detail"]
+
+
 @pytest.mark.parametrize(
     ("variables", "name", "said"),
     [

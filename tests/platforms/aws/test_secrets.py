@@ -191,13 +191,12 @@ def test_a_version_that_cannot_be_read(asked: Counter[str]) -> None:
 def test_lines_are_signed_with_a_kept_log_key(
     asked: Counter[str], ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One thread fetches it in the init phase, and one again while it is old."""
+    """A thread of its own fetches it once the tracker is made."""
     place = keep("secret", "log key")
     monkeypatch.setenv("DOOW_TRACK_LOG_KEY_SECRET_ARN", place)
     tracker = doow.configure(KEY, endpoint=ingest.url, license_id="lic_1")
-    assert tracker.engine.warm_up is not None
-    tracker.engine.warm_up.join(20)
     log_key = tracker.engine.outbox.log_key
+    log_key.prepare(20.0)
     assert (log_key.signing_key(), asked["GetSecretValue"]) == (b"log key", 1)
     assert LogKey.of(Config()).verifying_keys() == [b"log key"]
     checks = list(service_checks("tokens", None, is_event_sent=False))

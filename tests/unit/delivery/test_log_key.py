@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from doow_serverless._config import Config
 from doow_serverless._engine import Engine
+from doow_serverless._frames.reader import Part, read_frame
 from doow_serverless.testing import MemoryTransport
 from tests.clock import Clock
 from tests.network import KEY
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
 VARIABLE = "DOOW_TRACK_LOG_KEY_SECRET_ARN"
 
@@ -23,37 +26,47 @@ class Secret:
     def __init__(self, *, is_open: bool) -> None:
         self.is_open = threading.Event()
         self.is_read = threading.Event()
+        self.opens_itself = False
+        self.gave_up = False
         self.text = "log key"
         self.reads = 0
         if is_open:
             self.is_open.set()
 
     def __call__(self, *_: object) -> str:
-        assert self.is_open.wait(20)
+        if self.opens_itself:
+            self.is_open.set()
+        self.gave_up = not self.is_open.wait(20)
         self.reads += 1
         self.is_read.set()
         return self.text
 
 
-def engine_with(secret: Secret) -> Engine:
-    config = Config(KEY, environ={VARIABLE: "arn"}, license_id="lic_1", warm_up=False)
-    engine = Engine(config, MemoryTransport(), Clock())
+def engine_with(secret: Secret, answer: Any = None, **options: Any) -> Engine:
+    config = Config(KEY, environ={VARIABLE: "arn"}, license_id="lic_1", warm_up=False, **options)
+    engine = Engine(config, MemoryTransport(answer), Clock())
     kept = engine.outbox.log_key.kept
     assert kept is not None
     kept._fetch = secret
     return engine
 
 
-def deliver(engine: Engine, name: str) -> int:
+def deliver(engine: Engine, name: str, budget_s: float = 20.0) -> int:
     engine.outside.record(name)
-    return engine.flush(engine.unattended, 20.0).accepted
+    return engine.flush(engine.unattended, budget_s).accepted
 
 
 def signing_key(engine: Engine, secret: Secret) -> bytes | None:
     """The key, once the thread that has read it is done."""
     assert secret.is_read.wait(20)
-    with engine.outbox.log_key._lock:
-        return engine.outbox.log_key.signing_key()
+    engine.outbox.log_key._current.wait(20.0, 20.0)
+    return engine.outbox.log_key.signing_key()
+
+
+def parts_in(directory: Path) -> list[Part]:
+    """The frames of the dead letters in a directory."""
+    found = [read_frame(file.read_text().strip()) for file in directory.iterdir()]
+    return [one for one in found if isinstance(one, Part)]
 
 
 def test_sending_does_not_wait_for_the_log_key() -> None:
@@ -102,3 +115,58 @@ def test_a_child_keeps_the_key_of_its_parent() -> None:
     engine.after_fork_in_parent()
     assert engine.outbox.log_key.signing_key() == b"log key"
     assert (deliver(engine, "tokens"), secret.reads) == (1, 1)
+
+
+def test_a_dead_letter_of_a_child_is_signed(tmp_path: Path) -> None:
+    """With the key that its parent had, though it could not fetch one itself."""
+    secret = Secret(is_open=True)
+    engine = engine_with(secret, lambda _: 500, dead_letter=str(tmp_path))
+    engine.outbox.log_key.prepare(20.0)
+    secret.is_open.clear()
+    engine.before_fork()
+    engine.after_fork_in_child()
+    engine.after_fork_in_parent()
+    deliver(engine, "tokens", budget_s=0.0)
+    engine.outbox.write_down_all(20.0)
+    secret.is_open.set()
+    assert [one.is_signed_by([b"log key"]) for one in parts_in(tmp_path)] == [True]
+
+
+# ── the init phase ──────────────────────────────────────────────────────────────────────────────
+
+
+class Platform:
+    """Stands for the module that fetches; what it brings is a secret."""
+
+    def __init__(self, secret: Secret) -> None:
+        self.load_fetch = lambda: secret
+
+
+@pytest.fixture
+def init_phase(monkeypatch: pytest.MonkeyPatch) -> Secret:
+    """A secret in an init phase that may wait longer for it than it takes."""
+    secret = Secret(is_open=False)
+    monkeypatch.setattr("doow_serverless._secrets.import_module", lambda _: Platform(secret))
+    monkeypatch.setattr("doow_serverless._process.init_phase.is_on", lambda: True)
+    monkeypatch.setattr("doow_serverless._engine.INIT_WAIT_S", 60.0)
+    return secret
+
+
+def warm(**options: Any) -> Engine:
+    config = Config(KEY, environ={VARIABLE: "arn"}, license_id="lic_1", **options)
+    return Engine(config, MemoryTransport(), Clock())
+
+
+def test_direct_delivery_does_not_hold_the_init_phase(init_phase: Secret) -> None:
+    """The log key is wanted for dead letters alone: it is asked for, and not waited for."""
+    engine = warm()
+    assert (engine.outbox.log_key.is_missing, init_phase.gave_up) == (True, False)
+    init_phase.is_open.set()
+    assert signing_key(engine, init_phase) == b"log key"
+
+
+def test_delivery_by_log_waits_for_it_in_the_init_phase(init_phase: Secret) -> None:
+    """Nothing is written without it."""
+    init_phase.opens_itself = True
+    engine = warm(delivery="log")
+    assert engine.outbox.log_key.signing_key() == b"log key"

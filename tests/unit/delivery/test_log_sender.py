@@ -8,6 +8,7 @@ from doow_serverless import Tracker
 from doow_serverless._config import Config
 from doow_serverless._delivery.log_sender import LogSender
 from doow_serverless._delivery.results import Failed, Settled
+from doow_serverless._frames.fetching import RETRY_S
 from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.keys import LogKey
 from tests.batches import batch
@@ -54,9 +55,9 @@ def test_lines_are_signed(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_nothing_is_written_before_the_key_is_there(capfd: pytest.CaptureFixture[str]) -> None:
-    """The attempt fails with the reason, and the next one fetches again."""
-    secret = Secret()
-    made = sender(LogKey(None, (VARIABLE, "arn"), fetch=secret))
+    """The attempt fails with the reason, and one that is made half a minute later fetches again."""
+    secret, clock = Secret(), Clock()
+    made = sender(LogKey(None, (VARIABLE, "arn"), fetch=secret, clock=clock))
     failures = [made.prepare(), made.send(batch())]
     assert capfd.readouterr().out == ""
     assert [(one.reason, one.hold_s) for one in failures if isinstance(one, Failed)] == [
@@ -69,6 +70,8 @@ def test_nothing_is_written_before_the_key_is_there(capfd: pytest.CaptureFixture
     )
     secret.is_readable = True
     one = batch()
+    assert isinstance(made.prepare(), Failed)
+    clock.now += RETRY_S
     assert made.prepare() is None
     assert isinstance(made.send(one), Settled)
     written = [line for line in capfd.readouterr().out.splitlines() if line]

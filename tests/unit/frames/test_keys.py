@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from doow_serverless._config import Config
-from doow_serverless._frames.keys import FRESH_S, RETRY_S, LogKey
+from doow_serverless._config import Config, checked_config
+from doow_serverless._frames.fetching import DOUBT_S, FRESH_S, RETRY_S
+from doow_serverless._frames.keys import READER_RETRY_S, READER_WAIT_S, LogKey
 from doow_serverless.errors import ConfigurationError, DoowError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.clock import Clock
 
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:log-key"
 VARIABLE = "DOOW_TRACK_LOG_KEY_SECRET_ARN"
@@ -21,7 +20,10 @@ REMEDY = (
     "see that the secret is there and that this identity may read it, or remove the variable to "
     "accept unsigned lines"
 )
+MISSING_S = 20.0
 FORBIDDEN = PermissionError("no")
+EMPTY = "must be a text that is not empty, such as 32 random bytes in hex digits"
+UNRESOLVED = "is a reference to a secret that the platform has not resolved"
 
 
 class Secret:
@@ -41,34 +43,15 @@ class Secret:
         return None if found is None else str(found)
 
 
-class Clock:
-    """Monotonic seconds, as the test says."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine may take long to start a thread."""
+    for name in ("MISSING_WAIT_S", "OLD_WAIT_S"):
+        monkeypatch.setattr(f"doow_serverless._frames.keys.{name}", MISSING_S)
 
 
 def kept(secret: Secret, previous: str | None = None, clock: Clock | None = None) -> LogKey:
     return LogKey(None, (VARIABLE, ARN), previous, secret, clock or Clock())
-
-
-class Later:
-    """Keeps jobs, for threads that never come."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Callable[[], None]] = []
-
-    def __call__(self, job: Callable[[], None]) -> bool:
-        self.jobs.append(job)
-        return True
-
-
-def at_once(job: Callable[[], None]) -> bool:
-    job()
-    return True
 
 
 # ── where it comes from ─────────────────────────────────────────────────────────────────────────
@@ -80,7 +63,8 @@ def at_once(job: Callable[[], None]) -> bool:
         ({}, None, []),
         ({}, "from code", [b"from code"]),
         ({"": "from a variable"}, "from code", [b"from a variable"]),
-        ({"": " \n"}, None, []),
+        ({"": ""}, None, []),
+        ({"": ""}, "from code", [b"from code"]),
         ({"": " in the middle \n"}, None, [b"in the middle"]),
         ({"": "ключ"}, None, ["ключ".encode()]),
         ({"": "\udcff"}, None, [b"\xff"]),
@@ -145,43 +129,54 @@ def test_it_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
 # ── writers ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def refreshed(key: LogKey) -> bytes | None:
+    """The key after a fetch aside, if one is due."""
+    key.fetch_aside()
+    key._current.wait(20.0, 20.0)
+    return key.signing_key()
+
+
 def test_a_writer_gets_none_until_it_is_fetched() -> None:
-    """Asking never fetches; fetching is done once."""
+    """Asking never fetches; preparing does, once."""
     secret = Secret(" key \n")
     key = kept(secret)
     before = key.signing_key(), key.is_missing, list(secret.asked)
-    key.fetch()
-    key.fetch()
+    key.prepare()
+    key.prepare()
     assert (before, key.signing_key(), key.is_missing) == ((None, True, []), b"key", False)
     assert secret.asked == ["cached"]
 
 
-def test_nothing_is_fetched_where_nothing_is_kept() -> None:
+def test_nothing_is_fetched_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is given, or none at all, asks no other thread."""
-    asked = Later()
+    asked: list[object] = []
+    monkeypatch.setattr("doow_serverless._frames.fetching.FetchedKeys.ask", asked.append)
     for key in (LogKey(), LogKey("given")):
         key.load()
-        key.fetch()
-        key.fetch_aside(asked)
-    assert asked.jobs == []
+        key.prepare()
+        key.fetch_aside()
+    assert asked == []
 
 
 @pytest.mark.parametrize(
     ("found", "message"),
     [
         (PermissionError("not\nallowed"), f"{WHERE} (PermissionError: not allowed)"),
-        (" \n", f"{VARIABLE} points to a secret that is empty"),
+        (" \n", f"the secret to which {VARIABLE} points {EMPTY}"),
+        ("{{resolve:secretsmanager:arn}}", f"the secret to which {VARIABLE} points {UNRESOLVED}"),
         (None, f"{WHERE} (there is no such version)"),
     ],
 )
 def test_a_secret_that_is_no_key(found: Any, message: str) -> None:
-    """The error says where; whoever could not wait is told the same."""
-    key = kept(Secret(found))
-    with pytest.raises(DoowError) as caught:
-        key.fetch()
-    aside = kept(Secret(found))
-    aside.fetch_aside(at_once)
-    assert (str(caught.value), key.trouble, aside.trouble) == (message, message, message)
+    """The error says where; whoever comes within half a minute gets the same, unasked."""
+    secret = Secret(found)
+    key = kept(secret)
+    said = []
+    for _ in range(3):
+        with pytest.raises(DoowError) as caught:
+            key.prepare()
+        said.append(str(caught.value))
+    assert (said, key.trouble, secret.asked) == ([message] * 3, message, ["cached"])
     assert (key.signing_key(), key.is_missing) == (None, True)
 
 
@@ -200,49 +195,75 @@ def test_it_is_fetched_aside_when_it_is_due() -> None:
     ):
         clock.now += passes_s
         secret.current = current
-        key.fetch_aside(at_once)
-        seen.append((key.signing_key(), len(secret.asked)))
+        seen.append((refreshed(key), len(secret.asked)))
     assert seen == [(b"one", 1), (b"one", 1), (b"one", 2), (b"one", 2), (b"two", 3), (b"two", 3)]
     assert secret.asked == ["cached", "anew", "anew"]
-    key.expire()
-    key.fetch_aside(at_once)
-    assert (key.signing_key(), key.trouble) == (b"three", "")
 
 
-def test_one_thread_fetches_it() -> None:
-    """Not each attempt's; and a frozen one is replaced after a while."""
-    later = Later()
-    secret, clock = Secret("key"), Clock()
+def test_an_old_key_does_not_sign_before_it_is_fetched_again() -> None:
+    """Nor one from a snapshot: another may have replaced it, and then another that one."""
+    is_waited_for = threading.Event()
+
+    class Slow(Secret):
+        """Takes so long that only who waits for it gets it."""
+
+        def __call__(self, *arguments: Any) -> str | None:
+            assert is_waited_for.wait(20)
+            return super().__call__(*arguments)
+
+    secret, clock = Slow("one"), Clock()
     key = kept(secret, clock=clock)
-    for _ in range(3):
-        key.fetch_aside(later)
-    clock.now += RETRY_S
-    key.fetch_aside(later)
-    assert (len(later.jobs), secret.asked) == (2, [])
+    wait = key._current.wait
+
+    def waited(missing_s: float, old_s: float) -> None:
+        is_waited_for.set()
+        wait(missing_s, old_s)
+        is_waited_for.clear()
+
+    key._current.wait = waited  # type: ignore[method-assign]
+    key.prepare()
+    seen = []
+    for name in ("two", "three"):
+        secret.current = name
+        if name == "two":
+            key.expire()
+        else:
+            clock.now += FRESH_S
+        key.prepare()
+        seen.append(key.signing_key())
+    assert seen == [b"two", b"three"]
 
 
-def test_what_came_meanwhile_is_not_fetched_again() -> None:
-    """The init phase and the first attempt may both ask for it."""
-    later = Later()
+def test_an_old_key_signs_if_it_cannot_be_fetched_again() -> None:
+    """A reader accepts the key before the current one."""
+    secret = Secret("one")
+    key = kept(secret)
+    key.prepare()
+    key.expire()
+    secret.current = FORBIDDEN
+    key.prepare()
+    assert key.signing_key() == b"one"
+
+
+def test_loading_forgives_a_failure() -> None:
+    """A thread may have asked before the modules were imported that fetch the key."""
+    secret = Secret(FORBIDDEN)
+    key = kept(secret)
+    with pytest.raises(DoowError):
+        key.prepare()
+    secret.current = "key"
+    key.load()
+    key.prepare()
+    assert key.signing_key() == b"key"
+
+
+def test_a_child_keeps_the_key() -> None:
+    """And asks nobody as long as it is fresh."""
     secret = Secret("key")
     key = kept(secret)
-    key.fetch_aside(later)
-    key.fetch()
-    for job in later.jobs:
-        job()
-    assert (key.signing_key(), len(later.jobs), secret.asked) == (b"key", 1, ["cached"])
-
-
-def test_a_child_fetches_although_a_thread_of_its_parent_did() -> None:
-    """A fork leaves that thread behind, with its lock and its turn; a key that is there stays."""
-    secret = Secret("key")
-    key = kept(secret)
-    key.fetch_aside(lambda _: True)
-    assert key._lock.acquire(blocking=False)
+    key.prepare()
     key.reset_after_fork()
-    key.fetch_aside(at_once)
-    key.reset_after_fork()
-    assert (key.signing_key(), secret.asked) == (b"key", ["cached"])
+    assert (key.signing_key(), refreshed(key), secret.asked) == (b"key", b"key", ["cached"])
 
 
 # ── readers ─────────────────────────────────────────────────────────────────────────────────────
@@ -256,6 +277,11 @@ def test_a_reader_accepts_the_version_before() -> None:
     assert (secret.asked, key.signing_key()) == (["anew", "previous"], b"new")
 
 
+def test_a_version_before_that_is_no_key_is_left_out() -> None:
+    """It may be the mistake that the current version corrects."""
+    assert kept(Secret("new", " ")).verifying_keys() == [b"new"]
+
+
 def test_a_reader_asks_again_after_a_rotation() -> None:
     """When it is told to: a frame is signed by a key that it does not know."""
     secret = Secret("one")
@@ -266,17 +292,81 @@ def test_a_reader_asks_again_after_a_rotation() -> None:
     assert key.verifying_keys(anew=True) == key.verifying_keys() == [b"two", b"one"]
 
 
+def test_a_reader_asks_again_after_an_hour() -> None:
+    """What was AWSPREVIOUS then may be a leaked key."""
+    secret, clock = Secret("two", "leaked"), Clock()
+    key = kept(secret, clock=clock)
+    before = key.verifying_keys()
+    secret.current, secret.previous = "three", "two"
+    clock.now += FRESH_S
+    assert (before, key.verifying_keys()) == ([b"two", b"leaked"], [b"three", b"two"])
+
+
+def test_forged_signatures_cause_one_fetch_a_minute() -> None:
+    """The first of them counts, also just after the keys were read."""
+    secret, clock = Secret("key"), Clock()
+    key = kept(secret, clock=clock)
+    key.verifying_keys()
+    for _ in range(50):
+        key.verifying_keys(anew=True)
+    assert secret.asked == ["anew", "previous"] * 2
+    clock.now += DOUBT_S
+    key.verifying_keys(anew=True)
+    assert secret.asked == ["anew", "previous"] * 3
+
+
+def test_a_reader_goes_on_with_the_keys_that_it_has(caplog: pytest.LogCaptureFixture) -> None:
+    """If they cannot be read again it says so once, and tries again in a minute."""
+    secret, clock = Secret("key"), Clock()
+    key = kept(secret, clock=clock)
+    key.verifying_keys()
+    secret.current = FORBIDDEN
+    found = [key.verifying_keys(anew=True)]
+    clock.now += READER_RETRY_S - 1
+    found += [key.verifying_keys()]
+    clock.now += 1
+    found += [key.verifying_keys()]
+    assert found == [[b"key"]] * 3
+    assert secret.asked == ["anew", "previous", "anew", "anew"]
+    assert caplog.messages == [
+        f"{WHERE} (PermissionError: no): the keys that were read before stay in use"
+    ]
+    secret.current = "other"
+    clock.now += READER_RETRY_S
+    assert key.verifying_keys() == [b"other"]
+
+
+def test_a_reader_with_keys_never_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even after a fetch was lost: anyone can make it fetch them."""
+    secret, clock = Secret("key"), Clock()
+    key = kept(secret, clock=clock)
+    limits: list[tuple[float, float]] = []
+    wait = key._versions.wait
+
+    def waited(missing_s: float, old_s: float) -> None:
+        limits.append((missing_s, old_s))
+        wait(missing_s, old_s)
+
+    monkeypatch.setattr(key._versions, "wait", waited)
+    key.verifying_keys()
+    key.verifying_keys(anew=True)
+    assert limits == [(READER_WAIT_S, MISSING_S), (MISSING_S, MISSING_S)]
+
+
 @pytest.mark.parametrize(
     "versions", [(PermissionError("no"), None), ("key", PermissionError("no"))]
 )
 def test_a_reader_never_goes_on_without(versions: tuple[Any, Any]) -> None:
     """What cannot be read raises, each time, with the remedy, also for the version before."""
-    key = kept(Secret(*versions))
+    secret = Secret(*versions)
+    key = kept(secret)
     for _ in range(2):
         with pytest.raises(ConfigurationError) as caught:
             key.verifying_keys()
         assert str(caught.value) == f"{WHERE} (PermissionError: no): {REMEDY}"
     assert key.is_configured is True
+    secret.current, secret.previous = "key", None
+    assert key.verifying_keys() == [b"key"]
 
 
 def test_a_reader_without_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,13 +382,29 @@ def test_a_reader_without_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == f"{WHERE} ({said}): {REMEDY}"
 
 
-def test_many_threads_fetch_it_once() -> None:
-    """The others wait for the first."""
-    secret = Secret("key")
-    key = kept(secret)
-    threads = [threading.Thread(target=key.fetch) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert secret.asked == ["cached"]
+# ── variables that are no key ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (" ", EMPTY),
+        ("\t\n", EMPTY),
+        ("\u00a0", EMPTY),
+        (" {{resolve:secretsmanager:arn}}", UNRESOLVED),
+        ("@Microsoft.KeyVault(SecretUri=https://vault/secrets/log)", UNRESOLVED),
+    ],
+)
+@pytest.mark.parametrize("ending", ["", "_SECRET_ARN", "_SSM_PARAMETER", "_PREVIOUS"])
+def test_a_variable_that_is_no_key(
+    monkeypatch: pytest.MonkeyPatch, ending: str, text: str, why: str
+) -> None:
+    """A writer reports it and goes on; a reader would accept what anyone writes, and refuses."""
+    variable = f"DOOW_TRACK_LOG_KEY{ending}"
+    config = Config(environ={variable: text}, delivery="log")
+    assert config.problems == [(variable, f"{variable} {why}; the variable is ignored")]
+    assert (config.log_key, config.log_key_place, config.previous_log_key) == (None, None, None)
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigurationError) as caught:
+        checked_config(needs_key=False)
+    assert str(caught.value) == f"{variable} {why}"
