@@ -237,7 +237,7 @@ class Flusher:
             limit_s: Gives the seconds to wait, once that thread runs.
         """
         job = partial(self._flush_meanwhile, buffer, limit_s)
-        if not self._outbox.workers.submit(job):
+        if not self._outbox.rescuers.submit(job):
             job()  # Where there are no more threads nothing is sent either, but written down.
 
     def _flush_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:

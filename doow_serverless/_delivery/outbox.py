@@ -78,7 +78,8 @@ class Outbox:
         log_key: Signs what is written to the log.
         is_loaded: True if the modules that sending needs are imported.
         state: What is known of the batches; read it alone, or with the outbox at rest.
-        workers: The threads.
+        workers: The threads that send. All of them may hang.
+        rescuers: Threads for jobs that are urgent and end in time, so that they wait for no sender.
         sender: Makes the attempts.
     """
 
@@ -110,6 +111,7 @@ class Outbox:
         self.is_loaded = False
         self.workers = Workers()
         self._credentials.reset_after_fork()
+        self.rescuers = Workers()
         self.log_key.reset_after_fork()
         self.sender = self._new_sender()
         self.begin_anew()

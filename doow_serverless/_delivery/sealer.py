@@ -76,7 +76,7 @@ class Sealer:
             outbox.note_late(flight, len(events))
             self._late.append((tuple(events), is_derived))
             events.clear()
-            outbox.workers.submit(self.seal_late)
+            outbox.rescuers.submit(self.seal_late)
 
     @property
     def is_late(self) -> bool:

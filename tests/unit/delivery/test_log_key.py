@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from doow_serverless._config import Config
 from doow_serverless._engine import Engine
 from doow_serverless._frames.reader import Part, read_frame
+from doow_serverless._process.workers import MAX_THREADS
 from doow_serverless.testing import MemoryTransport
 from tests.clock import Clock
 from tests.network import KEY
@@ -170,3 +172,35 @@ def test_delivery_by_log_waits_for_it_in_the_init_phase(init_phase: Secret) -> N
     init_phase.opens_itself = True
     engine = warm(delivery="log")
     assert engine.outbox.log_key.signing_key() == b"log key"
+
+
+# ── threads that hang ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_rescue_does_not_wait_for_senders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads that send hang; before the platform kills the function it is written down."""
+    options: Any = {"license_id": "lic_1", "warm_up": False, "dead_letter": str(tmp_path)}
+    engine = Engine(Config(KEY, environ={}, **options), MemoryTransport(), time.monotonic)
+    is_rescued, is_over = threading.Event(), threading.Event()
+    account = engine._flusher._outcome_of
+
+    def accounted(*flights: Any) -> Any:
+        try:
+            return account(*flights)
+        finally:
+            is_rescued.set()
+
+    def hang() -> None:
+        is_over.wait(30)
+
+    monkeypatch.setattr(engine._flusher, "_outcome_of", accounted)
+    for _ in range(MAX_THREADS):
+        engine.outbox.workers.submit(hang)
+    engine.outside.record("tokens")
+    engine.flush_meanwhile(engine.unattended, lambda: 0.1)
+    assert is_rescued.wait(20)
+    engine.outbox.write_down_all(20.0)
+    is_over.set()
+    assert [(one.reason, one.events) for one in parts_in(tmp_path)] == [("NOT_READY", 1)]
