@@ -190,6 +190,7 @@ class Entry:
         was_in_flight: Whether the server has said so.
         is_written: Whether it stands in the log of dead letters; None where nobody knows.
         is_released: Whether its events are off the hands of their buffer.
+        logged_as: The reason that its latest frame gives; None if it has no frame yet.
     """
 
     __slots__ = (
@@ -202,6 +203,7 @@ class Entry:
         "is_suspect",
         "is_written",
         "last",
+        "logged_as",
         "not_before",
         "seen_successes",
         "strikes",
@@ -222,6 +224,7 @@ class Entry:
         self.was_in_flight = False
         self.is_written: bool | None = False
         self.is_released = False
+        self.logged_as: ErrorKind | str | None = None
 
     def part(self, half: Batch) -> Entry:
         """The entry of a half of the batch: what was known of the whole holds for it."""
@@ -231,6 +234,7 @@ class Entry:
         part.is_suspect = self.is_suspect
         part.is_released = self.is_released
         part.is_written = self.is_written
+        part.logged_as = self.logged_as
         part.seen_successes = self.seen_successes
         return part
 

@@ -71,14 +71,19 @@ class LogSender:
     def abort(self, _batch_id: str) -> None:
         """A write cannot be cut off: once the pipe takes it, it is done."""
 
-    def send(self, batch: Batch, **_: Any) -> Result:
-        """Write ``batch``; blocks. Never raises an Exception."""
+    def send(self, batch: Batch, *, reason: ErrorKind | str = BY_LOG, **_: Any) -> Result:
+        """Write ``batch``; blocks. Never raises an Exception.
+
+        Args:
+            batch: The batch.
+            reason: Another one than LOG if its first frame was that of a dead letter.
+        """
         if self._log_key.is_missing:
             return self._unsigned(self._log_key.trouble)
         try:
             records = frames_of(
                 batch,
-                BY_LOG,
+                reason,
                 self._wall_clock(),
                 limit=self._limit,
                 least_level=self._least_level,

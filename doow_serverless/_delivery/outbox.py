@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from doow_serverless.errors import DoowError, ErrorKind
 
     from .credentials import Credentials
-    from .flight import Attempt
+    from .flight import Attempt, Entry
     from .log_sender import LogSender
     from .orders import Orders
+    from .results import Result
     from .sender import Transport
 
     T = TypeVar("T")
@@ -110,8 +111,8 @@ class Outbox:
         self._transport = LateTransport(self._config, self._given_transport)
         self.is_loaded = False
         self.workers = Workers()
-        self._credentials.reset_after_fork()
         self.rescuers = Workers()
+        self._credentials.reset_after_fork()
         self.log_key.reset_after_fork()
         self.sender = self._new_sender()
         self.begin_anew()
@@ -279,7 +280,8 @@ class Outbox:
         for entry in kept:
             if self.journal is not None:
                 self.journal.note_sealed(entry.batch)
-            self._note(partial(self.state.keep, is_written=entry.is_written), entry.batch)
+            keep = partial(self.state.keep, is_written=entry.is_written, logged_as=entry.logged_as)
+            self._note(keep, entry.batch)
             if other.journal is not None:
                 other.journal.note_settled(entry.batch.id)
         other.close_idle()
@@ -368,8 +370,7 @@ class Outbox:
     def _write_down(self, orders: Orders) -> None:
         """Have journal and log know what has become of batches, before anything is sent."""
         for entry, reason in _struck(orders.write_down):
-            # What goes by the log anyway is the same record twice, and no other.
-            why = BY_LOG if self._config.delivery == "log" else reason
+            why = reason if self._config.dead_letter == "off" else self._log_as(entry, reason)
             entry.is_written = self._dead_letters.write(entry.batch, why)
         for batch, halves, is_written in _struck(orders.split):
             if is_written is not False:
@@ -379,6 +380,17 @@ class Outbox:
         for batch_id in _struck(orders.settled):
             if self.journal is not None:
                 self.journal.note_settled(batch_id)
+
+    def _log_as(self, entry: Entry, reason: ErrorKind | str) -> ErrorKind | str:
+        """Return the reason for a frame of ``entry``: LOG for all of its frames, or for none.
+
+        A relay may gather the events of a frame that says LOG, and then the batch's id is lost to
+        Doow: a frame with another reason, of a dead letter, would be counted besides.
+        """
+        with self._lock:
+            if entry.logged_as is None or BY_LOG not in (entry.logged_as, reason):
+                entry.logged_as = reason
+            return entry.logged_as
 
     # ── sending; runs on a worker ──────────────────────────────────────────────────────────────
 
@@ -406,7 +418,7 @@ class Outbox:
         is_reused = not attempt.is_fresh and self.sender.reuses_connection()
         if not self._note(partial(state.begin, is_reused=is_reused), attempt):
             return None
-        result = trouble or self.sender.send(attempt.entry.batch, fresh=attempt.is_fresh)
+        result = trouble or self._sent(attempt)
         with self._lock:
             if self.state is not state:
                 return None  # What has begun anew since then leaves it to another process.
@@ -415,6 +427,13 @@ class Outbox:
         following = orders.send.pop(0) if orders.send else None
         self._carry_out(orders)
         return following
+
+    def _sent(self, attempt: Attempt) -> Result:
+        """Send the batch of an attempt; return the answer."""
+        entry, fresh = attempt.entry, attempt.is_fresh
+        if self._config.delivery != "log":
+            return self.sender.send(entry.batch, fresh=fresh)
+        return self.sender.send(entry.batch, fresh=fresh, reason=self._log_as(entry, BY_LOG))
 
     # ── the connection, and forks ──────────────────────────────────────────────────────────────
 

@@ -140,18 +140,26 @@ class OutboxState:
             self._pump(now)
 
     def keep(
-        self, batch: Batch, _: float, *, is_written: bool | None, reason: ErrorKind | None = None
+        self,
+        batch: Batch,
+        _: float,
+        *,
+        is_written: bool | None,
+        reason: ErrorKind | None = None,
+        logged_as: ErrorKind | str | None = None,
     ) -> None:
         """A batch is to be delivered for which nobody waits, as one that a crash has left.
 
         Whether it ``is_written`` in the log of a process that is gone nobody knows: None. With a
-        ``reason`` it is written down.
+        ``reason`` it is written down. Otherwise it may have been sent or written before: unless
+        ``logged_as`` says as what, it goes to no log as one that a relay may gather.
         """
         if batch.id not in self._ledger.entries:
             entry = self._ledger.entries[batch.id] = Entry(batch)
             entry.is_written = is_written
             entry.is_released = True
             entry.is_ambiguous = reason is None  # A process that is gone may have sent it.
+            entry.logged_as = logged_as or (ErrorKind.TIMEOUT if reason is None else None)
             self._ledger.keep(entry, reason)
 
     def drain(self) -> list[Entry]:

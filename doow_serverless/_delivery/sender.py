@@ -96,7 +96,7 @@ class Sender:
             _pass_on_signal(problem)
             return False  # Sending meets the same trouble, and says so.
 
-    def send(self, batch: Batch, *, fresh: bool = False) -> Result:
+    def send(self, batch: Batch, *, fresh: bool = False, **_: object) -> Result:
         """POST ``batch``, on a new connection if ``fresh``; blocks. Raises nothing itself."""
         try:
             return self._result(batch, self._answer(batch, fresh))
