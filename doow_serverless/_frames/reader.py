@@ -27,18 +27,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _MOST_PARTS = 10_000
-_LONGEST = 64 * 1024
+_LONGEST = 30_000
 # Characters of a frame. Versions before format 2 wrote up to 28,000.
 _EARLIER = "1"
-_URL = r"[A-Za-z0-9_.~%-]*"
+_URL = "[A-Za-z0-9_.~%-]"
+_TIMESTAMP = "[0-9TZ:.-]{0,40}"
+_LEVEL = "[A-Z]{0,10}"
+_MESSAGE = "[A-Za-z -]{0,100}"
+_BATCH_ID = f"{_URL}{{0,400}}"
 _SHAPES = {
-    "timestamp": r"[0-9TZ:.-]*",
-    "level": "[A-Z]*",
-    "message": "[A-Za-z -]*",
-    "batch_id": _URL,
+    "timestamp": _TIMESTAMP,
+    "level": _LEVEL,
+    "message": _MESSAGE,
+    "batch_id": _BATCH_ID,
     "events": "[0-9]{1,9}",
     "reason": "[A-Z_]{1,40}",
-    "sdk_version": _URL,
+    "sdk_version": f"{_URL}{{0,64}}",
     "encoding": "gzip|identity",
     "sha256": "[A-Za-z0-9_-]{22}|[0-9a-f]{64}",
     "part": "[0-9]{1,5}",
@@ -48,7 +52,8 @@ _SHAPES = {
     "hmac": "[A-Za-z0-9_-]{43}",
     "crc32": "[0-9a-f]{8}",
 }
-# Each value has an alphabet without quotes, so that matching is linear.
+# Each value has an alphabet without quotes, so that matching is linear, and all but the data, which
+# the length of the whole bounds, are short: readers remember ids, and repeat them in reports.
 _NUMBERS = {"events", "part", "parts"}
 _FOR_PEOPLE = {"timestamp", "level", "message"}
 _NEEDED = {FORMAT: {*SIGNED, "digest"}, _EARLIER: {*SIGNED, "crc32"}}
@@ -72,8 +77,8 @@ _FRAMES = {
 }
 _HEAD = re.compile(
     rf'\{{"{MARKER}":(?P<version>\d{{1,9}})'
-    rf'(?:,"timestamp":"(?P<timestamp>[0-9TZ:.-]*)"(?:,"level":"[A-Z]*"'
-    rf'(?:,"message":"[A-Za-z -]*"(?:,"batch_id":"(?P<batch_id>{_URL})")?)?)?)?'
+    rf'(?:,"timestamp":"(?P<timestamp>{_TIMESTAMP})"(?:,"level":"{_LEVEL}"'
+    rf'(?:,"message":"{_MESSAGE}"(?:,"batch_id":"(?P<batch_id>{_BATCH_ID})")?)?)?)?'
 )
 
 
@@ -244,7 +249,8 @@ def _damage(text: str) -> Damage:
 
 
 def _id_of(fields: dict[str, str]) -> str | None:
-    return _unquoted(fields["batch_id"]) if "batch_id" in fields else None
+    found = re.fullmatch(_BATCH_ID, fields.get("batch_id", "\n"))
+    return None if found is None else _unquoted(found[0])
 
 
 def _is_scalar(value: object) -> bool:

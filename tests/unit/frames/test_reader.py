@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+import tracemalloc
 import zlib
 from base64 import urlsafe_b64encode
 from hashlib import sha256
@@ -14,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doow_serverless._frames import assembly
 from doow_serverless._frames.assembly import Assembly
-from doow_serverless._frames.format import SIGNED, digest_of, frames_of, signed_text
+from doow_serverless._frames.format import SIGNED, digest_of, encoded, frame, frames_of, signed_text
 from doow_serverless._frames.reader import Damage, Part, frame_of, read_frame, read_frames
 from doow_serverless._sealing import LINE_LIMIT, Batch, gzip
 from doow_serverless.errors import ErrorKind
@@ -266,6 +266,47 @@ def test_damage(text: str, batch_id: str | None, why: str) -> None:
     assert (damage.batch_id, damage.why) == (batch_id, why)
 
 
+def resealed(**changes: str) -> str:
+    """A frame with other values, whose digest fits."""
+    fields = {name: str(value) for name, value in json.loads(LINE).items()} | changes
+    return frame({**fields, "digest": digest_of(signed_text(fields))})
+
+
+@pytest.mark.parametrize(
+    ("changes", "batch_id"),
+    [
+        ({"batch_id": "i" * 401}, None),
+        ({"batch_id": "i" * 60_000}, None),
+        ({"sdk_version": "1" * 65}, "b"),
+        ({"timestamp": "1" * 41}, None),
+        ({"level": "A" * 11}, None),
+        ({"message": "a" * 101}, None),
+        ({"data": "A" * 30_000}, "b"),
+    ],
+)
+def test_long_values_are_damage(changes: dict[str, str], batch_id: str | None) -> None:
+    """No frame was ever so long, and nobody can make a reader remember long ids."""
+    found = read_frame(resealed(**changes))
+    assert isinstance(found, Damage)
+    assert (found.batch_id, len(found.timestamp) <= 40) == (batch_id, True)
+
+
+@pytest.mark.parametrize("changes", [{"batch_id": "i" * 401}, {"sdk_version": "1" * 65}])
+def test_long_values_of_objects_are_damage(changes: dict[str, str]) -> None:
+    """An object that an export has parsed has the same limits."""
+    found = frame_of(json.loads(resealed(**changes)))
+    assert isinstance(found, Damage)
+    assert found.batch_id == (None if "batch_id" in changes else "b")
+
+
+def test_values_may_be_as_long_as_any_version_wrote_them() -> None:
+    """Ids of 400 characters are read, and frames of 30,000 as a whole."""
+    room = 30_000 - len(resealed(data="", batch_id="i" * 400, sdk_version="1" * 64))
+    line = resealed(data="A" * room, batch_id="i" * 400, sdk_version="1" * 64)
+    assert part_of(line).batch_id == "i" * 400
+    assert isinstance(read_frame(line.replace('"data":"', '"data":"A')), Damage)
+
+
 def test_several_lines() -> None:
     """A text of nothing but frames holds them all; with anything else beside them, none."""
     other = frames(batch(1))[0]
@@ -417,13 +458,33 @@ def test_repeated_frames_are_counted() -> None:
     assert (assembly.repeated, assembly.problems()) == (3, [])
 
 
-def test_a_body_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little gzip can hold a lot."""
-    monkeypatch.setattr(assembly, "_MAX_BODY", 1_000)
-    assert assembled(frames(batch(batch_id="b", unit="a" * 2_000))[0]) == (
-        [],
-        [("b", "the checksum does not fit")],
-    )
+def test_a_body_that_never_ends_is_refused() -> None:
+    """A body of more than 1 MiB, which little gzip can hold, is not unpacked further."""
+    for more, problems in ((0, []), (1_000, [("b", "the checksum does not fit")])):
+        one = batch(batch_id="b", unit="a" * (1024 * 1024 - 1_000 + more))
+        assert assembled("\n".join(frames(one)))[1] == problems
+
+
+@pytest.mark.parametrize(
+    ("objects", "why"), [(149_000, "it holds no batch"), (1_900_000, "the checksum does not fit")]
+)
+def test_hostile_bodies_take_little_memory(objects: int, why: str) -> None:
+    """A frame of 30 kB that unpacks to the smallest of JSON's objects takes less than 60 MB."""
+    body = b'[{"event_id":"a"},' + b'{"":0},' * objects + b"0]"
+    fields = {"encoding": "identity", "sha256": digest_of(body)}
+    packer = zlib.compressobj(9, wbits=31)
+    data = encoded(packer.compress(body) + packer.flush())
+    line = resealed(data=data, **fields)
+    assert len(line) < 30_000
+    found = read_frame(line)
+    tracemalloc.start()
+    try:
+        problems = put_together([found])[1]  # type: ignore[list-item]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert problems == [("b", why)]
+    assert peak < 60 * 1024 * 1024
 
 
 @pytest.mark.parametrize("batch_id", ["%FF", "%"])
