@@ -3,6 +3,9 @@
 Each function takes out exactly the field into which its platform puts a line of the log. Any other
 JSON is somebody's own text: it is handed on as it is, and never looked into. Usage is counted only
 from a text that is a frame as a whole (see `reader`), so text within a text counts for nothing.
+
+Input without the marker of frames yields nothing. It is not even parsed: the marker is plain ASCII,
+which no writer of JSON escapes.
 """
 
 from __future__ import annotations
@@ -16,13 +19,16 @@ from . import kpl
 from .format import MARKER
 from .unpacking import (
     GZIP_MAGIC,
-    MAX_TEXT,
     from_base64,
     from_json,
     next_json,
     path_of,
+    peek,
+    refuse_many_values,
+    restore_properties,
     restore_quotes,
     to_text,
+    unpacked,
 )
 
 TYPE_CHECKING = False
@@ -59,7 +65,10 @@ class Unread(NamedTuple):
 _LONGEST_NAME = 200
 _MOST_LEVELS = 8
 """Documents within documents: Lambda's record within EventBridge's, SNS's and SQS's has four."""
+_MARKER = MARKER.encode()
 _GZIP_IN_BASE64 = "H4sI"
+_LOOKED_AT = 100
+"""Characters in which gzip in base64 has to begin."""
 
 
 def _named(value: object) -> str:
@@ -88,15 +97,10 @@ def _elsewhere(fields: dict[str, Any], but: tuple[str, ...], origin: str) -> Fou
 
 def _text(text: str, origin: str, platform: str) -> Found:
     """Hand on a text that ``platform`` does not wrap, unless it was packed by somebody."""
-    if text.lstrip().startswith(_GZIP_IN_BASE64):
-        try:
-            inside = to_text(from_base64(text.strip()))
-        except ValueError:
-            inside = ""  # Somebody's text, which only begins like that.
-        if MARKER in inside:
-            yield Unread(origin, f"is gzip in base64, which {platform} does not write")
-            return
-    yield Line(text, origin)
+    if MARKER in text:
+        yield Line(text, origin)
+    elif text[:_LOOKED_AT].lstrip().startswith(_GZIP_IN_BASE64) and _MARKER in peek(text.strip()):
+        yield Unread(origin, f"is gzip in base64, which {platform} does not write")
 
 
 # ── CloudWatch Logs ─────────────────────────────────────────────────────────────────────────────
@@ -105,7 +109,7 @@ def _text(text: str, origin: str, platform: str) -> Found:
 _MESSAGE_TYPES = ("DATA_MESSAGE", "CONTROL_MESSAGE")
 
 
-def from_cloudwatch(data: bytes | str) -> Found:
+def from_cloudwatch(data: bytes) -> Found:
     """Unwrap the messages of a CloudWatch Logs subscription: ``logEvents[].message``.
 
     ``extractedFields`` repeat parts of a message, and are left alone.
@@ -117,9 +121,12 @@ def from_cloudwatch(data: bytes | str) -> Found:
     yield from _cloudwatch(data, "the message of CloudWatch Logs")
 
 
-def _cloudwatch(data: bytes | str, origin: str) -> Found:
+def _cloudwatch(data: bytes, origin: str) -> Found:
     try:
-        text = to_text(data) if isinstance(data, bytes) else data
+        data = unpacked(data)
+        if _MARKER not in data:
+            return
+        text = to_text(data)
     except ValueError as problem:
         yield Unread(origin, str(problem))
         return
@@ -167,13 +174,17 @@ def from_logs_event(event: Any) -> Found:
     """Unwrap the event with which CloudWatch Logs invokes a function, or its failure document.
 
     Args:
-        event: ``{"awslogs": {"data": …}}``, or a document as of :func:`from_sqs` that holds it.
+        event: ``{"awslogs": {"data": …}}``; a document that holds it, see :func:`from_sqs`; or an
+            event of SNS that carries such documents.
     """
     origin = "the event of CloudWatch Logs"
-    found = _from_document(event, origin, 0)
-    if found is None:
-        found = iter([Unread(origin, "is no event of CloudWatch Logs")])
-    yield from found
+    carried = _carried_by_sns(event)
+    for document in [event] if carried is None else carried:
+        found = _from_document(document, origin, 0)
+        if found is None:
+            yield Unread(origin, "is no event of CloudWatch Logs")
+        else:
+            yield from found
 
 
 # ── Kinesis ─────────────────────────────────────────────────────────────────────────────────────
@@ -181,13 +192,15 @@ def from_logs_event(event: Any) -> Found:
 _OTHER_PACKING = {b"\x28\xb5\x2f\xfd": "zstd", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
 """Compression that agents offer, by its first bytes. No text in UTF-8 begins so."""
 
+_TAGS = ("logtag", "_p")
+_PARTIAL = ("partial_message", "partial_id", "partial_ordinal", "partial_last")
 _AGENT_FIELDS = frozenset({
     # Fluent Bit's parsers for containers: docker, cri.
     # https://docs.fluentbit.io/manual/data-pipeline/parsers/configuring-parser
-    "log", "stream", "time", "logtag", "_p",
+    "log", "stream", "time", *_TAGS,
     # Docker's driver for FireLens. https://docs.docker.com/engine/logging/drivers/fluentd/
     "source", "container_id", "container_name",
-    "partial_message", "partial_id", "partial_ordinal", "partial_last",
+    *_PARTIAL,
     # FireLens. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_firelens.html
     "ecs_cluster", "ecs_task_arn", "ecs_task_definition",
     # Fluent Bit's filters kubernetes and aws.
@@ -234,14 +247,29 @@ def _from_user_record(data: bytes, origin: str) -> Found:
     elif packing:
         yield Unread(origin, f"is compressed with {packing[0]}: switch that off in its producer")
     else:
-        text = data.decode(errors="replace")
-        objects = _agent_objects(text)
-        if objects is None:
-            yield from _text(text, origin, "Kinesis")
+        yield from _from_lines(data, origin)
+
+
+def _from_lines(data: bytes, origin: str) -> Found:
+    if _MARKER in data:
+        try:
+            refuse_many_values(data)
+        except ValueError as problem:
+            yield Unread(origin, str(problem))
             return
-        for fields in objects:
-            yield Line(fields["log"], origin)
-            yield from _elsewhere(fields, ("log",), origin)
+    elif not data[:_LOOKED_AT].lstrip().startswith(_GZIP_IN_BASE64.encode()):
+        return
+    text = data.decode(errors="replace")
+    objects = _agent_objects(text)
+    if objects is None:
+        yield from _text(text, origin, "Kinesis")
+        return
+    for fields in objects:
+        if _is_chunk(fields):
+            yield from _stray(fields, origin, "holds the marker in a piece of a line")
+            continue
+        yield Line(fields["log"], origin)
+        yield from _elsewhere(fields, ("log",), origin)
 
 
 def _agent_objects(text: str) -> list[dict[str, Any]] | None:
@@ -270,6 +298,17 @@ def _agent_objects(text: str) -> list[dict[str, Any]] | None:
     return found
 
 
+def _is_chunk(fields: dict[str, Any]) -> bool:
+    """Return whether ``log`` is a piece of a line.
+
+    Docker and containerd cut lines at 16 kB, so whoever sends text that is logged can choose where
+    a piece begins. A frame is shorter, and never cut.
+    """
+    return any(name in fields for name in _PARTIAL) or any(
+        fields.get(name, "F") != "F" for name in _TAGS
+    )
+
+
 # ── documents of failed invocations ─────────────────────────────────────────────────────────────
 
 _INVOCATION = frozenset({
@@ -277,6 +316,8 @@ _INVOCATION = frozenset({
     "responsePayload",
 })  # fmt: skip
 """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
+_OF_DOCUMENTS = ("awslogs", "requestContext", "KinesisBatchInfo")
+"""Each document that may matter has one of these names, also if its data is packed."""
 _EVENT_BRIDGE = "Lambda Function Invocation Result - Failure"
 
 
@@ -285,22 +326,20 @@ def from_sqs(message: Any) -> Found:
 
     The body is a text, or a document that Lambda puts into queues for failed invocations: the event
     itself (dead-letter queue), or a record that holds it (destination), also through SNS and
-    EventBridge. Every other JSON is a text.
+    EventBridge. Every other JSON is a text: so is an event of Kinesis or SQS, since a record of a
+    failed invocation holds none, and an application that reads a queue may log one.
 
     Args:
         message: A member of ``event["Records"]``.
     """
-    yield from _from_sqs(message, 0)
-
-
-def _from_sqs(message: Any, level: int) -> Found:
     fields = message if isinstance(message, dict) else {}
     origin = f"SQS message {_named(fields.get('messageId'))}"
     body = fields.get("body")
     if not isinstance(body, str):
         yield Unread(origin, "has no body")
         return
-    found = _from_document(_object_of(body), origin, level)
+    document = _object_of(body) if any(word in body for word in _OF_DOCUMENTS) else None
+    found = _from_document(document, origin, 0)
     yield from _text(body, origin, "SQS") if found is None else found
 
 
@@ -318,7 +357,7 @@ def _from_document(document: object, origin: str, level: int) -> Found | None:
     """Unwrap a document that AWS writes for an invocation of a relay; None if it is none."""
     if not isinstance(document, dict) or level > _MOST_LEVELS:
         return None
-    for unwrap in (_from_awslogs, _from_invocation, _from_batch_info, _from_carrier, _from_records):
+    for unwrap in (_from_awslogs, _from_invocation, _from_batch_info, _from_carrier, _from_topic):
         found = unwrap(document, origin, level + 1)
         if found is not None:
             return found
@@ -351,20 +390,16 @@ def _from_invocation(document: dict[str, Any], origin: str, level: int) -> Found
     return chain(found, _elsewhere(document, ("requestPayload",), origin))
 
 
-def _from_batch_info(document: dict[str, Any], origin: str, level: int) -> Found | None:
-    """Unwrap the record of a Kinesis batch that Lambda gave up; only one in S3 holds the batch."""
+def _from_batch_info(document: dict[str, Any], origin: str, _: int) -> Found | None:
+    """Report the record of a Kinesis batch that Lambda gave up: in a queue it holds no data."""
     info = document.get("KinesisBatchInfo")
     if not isinstance(info, dict):
         return None
-    payload = document.get("payload")
-    found = _from_document(_object_of(payload), origin, level) if isinstance(payload, str) else None
-    if found is not None:
-        return found
     why = (
-        f"names records of shard {_named(info.get('shardId'))} of {_named(info.get('streamArn'))} "
-        f"that Lambda gave up, from {_named(info.get('startSequenceNumber'))} to "
-        f"{_named(info.get('endSequenceNumber'))}, without their data: read them from the stream "
-        f"while it keeps them, and give them to `doow-serverless replay`"
+        f"names records that Lambda gave up: read them from the stream while it keeps them, and "
+        f"give them to `doow-serverless replay`: shard {_named(info.get('shardId'))} of "
+        f"{_named(info.get('streamArn'))}, from {_named(info.get('startSequenceNumber'))} to "
+        f"{_named(info.get('endSequenceNumber'))}"
     )
     return iter([Unread(origin, why)])
 
@@ -378,30 +413,27 @@ def _from_carrier(document: dict[str, Any], origin: str, level: int) -> Found | 
     return None
 
 
-def _from_records(document: dict[str, Any], origin: str, level: int) -> Found | None:
-    """Unwrap an event of AWS that holds records of Kinesis, SQS or SNS."""
-    records = document.get("Records")
+def _from_topic(document: dict[str, Any], origin: str, level: int) -> Found | None:
+    """Report an event of SNS within another document: any subscriber may have logged it."""
+    found = [_from_document(one, origin, level) for one in _carried_by_sns(document) or ()]
+    if all(one is None for one in found):
+        return None
+    return iter([Unread(origin, "is an event of SNS, and no document that Lambda puts there")])
+
+
+def _carried_by_sns(event: object) -> list[object] | None:
+    """Return the documents that an event of SNS carries; None if it is none."""
+    records = event.get("Records") if isinstance(event, dict) else None
     if not isinstance(records, list) or not records:
         return None
-    found = [_from_event_record(record, origin, level) for record in records]
-    if any(one is None for one in found):
-        return None
-    return chain.from_iterable(one for one in found if one is not None)
-
-
-def _from_event_record(record: object, origin: str, level: int) -> Found | None:
-    if not isinstance(record, dict):
-        return None
-    source = record.get("eventSource") or record.get("EventSource")
-    if source == "aws:kinesis":
-        return from_kinesis(record)
-    if source == "aws:sqs":
-        return _from_sqs(record, level)
-    message = record.get("Sns")
-    if source == "aws:sns" and isinstance(message, dict):
-        text = message.get("Message")
-        return _from_document(_object_of(text) if isinstance(text, str) else None, origin, level)
-    return None
+    carried: list[object] = []
+    for record in records:
+        note = record.get("Sns") if isinstance(record, dict) else None
+        if not isinstance(note, dict) or record.get("EventSource") != "aws:sns":
+            return None
+        text = note.get("Message")
+        carried.append(_object_of(text) if isinstance(text, str) else None)
+    return carried
 
 
 # ── Azure ───────────────────────────────────────────────────────────────────────────────────────
@@ -410,14 +442,17 @@ _TRACES = "AppTraces"
 _OWN_SETTING = "FunctionAppLogs"
 _CONSOLE = "Host.Function.Console"
 """The logger to which the Functions host gives what a function prints."""
+_LOGGER = ("category", "categoryname")
+_DIMENSIONS = ("properties", "customdimensions")
+"""Fields that hold the custom dimensions of a trace, in lower case."""
 
 
 def from_event_hub(body: bytes) -> Found:
     """Unwrap an event to which diagnostic settings of Azure have exported log records.
 
     The text is ``Message`` or ``properties.message`` of traces of Application Insights, and
-    ``properties.message`` of the function app's own logs. A record that names its logger counts
-    only if that is the console.
+    ``properties.message`` of the function app's own logs. A record that names its logger, or has
+    custom dimensions that ought to, counts only if the logger is the console.
     https://learn.microsoft.com/azure/azure-functions/functions-monitor-log-analytics
 
     Args:
@@ -447,9 +482,9 @@ def from_diagnostics(record: object, origin: str) -> Found:
         return
     fields = {**record, "properties": _properties(record.get("properties"))}
     text, path = _message_of(fields, category)
-    logger = _logger_of(fields)
-    if text is None or (logger is not None and logger != _CONSOLE):
-        by = "" if logger is None else f" by logger {_named(logger)}"
+    others = [logger for logger in _loggers(fields) if logger != _CONSOLE]
+    if text is None or others:
+        by = f" by logger {_named(others[0])}" if others else ""
         yield from _stray(fields, where, f"holds the marker, and was not printed by a function{by}")
         return
     yield Line(text, where)
@@ -457,25 +492,14 @@ def from_diagnostics(record: object, origin: str) -> Found:
 
 
 def _properties(value: object) -> object:
-    """Return the properties of a record: an object, if need be from its JSON.
-
-    Hosts on Linux drop single quotes from the JSON, and then replace the double ones by single
-    ones, so that the reverse restores it exactly. Should a host not drop them, text can forge
-    fields, but only beside the honest ones: then names occur twice.
-    https://github.com/Azure/azure-functions-host/issues/7864
-    """
+    """Return the properties of a record: an object, if need be from its JSON."""
     if not isinstance(value, str):
         return value
     try:
         return from_json(value)
     except ValueError:
-        if '"' in value:
-            return value
-    try:
-        restored, end = next_json(value.replace("'", '"'), 0, unique_names=True)
-    except ValueError:
-        return value
-    return restored if end == len(value) else value
+        restored = restore_properties(value)
+    return value if restored is None else restored
 
 
 def _message_of(fields: dict[str, Any], category: object) -> tuple[str | None, tuple[str, ...]]:
@@ -487,14 +511,35 @@ def _message_of(fields: dict[str, Any], category: object) -> tuple[str | None, t
     return (text if isinstance(text, str) else None), ("properties", "message")
 
 
-def _logger_of(fields: dict[str, Any]) -> object:
-    """Return the category of the logger that a record names, or None."""
-    for properties in (fields["properties"], fields.get("Properties")):
-        if isinstance(properties, dict):
-            for name in ("category", "Category"):
-                if properties.get(name) is not None:
-                    return properties[name]
-    return None
+def _loggers(fields: dict[str, Any]) -> Iterator[object]:
+    """Yield the categories of loggers that a record names; "" for one that it ought to name.
+
+    Exports write names in different letter cases. Custom dimensions of a trace always hold the
+    category if it comes from the host. Of other SDKs, by which an application may log whatever was
+    sent to it, there is none.
+    """
+    others = {name: value for name, value in fields.items() if name != "properties"}
+    yield from (value for name, value in others.items() if name.lower() == "categoryname")
+    yield from _loggers_of_dimensions(others)
+    properties = fields["properties"]
+    if isinstance(properties, dict):
+        yield from _named_loggers(properties)
+        yield from _loggers_of_dimensions(properties)
+
+
+def _loggers_of_dimensions(fields: dict[str, Any]) -> Iterator[object]:
+    for name, value in fields.items():
+        if name.lower() in _DIMENSIONS and value is not None:
+            yield from _named_loggers(value) or [""]
+
+
+def _named_loggers(dimensions: object) -> list[object]:
+    """Return the categories in custom dimensions, which may be JSON."""
+    if isinstance(dimensions, str):
+        dimensions = _object_of(dimensions)
+    if not isinstance(dimensions, dict):
+        return []
+    return [value for name, value in dimensions.items() if name.lower() in _LOGGER]
 
 
 def _without(fields: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -551,13 +596,15 @@ def _documents(body: bytes, origin: str, parse: Callable[[str], Any]) -> Iterato
         origin: Of the body.
         parse: Returns the value of a JSON text; raises ValueError.
     """
-    if body.startswith(GZIP_MAGIC):
-        yield from _packed(body, origin)
+    try:
+        if _MARKER not in unpacked(body):
+            return
+        if body.startswith(GZIP_MAGIC):
+            raise ValueError("is gzip, which its platform does not write")
+        text = to_text(body)
+    except ValueError as problem:
+        yield Unread(origin, str(problem)), origin
         return
-    if len(body) > MAX_TEXT:
-        yield Unread(origin, f"has more than {MAX_TEXT // 1024 // 1024} MB"), origin
-        return
-    text = body.decode("utf-8-sig", errors="replace")
     try:
         yield parse(text), origin
         return
@@ -590,13 +637,3 @@ def _requoted(text: str) -> Any:
     if end < len(restored):
         raise ValueError("is JSON followed by something else")
     return value
-
-
-def _packed(body: bytes, origin: str) -> Iterator[tuple[Any, str]]:
-    try:
-        holds_marker = MARKER in to_text(body)
-    except ValueError as problem:
-        yield Unread(origin, str(problem)), origin
-        return
-    if holds_marker:
-        yield Unread(origin, "is gzip, which its platform does not write"), origin

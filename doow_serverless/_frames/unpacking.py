@@ -15,16 +15,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_TEXT = 64 * 1024 * 1024
-"""Bytes that gzip may unpack to: far more than any platform packs."""
+MAX_TEXT = 8 * 1024 * 1024
+"""Bytes that one input may unpack to.
+
+CloudWatch packs log events that came in calls of PutLogEvents, of 1 MiB at the most, and into one
+record of a stream no more than 1 MB of gzip. In JSON a control character takes six times its
+length. A text of this size takes up to nine times as much memory while it is read.
+"""
 GZIP_MAGIC = b"\x1f\x8b"
 _MOST_GZIPS = 4
 """Gzip within gzip: Firehose packs CloudWatch's messages, which are gzip already, once more."""
 _FIRST_BLOCK = 4 * 1024
 _LARGEST_BLOCK = 1024 * 1024
+_PEEK = 64 * 1024
 _MOST_NAMES = 8
+_MOST_VALUES = 500_000
+"""Strings, objects, lists and commas in one input, outside of strings.
+
+A message of CloudWatch has twelve for each of its events, of which there are 10,000 at the most. An
+object with one value takes 230 bytes, thirty times the length of its JSON, and counts as three.
+"""
+_SMALL = 1024 * 1024
+"""Bytes of an input whose values are not counted: whatever it holds, it takes little memory."""
 _BLANK = re.compile(r"[ \t\r\n]*")
-_QUOTE = re.compile(r'\\.|"', re.DOTALL)
+_BARE_PROPERTIES = re.compile(r'"properties"[ \t\r\n]*:[ \t\r\n]*(?=\{\')')
 # Nothing here counts with numbers, and to read an int of a million digits is quadratic.
 _DECODER = json.JSONDecoder(parse_int=float)
 
@@ -57,8 +71,8 @@ def gunzip(data: bytes) -> bytes:
     return b"".join(contents)
 
 
-def to_text(data: bytes) -> str:
-    """Return UTF-8 ``data`` as text, unpacked if it is gzip, or gzip of gzip."""
+def unpacked(data: bytes) -> bytes:
+    """Return ``data`` as it is, or unpacked if it is gzip, or gzip of gzip."""
     for _ in range(_MOST_GZIPS):
         if not data.startswith(GZIP_MAGIC):
             break
@@ -67,7 +81,43 @@ def to_text(data: bytes) -> str:
         raise ValueError("is gzip within gzip, too many times")
     if len(data) > MAX_TEXT:
         raise ValueError(f"has more than {MAX_TEXT // 1024 // 1024} MB")
+    return data
+
+
+def to_text(data: bytes) -> str:
+    """Return the JSON ``data``, in UTF-8, as text."""
+    refuse_many_values(data)
     return data.decode("utf-8-sig", errors="replace")
+
+
+def refuse_many_values(data: bytes) -> None:
+    """Raise ValueError if the values of JSON ``data`` would take too much memory."""
+    if len(data) <= _SMALL:
+        return
+    # In bytes, and without a loop over them: a string ends at a quote that is not escaped.
+    data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    values = data.count(b'"') // 2
+    if values <= _MOST_VALUES:
+        outside = b"".join(data.split(b'"')[::2])
+        values += sum(outside.count(mark) for mark in (b"{", b"[", b","))
+    if values > _MOST_VALUES:
+        raise ValueError("is JSON of too many values")
+
+
+def peek(text: str) -> bytes:
+    """Return the beginning of what ``text`` packs, at most 64 kB: gzip, or gzip of gzip, in base64.
+
+    Anybody may have written the text, so nothing more is unpacked. Other text holds nothing.
+    """
+    try:
+        data = from_base64(text[: 2 * _PEEK])
+        for _ in range(_MOST_GZIPS):
+            if not data.startswith(GZIP_MAGIC):
+                break
+            data = zlib.decompressobj(GZIP).decompress(data, _PEEK)
+    except (ValueError, zlib.error):
+        return b""
+    return data
 
 
 def from_base64(text: object) -> bytes:
@@ -124,23 +174,74 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _STRICT_DECODER = json.JSONDecoder(parse_int=float, object_pairs_hook=_unique)
 
 
-def restore_quotes(text: str) -> str:
-    """Return ``text`` with double quotes for the single ones that stand outside of its strings.
+# ── properties of a function app ────────────────────────────────────────────────────────────────
 
-    JSON has no single quotes there. Each of them was a double quote, if a program has replaced all
-    double quotes of a part of the text, and had removed the single quotes from that part before.
+_HOST_FIELDS = frozenset({
+    "appName", "roleInstance", "message", "category", "hostVersion", "functionInvocationId",
+    "functionName", "hostInstanceId", "activityId", "level", "levelId", "processId",
+    "exceptionDetails", "exceptionMessage", "exceptionType", "eventId", "eventName",
+})  # fmt: skip
+"""All that the host's AzureMonitorDiagnosticLogger writes, the category always.
+https://github.com/Azure/azure-functions-host/tree/dev/src/WebJobs.Script.WebHost/Diagnostics"""
+
+
+def restore_properties(text: str) -> dict[str, Any] | None:
+    """Return the properties of a log record that ``text`` is, as hosts on Linux write them.
+
+    These hosts drop single quotes from the JSON, and then replace the double ones by single ones,
+    so that the reverse restores it exactly. Should a host not drop them, then a logged text can add
+    fields, also in two places. But it cannot get rid of the category that the host writes: only an
+    object or an array that begins in one place and ends in the other could swallow that, and no
+    field has such a value. So the text can at most repeat the category, and an object that repeats
+    a name is refused.
+    https://github.com/Azure/azure-functions-host/issues/7864
+
+    Returns:
+        None unless the fields are those that the host writes, each once, with scalar values, the
+        category among them.
+    """
+    found = _host_object(text)
+    return found[0] if found is not None and found[1] == len(text) else None
+
+
+def restore_quotes(text: str) -> str:
+    """Return JSON ``text`` with the double quotes of properties that a host on Linux has replaced.
+
+    Some exports insert them as they are, so that the whole is no JSON. Only an object that stands
+    as the field ``properties`` is restored, under the conditions of `restore_properties`. The host
+    has left no double quotes in it, so no logged text can make another such place.
     """
     pieces: list[str] = []
-    start, is_string = 0, False
-    for found in _QUOTE.finditer(text):
-        if found[0] != '"':
-            continue  # An escaped character ends no string.
-        piece = text[start : found.end()]
-        pieces.append(piece if is_string else piece.replace("'", '"'))
-        start, is_string = found.end(), not is_string
-    rest = text[start:]
-    pieces.append(rest if is_string else rest.replace("'", '"'))
+    at = 0
+    for place in _BARE_PROPERTIES.finditer(text):
+        start, next_quote = place.end(), text.find('"', place.end())
+        part = text[start:] if next_quote < 0 else text[start:next_quote]
+        found = _host_object(part)
+        if found is not None:
+            pieces += text[at:start], part[: found[1]].replace("'", '"')
+            at = start + found[1]
+    pieces.append(text[at:])
     return "".join(pieces)
+
+
+def _host_object(text: str) -> tuple[dict[str, Any], int] | None:
+    """Return the properties with which ``text`` begins, and where they end."""
+    if '"' in text:
+        return None
+    try:
+        fields, end = next_json(text.replace("'", '"'), 0, unique_names=True)
+    except ValueError:
+        return None
+    is_of_host = (
+        isinstance(fields, dict)
+        and fields.keys() <= _HOST_FIELDS
+        and "category" in fields
+        and not any(isinstance(value, (dict, list)) for value in fields.values())
+    )
+    return (fields, end) if is_of_host else None
+
+
+# ── searching ───────────────────────────────────────────────────────────────────────────────────
 
 
 def path_of(word: str, value: object) -> str | None:

@@ -156,7 +156,12 @@ def azure_records(messages: Sequence[str]) -> str:
             "records": [
                 {"time": STAMP, "category": "FunctionAppLogs", "properties": {"message": one}}
                 if at % 2
-                else {"time": STAMP, "Type": "AppTraces", "Message": one, "Properties": {"a": "b"}}
+                else {
+                    "time": STAMP,
+                    "Type": "AppTraces",
+                    "Message": one,
+                    "Properties": {"Category": "Host.Function.Console"},
+                }
                 for at, one in enumerate(messages)
             ]
         }

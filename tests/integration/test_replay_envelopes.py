@@ -222,7 +222,7 @@ SIDES: dict[str, Callable[[str, str], str]] = {
         *(text.replace('"', '""') for text in (own, other))
     ),
     "properties of a trace": lambda own, other: json.dumps(
-        {"records": [{"Type": "AppTraces", "Message": own, "Properties": {"ua": other}}]}
+        {"records": [{"Type": "AppTraces", "Message": own, "OperationName": other}]}
     ),
     "a platform's telemetry": lambda own, other: json.dumps(
         [{"type": "function", "record": own}, {"type": "extension", "record": other}]

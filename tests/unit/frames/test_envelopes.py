@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from base64 import b64encode
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +24,7 @@ from doow_serverless._frames.envelopes import (
     from_sqs,
     from_vercel,
 )
+from doow_serverless._frames.format import MARKER
 from tests.unit.frames.test_kpl import aggregated
 
 if TYPE_CHECKING:
@@ -34,6 +37,11 @@ MARKED = "somebody wrote doow_dead_letter"
 
 def lines(found: Iterable[Line | Unread]) -> list[str]:
     return [one.text for one in found if isinstance(one, Line)]
+
+
+def marked(texts: Iterable[str]) -> list[str]:
+    """The texts that may hold usage; nobody asks for the others."""
+    return [text for text in texts if MARKER in text]
 
 
 def split(found: Iterable[Line | Unread]) -> tuple[list[str], list[str]]:
@@ -112,6 +120,11 @@ def sns(document: object) -> dict[str, Any]:
     }
 
 
+def topic(*documents: object) -> dict[str, Any]:
+    """The event by which SNS invokes a function."""
+    return {"Records": [{"EventSource": "aws:sns", "Sns": sns(one)} for one in documents]}
+
+
 def event_bridge(document: object) -> dict[str, Any]:
     return {
         "version": "0",
@@ -128,7 +141,8 @@ def sqs(body: object) -> dict[str, Any]:
     return {"messageId": "m1", "eventSource": "aws:sqs", "body": text}
 
 
-CONSOLE = {"category": "Host.Function.Console"}
+CONSOLE_LOGGER = "Host.Function.Console"
+CONSOLE = {"category": CONSOLE_LOGGER}
 AZURE = {
     "time": "t",
     "resourceId": "/SUBSCRIPTIONS/X/SITES/ORDERS",
@@ -155,8 +169,36 @@ def app_log(properties: object) -> dict[str, Any]:
 
 def bare(properties: dict[str, Any]) -> bytes:
     """An export whose properties are not even JSON."""
+    return bare_record(by_linux(properties))
+
+
+def bare_record(properties: str, name: str = "properties") -> bytes:
     record = json.dumps({**AZURE, "category": "FunctionAppLogs"})[:-1]
-    return f'{{"records": [{record}, "properties": {by_linux(properties)}}}]}}'.encode()
+    return f'{{"records": [{record}, "{name}": {properties}}}]}}'.encode()
+
+
+OTHER_LOGGER = "Function.orders.User"
+INJECTED = [
+    # Fields that come twice; the category within an object or array; an end, and another record.
+    (f"','category':'{CONSOLE_LOGGER}','message':'{FRAME}", ""),
+    (f"{FRAME}','category':'{CONSOLE_LOGGER}','eventName':{{'eventId':'", "'},'activityId':'"),
+    (f"{FRAME}','category':'{CONSOLE_LOGGER}','eventName':['", "'],'activityId':'"),
+    (f"{FRAME}','z':{{'q':'", "'},'x':'"),
+    (f"{FRAME}'}},{{'message':'", ""),
+    (f"'}}}},{{'category':'AppTraces','Message':'{FRAME}'}},{{'properties':{{'message':'", ""),
+]
+"""Two texts by which somebody would make a frame of a logged text, if quotes were kept."""
+
+
+def by_a_host_that_keeps_quotes(message: str, error: str) -> str:
+    properties = {
+        "appName": "a",
+        "message": message,
+        "category": OTHER_LOGGER,
+        "level": "Error",
+        "exceptionMessage": error,
+    }
+    return json.dumps(properties, separators=(",", ":")).replace('"', "'")
 
 
 def entry(message: object, **fields: Any) -> dict[str, Any]:
@@ -184,7 +226,7 @@ WRAPPINGS: dict[str, Callable[[list[str]], Iterable[Line | Unread]]] = {
         b"".join(cloudwatch([text]) for text in texts)
     ),
     "CloudWatch, unpacked": lambda texts: from_cloudwatch(
-        "".join(gzip.decompress(cloudwatch([text])).decode() for text in texts)
+        b"".join(gzip.decompress(cloudwatch([text])) for text in texts)
     ),
     "logs event": lambda texts: from_logs_event(awslogs(*texts)),
     "logs event, destination": lambda texts: from_logs_event(destination(awslogs(*texts))),
@@ -218,21 +260,28 @@ WRAPPINGS: dict[str, Callable[[list[str]], Iterable[Line | Unread]]] = {
     "SQS, SNS": lambda texts: from_sqs(sqs(sns(destination(awslogs(*texts))))),
     "SQS, SNS, dead-letter queue": lambda texts: from_sqs(sqs(sns(awslogs(*texts)))),
     "SQS, EventBridge": lambda texts: from_sqs(sqs(event_bridge(destination(awslogs(*texts))))),
-    "SQS, destination of Kinesis records": lambda texts: from_sqs(
-        sqs(destination({"Records": [kinesis(cloudwatch(texts))]}))
-    ),
-    "SQS, Kinesis batch from S3": lambda texts: from_sqs(
-        sqs(
-            {
-                "version": "1.0",
-                "KinesisBatchInfo": {"shardId": "s"},
-                "payload": json.dumps({"Records": [kinesis(cloudwatch(texts))]}),
-            }
-        )
-    ),
     "Event Hub, traces": lambda texts: from_event_hub(hub(*map(traces, texts))),
     "Event Hub, traces of the console": lambda texts: from_event_hub(
-        hub(*(traces(text, Properties={"Category": "Host.Function.Console"}) for text in texts))
+        hub(*(traces(text, Properties={"Category": CONSOLE_LOGGER, "a": "b"}) for text in texts))
+    ),
+    "Event Hub, traces, dimensions in JSON": lambda texts: from_event_hub(
+        hub(*(traces(text, Properties=json.dumps({"CATEGORY": CONSOLE_LOGGER})) for text in texts))
+    ),
+    "Event Hub, traces, dimensions in properties": lambda texts: from_event_hub(
+        hub(
+            *(
+                {
+                    "category": "AppTraces",
+                    "properties": {
+                        "message": text,
+                        "categoryName": CONSOLE_LOGGER,
+                        "customDimensions": {"category": CONSOLE_LOGGER},
+                        "Properties": None,
+                    },
+                }
+                for text in texts
+            )
+        )
     ),
     "Event Hub, traces by properties": lambda texts: from_event_hub(
         hub(*({"category": "AppTraces", "properties": {"message": text}} for text in texts))
@@ -300,7 +349,27 @@ TEXTS = st.lists(
 @example(texts=[f"it's {FRAME}", '"', "\\'", "', 'message': '"])
 def test_texts_come_out_as_they_went_in(wrapping: str, texts: list[str]) -> None:
     """Whatever an application logs comes out whole, in order, and nothing comes from within it."""
-    assert split(WRAPPINGS[wrapping](texts)) == (texts, [])
+    found, unread = split(WRAPPINGS[wrapping](texts))
+    assert (marked(found), unread) == (marked(texts), [])
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_input_without_the_marker_yields_nothing(
+    wrapping: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not even parsed, but for the JSON that packs a message of CloudWatch."""
+    texts = ["GET /", json.dumps({"a": {"b": "it's"}}), ""]
+    parsed: list[str] = []
+    original = unpacking._DECODER.raw_decode
+
+    def raw_decode(text: str, at: int) -> tuple[Any, int]:
+        parsed.append(text)
+        found: tuple[Any, int] = original(text, at)
+        return found
+
+    monkeypatch.setattr(unpacking._DECODER, "raw_decode", raw_decode)
+    assert split(WRAPPINGS[wrapping](texts)) == ([], [])
+    assert [text for text in parsed if "GET" in text] == []
 
 
 @given(texts=TEXTS)
@@ -315,7 +384,7 @@ def test_texts_of_linux_hosts_lose_single_quotes_alone(is_bare: bool, texts: lis
         texts_found, unread = split(from_event_hub(body))
         assert unread == []
         found += texts_found
-    assert found == [text.replace("'", "") for text in texts]
+    assert found == [text.replace("'", "") for text in marked(texts)]
 
 
 @given(text=st.text(), body=JSON.map(json.dumps) | st.sampled_from([FRAME, MARKED]))
@@ -326,7 +395,8 @@ def test_bare_properties_change_no_other_record(text: str, body: str) -> None:
     beside = json.dumps(traces(other)).encode()
     records = bare({"message": body, **CONSOLE}).removeprefix(b'{"records": [').removesuffix(b"]}")
     exported = b'{"records": [' + beside + b"," + records + b"," + beside + b"]}"
-    assert split(from_event_hub(exported)) == ([other, body.replace("'", ""), other], [])
+    expected = [other, body.replace("'", ""), other] if MARKER in text + body else []
+    assert split(from_event_hub(exported)) == (expected, [])
 
 
 ENVELOPES = (agent(FRAME), json.dumps(awslogs(FRAME)), json.dumps(destination(awslogs(FRAME))))
@@ -337,9 +407,9 @@ def test_bare_lines_come_out_as_they_are(text: str) -> None:
     """A line of Kinesis or SQS is one text, unless it has the exact form of an envelope."""
     if text in ENVELOPES or text.startswith("H4sI"):
         return
-    assert split(from_kinesis(kinesis(text.encode()))) == ([text], [])
-    assert split(from_kinesis(kinesis(aggregated([text.encode()])))) == ([text], [])
-    assert split(from_sqs(sqs(text))) == ([text], [])
+    assert split(from_kinesis(kinesis(text.encode()))) == (marked([text]), [])
+    assert split(from_kinesis(kinesis(aggregated([text.encode()])))) == (marked([text]), [])
+    assert split(from_sqs(sqs(text))) == (marked([text]), [])
 
 
 def test_a_control_message_holds_nothing() -> None:
@@ -390,8 +460,65 @@ def test_origins_are_safe_to_print() -> None:
     assert [one.origin for one in from_sqs({**message, "messageId": 7})] == ["SQS message ?"]
 
 
+LONG = "x" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (
+            from_cloudwatch(
+                gzip.compress(
+                    json.dumps({
+                        "messageType": "DATA_MESSAGE",
+                        "logGroup": LONG,
+                        "logStream": LONG,
+                        "logEvents": [{"message": 1, "id": LONG + FRAME}],
+                    }).encode()
+                )
+            ),
+            "is a log event without a message",
+        ),
+        (
+            from_sqs({
+                "messageId": LONG,
+                "body": json.dumps({
+                    "KinesisBatchInfo": dict.fromkeys(
+                        ("shardId", "streamArn", "startSequenceNumber", "endSequenceNumber"), LONG
+                    )
+                }),
+            }),
+            "names records that Lambda gave up: read them from the stream",
+        ),
+        (
+            from_event_hub(hub({"category": LONG, "resourceId": LONG, "a": FRAME})),
+            "holds the marker, and is no line that a function wrote",
+        ),
+        (
+            from_event_hub(hub({**traces(FRAME, CategoryName=LONG), "resourceId": LONG})),
+            "holds the marker, and was not printed by a function",
+        ),
+        (
+            from_vercel(drained(entry(None, id=LONG, deploymentId=LONG, **{LONG: FRAME}))),
+            "holds the marker in x",
+        ),
+    ],
+)  # fmt: skip
+def test_long_names_leave_room_for_the_reason(found: Iterable[Line | Unread], reason: str) -> None:
+    """The reason comes before names of the input, and a report, of 1,000 characters, shows it."""
+    (one,) = found
+    assert isinstance(one, Unread)
+    assert one.why.startswith(reason)
+    assert len(one.origin) + len(reason) < 600
+
+
 # ── forged and broken forms ─────────────────────────────────────────────────────────────────────
 
+STREAM = "arn:aws:kinesis:eu-west-1:1:stream/usage"
+GAVE_UP = (
+    "names records that Lambda gave up: read them from the stream while it keeps them, and give "
+    "them to `doow-serverless replay`:"
+)
 NOT_A_FUNCTION = "holds the marker, and is no line that a function wrote"
 
 
@@ -416,21 +543,21 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
         ["is a log event without a message"],
     ),
     "CloudWatch: another document": (
-        from_cloudwatch(json.dumps({"logEvents": [{"message": FRAME}]})),
+        from_cloudwatch(json.dumps({"logEvents": [{"message": FRAME}]}).encode()),
         [],
         ["is no message of CloudWatch Logs"],
     ),
     "CloudWatch: behind another document": (
-        from_cloudwatch("{}" + gzip.decompress(cloudwatch([FRAME])).decode()),
+        from_cloudwatch(b"{}" + gzip.decompress(cloudwatch([FRAME]))),
         [],
         ["is no message of CloudWatch Logs"],
     ),
     "CloudWatch: without events": (
-        from_cloudwatch(json.dumps({"messageType": "DATA_MESSAGE", "logEvents": MARKED})),
+        from_cloudwatch(json.dumps({"messageType": "DATA_MESSAGE", "logEvents": MARKED}).encode()),
         [],
         ["is a message of CloudWatch Logs without events"],
     ),
-    "CloudWatch: another document without the marker": (from_cloudwatch("{}"), [], []),
+    "CloudWatch: another document without the marker": (from_cloudwatch(b"{}"), [], []),
     "CloudWatch: cut text": (
         from_cloudwatch(gzip.decompress(cloudwatch([FRAME]))[:-1]),
         [],
@@ -443,8 +570,25 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
     ),
     "CloudWatch: gzip in base64": (
         from_cloudwatch(cloudwatch([b64encode(cloudwatch([FRAME])).decode()])),
-        [b64encode(cloudwatch([FRAME])).decode()],
         [],
+        [],
+    ),
+    "CloudWatch: gzip in base64 beside a frame": (
+        from_cloudwatch(cloudwatch([b64encode(cloudwatch([FRAME])).decode(), FRAME])),
+        [b64encode(cloudwatch([FRAME])).decode(), FRAME],
+        [],
+    ),
+    "CloudWatch: too many values": (
+        from_cloudwatch(
+            gzip.compress(f'{{"messageType":"DATA_MESSAGE","logEvents":[{"0," * 600_000}'.encode())
+        ),
+        [],
+        [],
+    ),
+    "CloudWatch: too many values and the marker": (
+        from_cloudwatch(gzip.compress(FRAME.encode() + b"[" + b"0," * 600_000)),
+        [],
+        ["is JSON of too many values"],
     ),
     "logs event: no base64": (
         from_logs_event({"awslogs": {"data": "H4sI!"}}),
@@ -457,9 +601,9 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
         ["is no event of CloudWatch Logs"],
     ),
     "logs event: another event": (
-        from_logs_event({"Records": [{"s3": {}}]}),
+        chain(from_logs_event({"Records": [{"s3": {}}]}), from_logs_event({"Records": []})),
         [],
-        ["is no event of CloudWatch Logs"],
+        ["is no event of CloudWatch Logs"] * 2,
     ),
     "Kinesis: log of the application's own": (
         from_kinesis(kinesis(json.dumps({"log": FRAME, "level": "INFO"}).encode())),
@@ -513,8 +657,41 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
     ),
     "Kinesis: other gzip in base64": (
         from_kinesis(kinesis(b"H4sIno")),
-        ["H4sIno"],
         [],
+        [],
+    ),
+    "Kinesis: gzip in base64, the marker behind 64 kB": (
+        from_kinesis(kinesis(b64encode(gzip.compress(b"a" * 65_536 + FRAME.encode())))),
+        [],
+        [],
+    ),
+    "Kinesis: text that begins like gzip in base64": (
+        from_kinesis(kinesis(b"H4sI " + FRAME.encode())),
+        [f"H4sI {FRAME}"],
+        [],
+    ),
+    "Kinesis: too many values": (
+        from_kinesis(kinesis(agent(FRAME).encode() + b"{}," * 400_000)),
+        [],
+        ["is JSON of too many values"],
+    ),
+    "Kinesis: pieces of lines": (
+        from_kinesis(
+            kinesis(
+                "\n".join([
+                    agent(FRAME, partial_message="true", partial_id="x", partial_ordinal="1"),
+                    agent(FRAME, partial_last="true"),
+                    agent(f"{FRAME} ", partial_last="false"),
+                    agent("a", partial_id="x"),
+                    agent(FRAME, logtag="P"),
+                    agent(FRAME, _p="P"),
+                    agent(FRAME, _p=None),
+                    agent(FRAME, logtag="F", _p="F"),
+                ]).encode()
+            )
+        ),
+        [FRAME],
+        ["holds the marker in a piece of a line"] * 6,
     ),
     "Kinesis: zstd": (
         from_kinesis(kinesis(b"\x28\xb5\x2f\xfd\x00")),
@@ -539,13 +716,13 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
         [],
     ),
     "SQS: a document with a field of its own": (
-        from_sqs(sqs({**destination(awslogs(FRAME)), "comment": "a"})),
-        [json.dumps({**destination(awslogs(FRAME)), "comment": "a"})],
+        from_sqs(sqs({**destination(awslogs(FRAME)), "comment": FRAME})),
+        [json.dumps({**destination(awslogs(FRAME)), "comment": FRAME})],
         [],
     ),
     "SQS: an event of another kind": (
-        from_sqs(sqs({**awslogs(FRAME), "comment": "a"})),
-        [json.dumps({**awslogs(FRAME), "comment": "a"})],
+        from_sqs(sqs({**awslogs(FRAME), "comment": FRAME})),
+        [json.dumps({**awslogs(FRAME), "comment": FRAME})],
         [],
     ),
     "SQS: a text through SNS": (
@@ -555,23 +732,63 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
     ),
     "SQS: EventBridge's record of a success": (
         from_sqs(sqs({**event_bridge(destination(awslogs(FRAME))), "detail-type": "Success"})),
-        [json.dumps({**event_bridge(destination(awslogs(FRAME))), "detail-type": "Success"})],
+        [],
         [],
     ),
-    "SQS: records of another service beside ours": (
-        from_sqs(sqs({"Records": [kinesis(cloudwatch([FRAME])), {"eventSource": "aws:s3"}]})),
-        [json.dumps({"Records": [kinesis(cloudwatch([FRAME])), {"eventSource": "aws:s3"}]})],
+    "SQS: events of a queue that an application reads": (
+        chain(
+            from_sqs(sqs({"Records": [sqs(FRAME)]})),
+            from_sqs(sqs(destination({"Records": [sqs(FRAME)]}))),
+            from_sqs(sqs(sns({"Records": [sqs(FRAME)]}))),
+            from_logs_event({"Records": [sqs(FRAME)]}),
+            from_logs_event(destination({"Records": [sqs(FRAME)]})),
+        ),
+        [
+            json.dumps({"Records": [sqs(FRAME)]}),
+            json.dumps(destination({"Records": [sqs(FRAME)]})),
+            json.dumps(sns({"Records": [sqs(FRAME)]})),
+        ],
+        ["is no event of CloudWatch Logs"] * 2,
+    ),
+    "SQS: events of a stream": (
+        chain(
+            from_sqs(sqs({"Records": [kinesis(FRAME.encode())]})),
+            from_sqs(sqs(destination({"Records": [kinesis(cloudwatch([FRAME]))]}))),
+            from_logs_event(destination({"Records": [kinesis(cloudwatch([FRAME]))]})),
+        ),
         [],
+        ["is no event of CloudWatch Logs"],
+    ),
+    "SQS: events of a topic": (
+        chain(
+            from_sqs(sqs(topic(destination(awslogs(FRAME))))),
+            from_sqs(sqs(destination(topic(FRAME, awslogs(FRAME))))),
+            from_sqs(sqs(topic({"awslogs": FRAME}))),
+            from_logs_event(topic(FRAME)),
+        ),
+        [json.dumps(topic({"awslogs": FRAME}))],
+        ["is an event of SNS, and no document that Lambda puts there"] * 2
+        + ["is no event of CloudWatch Logs"],
     ),
     "SQS: the marker in an error": (
         from_sqs(sqs(destination(awslogs("a"), responsePayload={"errorMessage": MARKED}))),
-        ["a"],
+        [],
         [elsewhere("responsePayload.errorMessage")],
     ),
     "SQS: an event too large for its record": (
         from_sqs(sqs({"version": "1.0", "requestContext": {"condition": "RetriesExhausted"}})),
         [],
         ["is Lambda's record of a failed invocation without its event, which was too large"],
+    ),
+    "SQS: a Kinesis batch with its records": (
+        from_sqs(
+            sqs({
+                "KinesisBatchInfo": {"shardId": "s", "streamArn": "a"},
+                "payload": json.dumps({"Records": [kinesis(cloudwatch([FRAME]))]}),
+            })
+        ),
+        [],
+        [f"{GAVE_UP} shard s of a, from ? to ?"],
     ),
     "SQS: a Kinesis batch": (
         from_sqs(
@@ -581,18 +798,12 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
                     "shardId": "shardId-0",
                     "startSequenceNumber": "495",
                     "endSequenceNumber": "497",
-                    "streamArn": "arn:aws:kinesis:eu-west-1:1:stream/usage",
+                    "streamArn": STREAM,
                 },
             })
         ),
         [],
-        [
-            (
-            "names records of shard shardId-0 of arn:aws:kinesis:eu-west-1:1:stream/usage that "
-            "Lambda gave up, from 495 to 497, without their data: read them from the stream while "
-            "it keeps them, and give them to `doow-serverless replay`"
-            )
-        ],
+        [f"{GAVE_UP} shard shardId-0 of {STREAM}, from 495 to 497"],
     ),
     "SQS: gzip in base64": (
         from_sqs(sqs(b64encode(gzip.compress(cloudwatch([FRAME]))).decode())),
@@ -603,11 +814,11 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
     "Event Hub: a logger": (
         from_event_hub(
             hub(
-                traces(FRAME, Properties={"Category": "Function.orders.User"}),
-                traces(FRAME, properties={"category": "Function.orders.User"}),
-                app_log({"message": FRAME, "category": "Function.orders.User"}),
-                app_log(by_linux({"message": FRAME, "category": "Function.orders.User"})),
-                traces("a", Properties={"Category": "Function.orders.User"}),
+                traces(FRAME, Properties={"Category": OTHER_LOGGER}),
+                traces(FRAME, properties={"category": OTHER_LOGGER}),
+                app_log({"message": FRAME, "category": OTHER_LOGGER}),
+                app_log(by_linux({"message": FRAME, "category": OTHER_LOGGER})),
+                traces("a", Properties={"Category": OTHER_LOGGER}),
             )
         ),
         [],
@@ -630,17 +841,50 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
     "Event Hub: other fields": (
         from_event_hub(
             hub(
-                app_log({"message": "a", "customDimensions": {"ua": FRAME}}),
-                traces("b", Properties={"ua": FRAME}),
+                app_log({"message": "a", "exceptionMessage": FRAME}),
+                traces("b", Properties={"Category": CONSOLE_LOGGER, "ua": FRAME}),
                 traces("c", properties={"message": FRAME}),
             )
         ),
         ["a", "b", "c"],
         [
-            elsewhere("properties.customDimensions.ua"),
+            elsewhere("properties.exceptionMessage"),
             elsewhere("Properties.ua"),
             elsewhere("properties.message"),
         ],
+    ),
+    "Event Hub: another logger in the dimensions": (
+        from_event_hub(
+            hub(
+                traces(FRAME, Properties={"CategoryName": OTHER_LOGGER}),
+                traces(FRAME, Properties={"Category": CONSOLE_LOGGER, "category": OTHER_LOGGER}),
+                traces(FRAME, Properties=json.dumps({"Category": OTHER_LOGGER})),
+                traces(FRAME, customDimensions={"CATEGORY": OTHER_LOGGER}),
+                traces(FRAME, CategoryName=OTHER_LOGGER),
+                traces(FRAME, properties={"categoryName": OTHER_LOGGER}),
+                traces(FRAME, properties={"customDimensions": {"Category": OTHER_LOGGER}}),
+                traces(FRAME, properties={"Properties": {"Category": OTHER_LOGGER}}),
+                traces("a", properties={"Properties": {"Category": OTHER_LOGGER}}),
+            )
+        ),
+        [],
+        ["holds the marker, and was not printed by a function by logger Function.orders.User"] * 8,
+    ),
+    "Event Hub: no logger in the dimensions": (
+        from_event_hub(
+            hub(
+                traces(FRAME, Properties={"code.filepath": "app.py", "code.lineno": "7"}),
+                traces(FRAME, Properties={}),
+                traces(FRAME, Properties={"Category": None}),
+                traces(FRAME, Properties=json.dumps({"Category": OTHER_LOGGER}).replace('"', "'")),
+                traces(FRAME, Properties=""),
+                traces(FRAME, Properties=[CONSOLE_LOGGER]),
+                traces(FRAME, properties={"customDimensions": {"ua": "Mozilla"}}),
+                app_log({"message": FRAME, **CONSOLE, "customDimensions": "{"}),
+            )
+        ),
+        [],
+        ["holds the marker, and was not printed by a function by logger ?"] * 8,
     ),
     "Event Hub: no message": (
         from_event_hub(
@@ -650,24 +894,19 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
         ["holds the marker, and was not printed by a function"] * 2 + ["is no record of a log"],
     ),
     "Event Hub: a host that keeps single quotes": (
-        from_event_hub(
-            hub(
-                app_log(
-                    json.dumps({
-                        "message": f"','category':'Host.Function.Console','message':'{FRAME}",
-                        "category": "Function.orders.User",
-                    }).replace('"', "'")
-                )
-            )
-        ),
+        from_event_hub(hub(*(app_log(by_a_host_that_keeps_quotes(*two)) for two in INJECTED))),
         [],
-        ["holds the marker, and was not printed by a function"],
+        ["holds the marker, and was not printed by a function"] * len(INJECTED),
     ),
     "Event Hub: a host that keeps single quotes, bare": (
         from_event_hub(
-            b"{\"records\": [{\"properties\": {'message': '','category':'Host.Function.Console',"
-            b"'message':'doow_dead_letter', 'category': 'Function.orders.User'}}]}"
+            b"\n".join(bare_record(by_a_host_that_keeps_quotes(*two)) for two in INJECTED)
         ),
+        [],
+        ["is no valid JSON"] * len(INJECTED),
+    ),
+    "Event Hub: a bare object that is not called properties": (
+        from_event_hub(bare_record(by_linux({"message": FRAME, **CONSOLE}), "dimensions")),
         [],
         ["is no valid JSON"],
     ),
@@ -677,10 +916,14 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
                 app_log(f"{{'message': \"{MARKED}\"}}"),
                 app_log(by_linux({"message": MARKED, **CONSOLE}) + "{}"),
                 app_log(f"{{'message': '{MARKED}"),
+                app_log(by_linux({"message": MARKED})),
+                app_log(by_linux({"message": MARKED, **CONSOLE, "ua": "a"})),
+                app_log(by_linux({"message": MARKED, **CONSOLE, "level": {}})),
+                app_log(by_linux({"message": MARKED, **CONSOLE, "level": []})),
             )
         ),
         [],
-        ["holds the marker, and was not printed by a function"] * 3,
+        ["holds the marker, and was not printed by a function"] * 7,
     ),
     "Event Hub: two exports on a line": (
         from_event_hub(bare({"message": MARKED, **CONSOLE}) * 2),
@@ -782,18 +1025,69 @@ def test_documents_within_documents() -> None:
         document = destination(document)
     assert split(from_sqs(sqs(document))) == ([FRAME], [])
     document = destination(document)
+    assert split(from_sqs(sqs(document))) == ([], [])
+    document["responsePayload"] = FRAME
     assert split(from_sqs(sqs(document))) == ([json.dumps(document)], [])
 
 
 def test_input_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Input above the limit is reported, whatever it holds."""
     monkeypatch.setattr(unpacking, "MAX_TEXT", 1024 * 1024)
-    monkeypatch.setattr("doow_serverless._frames.envelopes.MAX_TEXT", 1024 * 1024)
     big = b"a" * (1024 * 1024 + 1)
     assert split(from_vercel(big)) == ([], ["has more than 1 MB"])
     assert split(from_event_hub(gzip.compress(big))) == ([], ["unpacks to more than 1 MB"])
     assert split(from_cloudwatch(gzip.compress(big))) == ([], ["unpacks to more than 1 MB"])
     assert split(from_kinesis(kinesis(gzip.compress(big)))) == ([], ["unpacks to more than 1 MB"])
+
+
+BOMB = 64 * 1024 * 1024
+ASTRAL = "\U0001f600".encode() + MARKED.encode() + b"a" * (unpacking.MAX_TEXT - 200)
+"""As long as may be; one character makes each of them take four bytes."""
+
+
+def packed(data: bytes, times: int = 1) -> bytes:
+    for _ in range(times):
+        data = gzip.compress(data)
+    return data
+
+
+def message(events: bytes) -> bytes:
+    """A message of CloudWatch that nobody but an attacker would write."""
+    return packed(b'{"messageType":"DATA_MESSAGE","logEvents":[' + events + b"]}")
+
+
+def line_of(values: bytes) -> bytes:
+    return agent(FRAME).encode()[:-1] + b',"az":[' + values + b"0]}"
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "base64 of gzip of gzip": lambda: b64encode(packed(b"a" * BOMB, 2)),
+    "base64 of gzip, astral": lambda: b64encode(packed(ASTRAL)),
+    "gzip of gzip": lambda: packed(b"a" * BOMB, 2),
+    "gzip, astral, no marker": lambda: packed(ASTRAL.replace(MARKER.encode(), b"")),
+    "a message, astral": lambda: message(b'{"message":"' + ASTRAL + b'"}'),
+    "a message of objects": lambda: message(b'{"":0},' * 120_000 + b'"' + ASTRAL[:6_000_000]),
+    "a message of too many objects": lambda: message(b'{"":0},' * 1_100_000 + FRAME.encode()),
+    "a message of too many strings": lambda: message(b'"ab",' * 1_600_000 + FRAME.encode()),
+    "a line of objects": lambda: line_of(b'{"":0},' * 140_000),
+    "aggregated records": lambda: aggregated([packed(ASTRAL)] * 20),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_records_take_little_memory(case: str) -> None:
+    """A record of at most 1 MB takes less than 120 MB, whatever it unpacks to."""
+    data = HOSTILE[case]()
+    assert len(data) <= 1024 * 1024
+    record = kinesis(data)
+    tracemalloc.start()
+    try:
+        for _ in from_kinesis(record):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 120 * 1024 * 1024
 
 
 @given(
@@ -823,15 +1117,20 @@ def test_no_json_raises_anything(value: Any) -> None:
     body = json.dumps(value).encode()
     for found in (
         from_cloudwatch(body),
-        from_cloudwatch(json.dumps({"messageType": value, "logEvents": [value]})),
+        from_cloudwatch(json.dumps({"messageType": value, "logEvents": [value, FRAME]}).encode()),
         from_cloudwatch(
-            json.dumps({"messageType": "DATA_MESSAGE", "logEvents": [value, {"message": value}]})
+            json.dumps(
+                {
+                    "messageType": "DATA_MESSAGE",
+                    "logEvents": [value, {"message": value}, FRAME],
+                }
+            ).encode()
         ),
         from_event_hub(body),
         from_event_hub(
-            hub(value, app_log(value), traces("a", Properties=value), {"category": value})
+            hub(value, app_log(value), traces(FRAME, Properties=value), {"category": value})
         ),
-        from_vercel(drained(value, entry(value, type=value))),
+        from_vercel(drained(value, entry(value, type=value), FRAME)),
         from_kinesis(value),
         from_kinesis({"kinesis": value, "eventID": value}),
         from_kinesis({"kinesis": {"data": value}}),
@@ -840,7 +1139,8 @@ def test_no_json_raises_anything(value: Any) -> None:
         from_sqs(sqs(body.decode())),
         from_sqs(sqs(destination(value))),
         from_sqs(sqs({"KinesisBatchInfo": value, "payload": value})),
-        from_sqs(sqs({"Records": [value, {"eventSource": "aws:sns", "Sns": value}]})),
+        from_sqs(sqs(destination({"Records": [value, {"EventSource": "aws:sns", "Sns": value}]}))),
+        from_logs_event({"Records": [{"EventSource": "aws:sns", "Sns": value}]}),
         from_logs_event(value),
         from_logs_event({"awslogs": value}),
         from_logs_event({"awslogs": {"data": value}}),

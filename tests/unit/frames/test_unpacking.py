@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import random
@@ -19,10 +20,15 @@ from doow_serverless._frames.unpacking import (
     gunzip,
     next_json,
     path_of,
+    peek,
+    refuse_many_values,
+    restore_properties,
     restore_quotes,
     to_text,
+    unpacked,
 )
 
+SCALAR = st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -103,22 +109,61 @@ def test_larger_members_are_not_copied_again_and_again(fed: list[tuple[int, int]
     assert sum(length for length, _ in fed) < 3 * len(data)
 
 
-def test_gzip_of_gzip_is_text() -> None:
+def test_gzip_of_gzip_is_unpacked() -> None:
     """Four layers are unpacked, a fifth is refused."""
     data = b"text"
     for _ in range(4):
         data = gzip.compress(data)
-    assert to_text(data) == "text"
+    assert unpacked(data) == b"text"
     with pytest.raises(ValueError, match=r"^is gzip within gzip, too many times$"):
-        to_text(gzip.compress(data))
+        unpacked(gzip.compress(data))
 
 
-def test_text_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text that is not packed has the same limit."""
+def test_input_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Input that is not packed has the same limit."""
     monkeypatch.setattr(unpacking, "MAX_TEXT", 1024 * 1024)
-    assert to_text(b"a" * 1024 * 1024) == "a" * 1024 * 1024
+    assert unpacked(b"a" * 1024 * 1024) == b"a" * 1024 * 1024
     with pytest.raises(ValueError, match=r"^has more than 1 MB$"):
-        to_text(b"a" * (1024 * 1024 + 1))
+        unpacked(b"a" * (1024 * 1024 + 1))
+
+
+def test_a_look_inside_is_bounded() -> None:
+    """At most 64 kB come out of gzip in base64, and nothing out of other text."""
+    content = random.Random(1).randbytes(70_000)
+    for data, packed in (
+        (content, gzip.compress(content)),
+        (b"a" * 70_000, gzip.compress(gzip.compress(b"a" * 70_000))),
+    ):
+        assert peek(base64.b64encode(packed).decode()) == data[: 64 * 1024]
+    assert [peek(text) for text in ("", "H4sIno", "H4sI!", "H4sIAAAA", "é")] == [b""] * 5
+
+
+def test_values_are_counted_outside_of_strings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large JSON with too many values is refused; the text within its strings counts once each."""
+    monkeypatch.setattr(unpacking, "_SMALL", 10)
+    monkeypatch.setattr(unpacking, "_MOST_VALUES", 8)
+    for fine in (
+        json.dumps(["\\", '",{[,,,,,,,,,', "\\\\"]),
+        json.dumps({"a": [1, 2], "b": "c"}),
+        "[0,0,0,0,0,0,0,0]",
+        '{"":"","":"",',
+        "," * 8,
+    ):
+        refuse_many_values(fine.encode())
+    for bad in (
+        "[0,0,0,0,0,0,0,0,0]",
+        '{"":"","":"","":"","',
+        "," * 11,
+        '[{"a":[[[[[[[',
+        '""' * 9,
+    ):
+        with pytest.raises(ValueError, match=r"^is JSON of too many values$"):
+            refuse_many_values(bad.encode())
+        with pytest.raises(ValueError, match=r"^is JSON of too many values$"):
+            to_text(bad.encode())
+    monkeypatch.setattr(unpacking, "_SMALL", 30)
+    refuse_many_values(b"," * 30)
+    assert to_text(b"\xef\xbb\xbf" + b"," * 9) == "," * 9
 
 
 @pytest.mark.parametrize("text", [None, 7, "a", "ab=c", "a\nbc", "é"])
@@ -168,19 +213,61 @@ def test_names_that_occur_twice() -> None:
         next_json('[{"a":"b","a":"c"}]', 0, unique_names=True)
 
 
-@given(st.lists(st.tuples(st.booleans(), JSON), max_size=4))
-@example(values=[(False, "a\"b'"), (True, "c"), (False, "'\\"), (True, '"\\')])
-def test_quotes_are_restored(values: list[tuple[bool, Any]]) -> None:
-    """Values whose quotes a host replaced are restored, and the values beside them stay."""
+PROPERTIES = st.fixed_dictionaries(
+    {"category": st.text()},
+    optional=dict.fromkeys(("appName", "message", "levelId", "exceptionDetails"), SCALAR),
+)
+
+
+def by_host(properties: dict[str, Any]) -> str:
+    return json.dumps(properties).replace("'", "").replace('"', "'")
+
+
+@given(PROPERTIES)
+@example({"category": "\\", "message": "a\"b'"})
+def test_properties_of_a_host_are_restored(properties: dict[str, Any]) -> None:
+    """They come back, except for the single quotes that the host dropped."""
+    restored = restore_properties(by_host(properties))
+    assert restored == json.loads(json.dumps(properties).replace("'", ""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "{'message':'a'}",
+        "{'message':'a','category':'b','ua':'c'}",
+        "{'message':'a','category':'b','message':'c'}",
+        "{'message':{},'category':'b'}",
+        "{'message':['a'],'category':'b'}",
+        "{'message':\"a\",'category':'b'}",
+        "['category']",
+        "'category'",
+    ],
+)
+def test_other_objects_are_not_restored(text: str) -> None:
+    """An object is none of the host's if a field is another's, twice there, or holds an object."""
+    assert restore_properties(text) is None
+    assert restore_quotes(f'{{"properties":{text}}}') == f'{{"properties":{text}}}'
+
+
+def test_an_object_followed_by_something_else() -> None:
+    """It is no properties by itself; within JSON the next value follows."""
+    assert restore_properties("{'category':'b'}{}") is None
+    assert restore_quotes("\"properties\":{'category':'b'}{'") == '"properties":{"category":"b"}{\''
+
+
+@given(st.lists(st.tuples(PROPERTIES, JSON), max_size=4))
+@example(records=[({"category": "a\"b'"}, "{\"properties\": {'category': 'c'}}")])
+@example(records=[({"category": "'"}, {"properties": "{'category':'c'}", "'": "{'"})])
+def test_quotes_are_restored(records: list[tuple[dict[str, Any], Any]]) -> None:
+    """Bare properties are restored wherever they stand, and the values beside them stay."""
     written, expected = [], []
-    for is_replaced, value in values:
-        text = json.dumps(value)
-        if is_replaced:
-            expected.append(json.loads(text.replace("'", "")))
-            written.append(text.replace("'", "").replace('"', "'"))
-        else:
-            expected.append(value)
-            written.append(text)
+    for properties, value in records:
+        written.append(f'{{"a":{json.dumps(value)},"properties" : {by_host(properties)}}}')
+        restored = json.loads(json.dumps(properties).replace("'", ""))
+        expected.append({"a": value, "properties": restored})
     assert json.loads(restore_quotes(f"[{','.join(written)}]")) == expected
 
 
