@@ -369,6 +369,7 @@ def test_input_without_the_marker_yields_nothing(
 
     monkeypatch.setattr(unpacking._DECODER, "raw_decode", raw_decode)
     assert split(WRAPPINGS[wrapping](texts)) == ([], [])
+    assert [one for text in texts for one in from_sqs(sqs(json.dumps({"GET": text})))] == []
     assert [text for text in parsed if "GET" in text] == []
 
 
@@ -601,9 +602,13 @@ ASIDE: dict[str, tuple[Iterable[Line | Unread], list[str], list[str]]] = {
         ["is no event of CloudWatch Logs"],
     ),
     "logs event: another event": (
-        chain(from_logs_event({"Records": [{"s3": {}}]}), from_logs_event({"Records": []})),
+        chain(
+            from_logs_event({"Records": [{"s3": {}}]}),
+            from_logs_event({"Records": []}),
+            from_logs_event({"Records": [{"EventSource": "a", "Sns": sns(awslogs(FRAME))}]}),
+        ),
         [],
-        ["is no event of CloudWatch Logs"] * 2,
+        ["is no event of CloudWatch Logs"] * 3,
     ),
     "Kinesis: log of the application's own": (
         from_kinesis(kinesis(json.dumps({"log": FRAME, "level": "INFO"}).encode())),
