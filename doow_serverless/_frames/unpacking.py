@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_TEXT = 8 * 1024 * 1024
+MAX_TEXT = 16 * 1024 * 1024
 """Bytes that one input may unpack to.
 
 CloudWatch packs log events that came in calls of PutLogEvents, of 1 MiB at the most, and into one
