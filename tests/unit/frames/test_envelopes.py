@@ -1081,7 +1081,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_records_take_little_memory(case: str) -> None:
-    """A record of at most 1 MB takes less than 120 MB, whatever it unpacks to."""
+    """A record of at most 1 MB takes less than 200 MB, whatever it unpacks to."""
     data = HOSTILE[case]()
     assert len(data) <= 1024 * 1024
     record = kinesis(data)
@@ -1092,7 +1092,7 @@ def test_hostile_records_take_little_memory(case: str) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 120 * 1024 * 1024
+    assert peak < 200 * 1024 * 1024
 
 
 @given(
