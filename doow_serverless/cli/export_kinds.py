@@ -1,7 +1,8 @@
 """The documents in which export tools put lines of a log: which say so, and where the lines stand.
 
-Each kind is recognised by the fields that it has always, and its lines are taken from one place.
-Whatever stands elsewhere in a document is somebody else's text.
+Each kind is recognised by all of its fields: those that the tool always writes are there, and none
+that it does not document. Lines are taken from one place of it. Whatever stands elsewhere in a
+document is somebody else's text.
 """
 
 from __future__ import annotations
@@ -10,21 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doow_serverless._frames.reader import frame_of
 
+from .export_azure import diagnostic, diagnostics, is_diagnostic, is_diagnostics, is_tables, tables
 from .export_messages import (
+    Chunk,
     Fields,
-    all_objects,
-    diagnostic,
-    diagnostics,
+    altered,
     for_lambda,
-    has_objects,
-    is_diagnostic,
+    is_altered,
     is_for_lambda,
+    is_messages,
     is_stream,
     line_of,
     messages,
     objects,
     stream,
 )
+from .export_shapes import Shape, listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,37 +63,82 @@ def unwrapped(value: Any, kind: Kind, origin: str) -> Iterator[Found]:
 
 # ── CloudWatch ──────────────────────────────────────────────────────────────────────────────────
 
-
-def _is_events(value: dict[str, Any]) -> bool:
-    """The answer of FilterLogEvents or GetLogEvents."""
-    events = value.get("events")
-    return all_objects(events) and all(isinstance(e.get("message"), str) for e in events or ())
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/SubscriptionFilters.html
+_SUBSCRIPTION = listing(
+    Shape(
+        {
+            "messageType": str, "owner": str, "logGroup": str, "logStream": str,
+            "subscriptionFilters": list, "logEvents": list,
+        },
+        "policyLevel",
+    ),
+    "logEvents",
+    Shape({"id": str, "timestamp": int, "message": str}, "extractedFields"),
+)  # fmt: skip
+# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html
+# The command line writes NextToken of its own.
+_FILTERED = listing(
+    Shape({"events": list, "searchedLogStreams": list}, "nextToken NextToken"),
+    "events",
+    Shape({"logStreamName": str, "timestamp": int, "message": str}, "ingestionTime eventId"),
+)
+_FILTERED_ALONE = listing(
+    Shape({"events": list}, "nextToken NextToken"),
+    "events",
+    Shape(
+        {
+            "logStreamName": str, "timestamp": int, "message": str, "ingestionTime": int,
+            "eventId": str,
+        }
+    ),
+)  # fmt: skip
+# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
+_GOT = listing(
+    Shape({"events": list, "nextForwardToken": str, "nextBackwardToken": str}),
+    "events",
+    Shape({"timestamp": int, "message": str, "ingestionTime": int}),
+)
 
 
 def _messages(name: str) -> Callable[[dict[str, Any], str], Iterator[Found]]:
     def unwrap(value: dict[str, Any], origin: str) -> Iterator[Found]:
         for event, place in objects(value, name, origin):
-            yield from line_of(event.get("message"), place)
+            yield from line_of(event["message"], place)
 
     return unwrap
 
 
+# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetQueryResults.html
+_RESULTS = Shape({"results": list, "status": str}, "statistics encryptionKey queryLanguage")
+_CELL = Shape({"field": str, "value": str})
+_STATUSES = {"Scheduled", "Running", "Complete", "Failed", "Cancelled", "Timeout", "Unknown"}
+
+
 def _is_results(value: dict[str, Any]) -> bool:
     """The answer of GetQueryResults, of Logs Insights."""
-    results = value.get("results")
-    return isinstance(results, list) and all(all_objects(row) for row in results)
+    return (
+        _RESULTS.fits(value)
+        and value["status"] in _STATUSES
+        and all(map(_CELL.fits_all, value["results"]))
+    )
 
 
 def _results(value: dict[str, Any], origin: str) -> Iterator[Found]:
     for at, row in enumerate(value["results"]):
         for cell in row:
-            if cell.get("field") == "@message":
-                yield from line_of(cell.get("value"), f"{origin}, results[{at}]")
+            if cell["field"] == "@message":
+                yield from line_of(cell["value"], f"{origin}, results[{at}]")
+
+
+# https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
+_TELEMETRY = Shape({"time": str, "type": str, "record": object})
 
 
 def _is_telemetry(value: dict[str, Any]) -> bool:
     """A record of Lambda's Telemetry API, and of its logs in S3."""
-    return {"type", "record"} <= value.keys() <= {"type", "record", "time"}
+    if not _TELEMETRY.fits(value) or "record" not in value:
+        return False
+    return value["type"] in ("function", "extension") or value["type"].startswith("platform.")
 
 
 def _telemetry(value: dict[str, Any], origin: str) -> Iterator[Found]:
@@ -104,40 +151,103 @@ def _telemetry(value: dict[str, Any], origin: str) -> Iterator[Found]:
 
 # ── Vercel, containers, Datadog ─────────────────────────────────────────────────────────────────
 
-_WRITTEN = ("lambda", "serverless")
-_SOURCES = (*_WRITTEN, "build", "edge", "external", "firewall", "redirect", "static")
 _STREAMS = ("stdout", "stderr")
+# https://vercel.com/docs/drains/reference/logs
+_DRAINED = Shape(
+    {"id": str, "source": str},
+    "deploymentId host timestamp projectId level message buildId entrypoint destination path type "
+    "statusCode requestId environment branch ja3Digest ja4Digest edgeType projectName "
+    "executionRegion trace.id traceId span.id spanId proxy",
+)
+# https://vercel.com/docs/cli/logs, as versions write it that ask for requests, and as earlier ones.
+_SHOWN = Shape(
+    {"id": str, "source": str, "message": str},
+    "timestamp deploymentId projectId level domain requestMethod requestPath responseStatusCode "
+    "environment branch cache traceId messageTruncated",
+)
+_SHOWN_EARLIER = Shape(
+    {"rowId": str, "source": str, "message": str},
+    "level timestampInMs domain messageTruncated requestMethod requestPath responseStatusCode",
+)
+_WRITTEN = ("lambda", "serverless")
+_SOURCES = {
+    *_WRITTEN, "build", "delimiter", "edge", "edge-function", "edge-middleware", "external",
+    "firewall", "redirect", "request", "static",
+}  # fmt: skip
+_LEVELS = (None, "info", "warning", "error", "fatal")
 
 
 def _is_vercel(value: dict[str, Any]) -> bool:
     """An entry of Vercel's logs, of the command or of a drain."""
-    is_entry = value.get("source") in _SOURCES or value.get("type") in _STREAMS
-    return is_entry and "log" not in value and "record" not in value
+    has_shape = any(one.fits(value) for one in (_DRAINED, _SHOWN, _SHOWN_EARLIER))
+    return has_shape and value["source"] in _SOURCES and value.get("level") in _LEVELS
 
 
 def _vercel(value: dict[str, Any], origin: str) -> Iterator[Found]:
-    if value.get("type") in _STREAMS or value.get("source") in _WRITTEN:
+    if value["source"] in _WRITTEN and value.get("type") in (None, *_STREAMS):
         yield from line_of(value.get("message"), f"{origin}, message")
 
 
-_CONTAINER = {"container_id", "container_name", "date", "ecs_task_arn", "kubernetes", "stream"}
+# https://docs.docker.com/engine/logging/drivers/json-file/
+_DOCKER = Shape({"log": str, "stream": str, "time": str}, "attrs")
+# Fluent Bit's parsers for containers, its filters, and the time as its outputs add it.
+# https://docs.fluentbit.io/manual/data-pipeline/parsers/configuring-parser
+# https://docs.fluentbit.io/manual/data-pipeline/filters/kubernetes
+# https://docs.fluentbit.io/manual/data-pipeline/outputs/s3
+_FLUENT_BIT = Shape(
+    {"log": str, "stream": str},
+    "time date @timestamp logtag _p kubernetes ec2_instance_id ec2_instance_type az private_ip "
+    "vpc_id ami_id account_id hostname",
+)
+_TIMES = ("time", "date", "@timestamp")
+# https://docs.docker.com/engine/logging/drivers/fluentd/
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_firelens.html
+_FIRELENS = Shape(
+    {"log": str, "source": str, "container_id": str, "container_name": str},
+    "ecs_cluster ecs_task_arn ecs_task_definition date time timestamp @timestamp ec2_instance_id "
+    "partial_message partial_id partial_ordinal partial_last",
+)
 
 
 def _is_container(value: dict[str, Any]) -> bool:
     """A line of Docker's json-file, or of FireLens and Fluent Bit."""
-    return isinstance(value.get("log"), str) and (
-        len(value) == 1 or not _CONTAINER.isdisjoint(value)
+    if _FIRELENS.fits(value):
+        return value["source"] in _STREAMS
+    has_shape = _DOCKER.fits(value) or (
+        _FLUENT_BIT.fits(value) and any(name in value for name in _TIMES)
     )
+    return has_shape and value["stream"] in _STREAMS
 
 
 def _container(value: dict[str, Any], origin: str) -> Iterator[Found]:
-    yield from line_of(value["log"], f"{origin}, log")
+    """A chunk of a line ends without a newline, or a tag says so.
+
+    The chunks that FireLens marks may come apart, among other containers': they are left alone.
+    """
+    place = f"{origin}, log"
+    if "source" in value:
+        if "partial_message" not in value:
+            yield from line_of(value["log"], place)
+        return
+    tag = value.get("logtag", value.get("_p"))
+    is_last = value["log"].endswith("\n") if tag is None else tag != "P"
+    yield Chunk(value["log"], place, f"{value['stream']} {value.get('kubernetes')}", is_last)
+
+
+# https://docs.datadoghq.com/api/latest/logs/#search-logs-post
+_PAGE = listing(
+    Shape({"data": list}, "links meta"),
+    "data",
+    Shape({"id": str, "type": str, "attributes": dict}),
+)
+_ATTRIBUTES = Shape({"timestamp": str}, "attributes host message service status tags")
 
 
 def _is_datadog(value: dict[str, Any]) -> bool:
     """A page of Datadog's log search."""
-    data = value.get("data")
-    return all_objects(data) and all(isinstance(one.get("attributes"), dict) for one in data or ())
+    return _PAGE(value) and all(
+        one["type"] == "log" and _ATTRIBUTES.fits(one["attributes"]) for one in value["data"]
+    )
 
 
 def _datadog(value: dict[str, Any], origin: str) -> Iterator[Found]:
@@ -145,34 +255,6 @@ def _datadog(value: dict[str, Any], origin: str) -> Iterator[Found]:
         yield from line_of(one["attributes"].get("message"), place)
         if isinstance(one["attributes"].get("attributes"), dict):
             yield Fields(one["attributes"]["attributes"], place)
-
-
-# ── Azure ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def _is_tables(value: dict[str, Any]) -> bool:
-    """The answer of the query API of Application Insights or Log Analytics."""
-    tables = value.get("tables")
-    return all_objects(tables) and all(isinstance(t.get("rows"), list) for t in tables or ())
-
-
-def _tables(value: dict[str, Any], origin: str) -> Iterator[Found]:
-    for table, place in objects(value, "tables", origin):
-        columns = _message_columns(table.get("columns"))
-        for at, row in enumerate(table["rows"]):
-            for number, cell in enumerate(row if isinstance(row, list) else ()):
-                if columns is None or number in columns:
-                    yield from line_of(cell, f"{place}, rows[{at}]")
-
-
-def _message_columns(columns: Any) -> set[int] | None:
-    if not all_objects(columns):
-        return None
-    return {at for at, one in enumerate(columns) if str(one.get("name")).lower() == "message"}
-
-
-def _message(value: dict[str, Any], origin: str) -> Iterator[Found]:
-    yield from line_of(value.get("message"), f"{origin}, message")
 
 
 # ── all ─────────────────────────────────────────────────────────────────────────────────────────
@@ -188,18 +270,20 @@ FRAMES = Kind(lambda value: frame_of(value) is not None, _one)
 KINDS = (
     FRAMES,
     Kind(_is_telemetry, _telemetry),
-    Kind(has_objects("logEvents"), _messages("logEvents")),
-    Kind(_is_events, _messages("events")),
+    Kind(_SUBSCRIPTION, _messages("logEvents")),
+    Kind(_FILTERED, _messages("events")),
+    Kind(_FILTERED_ALONE, _messages("events")),
+    Kind(_GOT, _messages("events")),
     Kind(_is_results, _results),
     Kind(_is_container, _container),
     Kind(_is_vercel, _vercel),
-    Kind(has_objects("records"), diagnostics),
+    Kind(is_diagnostics, diagnostics),
     Kind(is_diagnostic, diagnostic),
-    Kind(_is_tables, _tables),
-    Kind(lambda value: "message" in value and "customDimensions" in value, _message),
+    Kind(is_tables, tables),
     Kind(_is_datadog, _datadog),
     Kind(is_stream, stream),
-    Kind(has_objects("Messages"), messages),
+    Kind(is_messages, messages),
     Kind(is_for_lambda, for_lambda),
+    Kind(is_altered, altered),
 )
 """The first that an object declares to be counts."""

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from doow_serverless._frames.envelopes import (
     Line,
     Unread,
-    from_diagnostics,
     from_kinesis,
     from_logs_event,
     from_sqs,
 )
+from doow_serverless._frames.format import MARKER
+
+from .export_shapes import Shape, listing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class Fields(NamedTuple):
@@ -32,8 +34,24 @@ class Fields(NamedTuple):
     origin: str
 
 
+class Chunk(NamedTuple):
+    """A line of a container, or a chunk of one.
+
+    Attributes:
+        text: The text of the chunk.
+        origin: Where it stood, in words for an operator.
+        stream: The name of the stream that it was written to.
+        is_last: Whether the line ends with it.
+    """
+
+    text: str
+    origin: str
+    stream: str
+    is_last: bool
+
+
 if TYPE_CHECKING:
-    Found = Line | Fields | Unread
+    Found = Line | Fields | Chunk | Unread
 
 
 # ── helpers ─────────────────────────────────────────────────────────────────────────────────────
@@ -47,20 +65,10 @@ def objects(value: Any, name: str, origin: str) -> Iterator[tuple[dict[str, Any]
             yield each, f"{origin}, {name}[{at}]"
 
 
-def all_objects(value: Any) -> bool:
-    """Return whether ``value`` is a list of objects."""
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
-
-
 def line_of(value: Any, origin: str) -> Iterator[Line]:
     """Yield ``value`` if it is text."""
     if isinstance(value, str):
         yield Line(value, origin)
-
-
-def has_objects(name: str) -> Callable[[dict[str, Any]], bool]:
-    """Return a function that tells objects with a list of objects in the field ``name``."""
-    return lambda value: all_objects(value.get(name))
 
 
 def _placed(found: Iterable[Line | Unread], place: str) -> Iterator[Found]:
@@ -69,45 +77,77 @@ def _placed(found: Iterable[Line | Unread], place: str) -> Iterator[Found]:
         yield one._replace(origin=f"{place}: {one.origin}")
 
 
-# ── streams, queues, failed invocations ─────────────────────────────────────────────────────────
+# ── streams and queues ──────────────────────────────────────────────────────────────────────────
 
-
-def is_stream(value: dict[str, Any]) -> bool:
-    """Return whether it is the answer of GetRecords."""
-    records = value.get("Records")
-    return all_objects(records) and all("Data" in one for one in records or ())
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
+is_stream = listing(
+    Shape({"Records": list, "MillisBehindLatest": int}, "NextShardIterator ChildShards"),
+    "Records",
+    Shape(
+        {"SequenceNumber": str, "Data": str, "PartitionKey": str},
+        "ApproximateArrivalTimestamp EncryptionType",
+    ),
+)
+"""Tells the answer of GetRecords."""
 
 
 def stream(value: dict[str, Any], origin: str) -> Iterator[Found]:
     """Yield what the records of a stream hold."""
     for record, place in objects(value, "Records", origin):
-        fields = {"data": record["Data"], "sequenceNumber": record.get("SequenceNumber")}
+        fields = {"data": record["Data"], "sequenceNumber": record["SequenceNumber"]}
         yield from _placed(from_kinesis({"kinesis": fields}), place)
+
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
+is_messages = listing(
+    Shape({"Messages": list}),
+    "Messages",
+    Shape(
+        {"MessageId": str, "ReceiptHandle": str, "MD5OfBody": str, "Body": str},
+        "Attributes MessageAttributes MD5OfMessageAttributes",
+    ),
+)
+"""Tells the answer of ReceiveMessage."""
 
 
 def messages(value: dict[str, Any], origin: str) -> Iterator[Found]:
     """Yield what the messages of SQS hold, as ReceiveMessage returns them."""
     for message, place in objects(value, "Messages", origin):
-        fields = {"body": message.get("Body"), "messageId": message.get("MessageId")}
+        fields = {"body": message["Body"], "messageId": message["MessageId"]}
         yield from _placed(from_sqs(fields), place)
 
 
+# ── failed invocations ──────────────────────────────────────────────────────────────────────────
+
+# https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+_INVOCATION = Shape(
+    {"version": str, "timestamp": str, "requestContext": dict, "requestPayload": dict},
+    "responseContext responsePayload",
+)
+# https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html
+_BATCH = Shape(
+    {"version": str, "timestamp": str, "requestContext": dict, "KinesisBatchInfo": dict},
+    "responseContext payload",
+)
+# https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
+_NOTIFICATION = Shape(
+    {"Type": str, "MessageId": str, "TopicArn": str, "Message": str, "Timestamp": str},
+    "Subject SignatureVersion Signature SigningCertURL UnsubscribeURL MessageAttributes",
+)
+# https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
+_BRIDGED = Shape(
+    {"id": str, "detail-type": str, "source": str, "account": str, "time": str, "detail": dict},
+    "version region resources",
+)
+
+
 def is_for_lambda(value: dict[str, Any]) -> bool:
-    """Return whether it is an event of Lambda, or a document about an invocation that failed."""
-    return (
-        value.keys() == {"awslogs"}
-        or "requestPayload" in value
-        or "KinesisBatchInfo" in value
-        or (value.get("Type") == "Notification" and "TopicArn" in value)
-        or ("detail-type" in value and "detail" in value)
-        or _is_event(value.get("Records"))
-    )
-
-
-def _is_event(records: Any) -> bool:
-    return all_objects(records) and all(
-        "eventSource" in one or "EventSource" in one for one in records
-    )
+    """Return whether it is a document about an invocation that failed."""
+    if _INVOCATION.fits(value) or _BATCH.fits(value):
+        return isinstance(value["requestContext"].get("functionArn"), str)
+    if _NOTIFICATION.fits(value):
+        return bool(value["Type"] == "Notification")
+    return _BRIDGED.fits(value) and value["source"] == "lambda"
 
 
 def for_lambda(value: dict[str, Any], origin: str) -> Iterator[Found]:
@@ -115,17 +155,30 @@ def for_lambda(value: dict[str, Any], origin: str) -> Iterator[Found]:
     yield from _placed(from_logs_event(value), origin)
 
 
-def diagnostics(value: dict[str, Any], origin: str) -> Iterator[Found]:
-    """Yield the texts in records of Azure's diagnostic settings, as an Event Hub gets them."""
-    for record, place in objects(value, "records", origin):
-        yield from from_diagnostics(record, place)
+# ── other objects that pack lines ───────────────────────────────────────────────────────────────
+
+_ALTERED = (
+    "holds records packed as AWS packs them, but is no export of a tool as it was written, so any "
+    "program may have written it: export the same again, and leave no field out"
+)
 
 
-def is_diagnostic(value: dict[str, Any]) -> bool:
-    """Return whether it is one such record, as a storage account gets it."""
-    return {"category", "properties", "resourceId"} <= value.keys()
+def is_altered(value: dict[str, Any]) -> bool:
+    """Return whether it may be a part of such a document, or an event of Lambda by itself.
+
+    Functions log their events, and lines may be packed in them so that no marker is seen.
+    """
+    names = {"Records", "Messages", "awslogs", "requestPayload", "KinesisBatchInfo", "Message"}
+    return not names.isdisjoint(value) or "detail-type" in value
 
 
-def diagnostic(value: dict[str, Any], origin: str) -> Iterator[Found]:
-    """Yield the text of one such record."""
-    yield from from_diagnostics(value, origin)
+def altered(value: dict[str, Any], origin: str) -> Iterator[Found]:
+    """Report such an object if it holds usage."""
+    found: list[Line | Unread] = []
+    for record, _ in objects(value, "Records", ""):
+        found += from_kinesis({"kinesis": {"data": record.get("Data")}})
+    for message, _ in objects(value, "Messages", ""):
+        found += from_sqs({"body": message.get("Body")})
+    found += from_logs_event(value)
+    if any(isinstance(one, Line) and MARKER in one.text for one in found):
+        yield Unread(origin, _ALTERED)

@@ -67,7 +67,8 @@ def run(
     if STANDARD_INPUT in inputs and sys.stdin.isatty():
         screen.say("reading standard input")
     with twice_readable(inputs) as files, sending(config, endpoint) as sender:
-        survey = Survey(files, Signatures(keys).accept, span.holds)
+        signatures = Signatures(keys)
+        survey = Survey(files, signatures.accept, span.holds, signatures.prove)
         patient = PatientSender(
             sender, screen.say, patience_s=patience_s, halved=survey.halved, rate=rate
         )

@@ -56,6 +56,7 @@ class Survey:
         paths: Files. What cannot be read is reported when it is replayed.
         is_ours: Returns whether a frame is to be believed.
         is_wanted: Returns whether it is of the time that is to be replayed.
+        proves: Returns whether a frame is signed with a log key.
 
     Attributes:
         halved: Ids of batches that were split, according to the logs, even at their end.
@@ -67,13 +68,14 @@ class Survey:
         paths: Iterable[Path],
         is_ours: Callable[[Part], bool],
         is_wanted: Callable[[Part], bool],
+        proves: Callable[[Part], bool] = lambda _: False,
     ) -> None:
         self._is_wanted = is_wanted
         self.halved: set[str] = set()
         self._events: dict[str, int] = {}
         for path in paths:
             with suppress(OSError, Unreadable), path.open("rb") as stream:
-                for one in frames_in(stream):
+                for one in frames_in(stream, proves):
                     if isinstance(one, Part) and is_ours(one):
                         self._take(one)
         self.events = sum(self._events.values())

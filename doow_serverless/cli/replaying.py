@@ -12,7 +12,7 @@ from doow_serverless._frames.reader import Damage, Part
 from doow_serverless._keeping.refolding import Folded
 from doow_serverless._recording.ids import derived_id, is_random
 
-from .export_unwrapping import Stray
+from .export_findings import Stray
 from .exports import frames_in
 
 TYPE_CHECKING = False
@@ -102,7 +102,11 @@ class Signatures:
 
     def accept(self, frame: Part) -> bool:
         """Return whether ``frame`` is to be believed."""
-        return not self._keys or frame.is_signed_by(self._keys)
+        return not self._keys or self.prove(frame)
+
+    def prove(self, frame: Part) -> bool:
+        """Return whether ``frame`` proves that a holder of a key has written it."""
+        return frame.is_signed_by(self._keys)
 
 
 class Oddities:
@@ -220,9 +224,9 @@ class Replay:
             Undeliverable: There is no use in going on.
             Unreadable: The log cannot be read to its end.
         """
-        for found in frames_in(stream):
+        for found in frames_in(stream, self._signatures.prove):
             if isinstance(found, Stray):
-                self.strays.note("", f"{name}, {found.origin}", found.markers)
+                self.strays.note(found.why, f"{name}, {found.origin}", found.markers)
             elif isinstance(found, Unread):
                 self.unread.note(found.why, f"{name}, {found.origin}")
             else:

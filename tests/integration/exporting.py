@@ -89,7 +89,8 @@ def insights(messages: Sequence[str]) -> str:
         [{"field": "@timestamp", "value": "x"}, {"field": "@message", "value": f"{one}\n"}]
         for one in messages
     ]
-    return json.dumps({"results": rows, "status": "Complete"}, indent=4)
+    answer = {"results": rows, "statistics": {"recordsMatched": 1.0}, "status": "Complete"}
+    return json.dumps(answer, indent=4)
 
 
 def telemetry(messages: Sequence[str]) -> str:
@@ -100,18 +101,19 @@ def telemetry(messages: Sequence[str]) -> str:
 
 def query_api(messages: Sequence[str]) -> str:
     """Application Insights, answer of the query API."""
-    columns = [{"name": "timestamp"}, {"name": "message"}, {"name": "customDimensions"}]
+    names = {"timestamp": "datetime", "message": "string", "customDimensions": "dynamic"}
+    columns = [{"name": name, "type": names[name]} for name in names]
     rows = [[STAMP, one, {"a": "b"}] for one in messages]
     return json.dumps({"tables": [{"name": "PrimaryResult", "columns": columns, "rows": rows}]})
 
 
-def as_csv(header: str) -> Callable[[Sequence[str]], str]:
+def as_csv(time: str, header: str) -> Callable[[Sequence[str]], str]:
     """A portal's CSV."""
 
     def export(messages: Sequence[str]) -> str:
         file = io.StringIO()
         rows = [["2026-11-22", f"{one}\n", json.dumps({"a": "b"})] for one in messages]
-        csv.writer(file).writerows([["timestamp", header, "customDimensions"], *rows])
+        csv.writer(file).writerows([[time, header, "customDimensions"], *rows])
         return file.getvalue()
 
     return export
@@ -119,20 +121,44 @@ def as_csv(header: str) -> Callable[[Sequence[str]], str]:
 
 def get_records(messages: Sequence[str]) -> str:
     """``aws kinesis get-records``."""
-    records = [{"SequenceNumber": "1", "Data": in_base64(each)} for each in by_twos(messages)]
-    return json.dumps({"Records": records, "MillisBehindLatest": 0}, indent=4)
+    return kinesis(*map(zipped, by_twos(messages)))
+
+
+def kinesis(*data: bytes) -> str:
+    """The answer of GetRecords."""
+    records = [
+        {
+            "SequenceNumber": "1",
+            "ApproximateArrivalTimestamp": STAMP,
+            "Data": base64.b64encode(each).decode(),
+            "PartitionKey": "1",
+        }
+        for each in data
+    ]
+    answer = {"Records": records, "NextShardIterator": "AAAA", "MillisBehindLatest": 0}
+    return json.dumps(answer, indent=4)
+
+
+def received(*bodies: str, **more: Any) -> str:
+    """The answer of ReceiveMessage."""
+    messages = [
+        {"MessageId": "1", "ReceiptHandle": "AQEB", "MD5OfBody": "0", "Body": body, **more}
+        for body in bodies
+    ]
+    return json.dumps({"Messages": messages}, indent=4)
 
 
 def dead_letter_queue(messages: Sequence[str]) -> str:
     """``aws sqs receive-message``, from the dead-letter queue of a function."""
     bodies = [json.dumps({"awslogs": {"data": in_base64(each)}}) for each in by_twos(messages)]
-    return json.dumps({"Messages": [{"MessageId": "1", "Body": body} for body in bodies]})
+    return received(*bodies)
 
 
 def failure_document(messages: Sequence[str]) -> dict[str, Any]:
     return {
         "version": "1.0",
-        "requestContext": {"condition": "RetriesExhausted"},
+        "timestamp": STAMP,
+        "requestContext": {"functionArn": "arn:f", "condition": "RetriesExhausted"},
         "requestPayload": {"awslogs": {"data": in_base64(messages)}},
         "responseContext": {"statusCode": 200},
     }
@@ -146,18 +172,19 @@ def failed_by_bridge(messages: Sequence[str]) -> str:
         "detail": failure_document(messages),
     }
     note = {"Type": "Notification", "TopicArn": "arn:x", "Message": json.dumps(event)}
-    return json.dumps({"Messages": [{"Body": json.dumps(note)}]})
+    return received(json.dumps(note))
 
 
 def azure_records(messages: Sequence[str]) -> str:
     """Diagnostic settings, in a storage account or from an Event Hub."""
+    common = {"time": STAMP, "resourceId": "/SITES/APP"}
     return json.dumps(
         {
             "records": [
-                {"time": STAMP, "category": "FunctionAppLogs", "properties": {"message": one}}
+                {**common, "category": "FunctionAppLogs", "properties": {"message": one}}
                 if at % 2
                 else {
-                    "time": STAMP,
+                    **common,
                     "Type": "AppTraces",
                     "Message": one,
                     "Properties": {"Category": "Host.Function.Console"},
@@ -179,8 +206,7 @@ def of_a_linux_host(message: str) -> str:
 def kinesis_of_fluent_bit(messages: Sequence[str]) -> str:
     """Lines that Fluent Bit has aggregated as Amazon's producer library does."""
     records = [json.dumps({"log": one, "stream": "stdout"}).encode() for one in messages]
-    data = base64.b64encode(aggregated(records)).decode()
-    return json.dumps({"Records": [{"Data": data}]})
+    return kinesis(aggregated(records))
 
 
 EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
@@ -195,7 +221,7 @@ EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
     "Azure's log stream, with blanks": prefixed_lines("2026-11-22T11:33:00Z   [Information]   "),
     "filter-log-events": log_events,
     "get-query-results": insights,
-    "Insights' CSV": as_csv("@message"),
+    "Insights' CSV": as_csv("@timestamp", "@message"),
     "Firehose over CloudWatch": lambda messages: gzip.compress(
         b"".join(map(zipped, by_twos(messages)))
     ),
@@ -210,6 +236,20 @@ EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
     "vercel logs --json": documents(
         lambda one: {"id": "1", "message": f"{one}\n", "source": "serverless", "domain": "a.b"}
     ),
+    "vercel logs --json, earlier": documents(
+        lambda one: {
+            "level": "info",
+            "message": f"{one}\n",
+            "rowId": "1",
+            "source": "serverless",
+            "timestampInMs": 1,
+            "domain": "a.b",
+            "messageTruncated": False,
+            "requestMethod": "GET",
+            "requestPath": "/",
+            "responseStatusCode": 200,
+        }
+    ),
     "Vercel's drain": lambda messages: json.dumps(
         [
             {"id": "1", "message": one, "type": "stdout", "source": "lambda", "proxy": {"a": "b"}}
@@ -218,11 +258,16 @@ EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
     ),
     "query API": query_api,
     "query API, no columns": lambda messages: json.dumps(
-        {"tables": [{"rows": [[STAMP, one, {"a": "b"}] for one in messages]}]}
+        {
+            "tables": [
+                {"name": "PrimaryResult", "rows": [[STAMP, one, {"a": "b"}] for one in messages]}
+            ]
+        }
     ),
-    "continuous export": documents(lambda one: {"message": one, "customDimensions": {"a": "b"}}),
-    "Application Insights' CSV": as_csv("message"),
-    "CSV with a mark": lambda messages: as_csv("Message")(messages).encode("utf-8-sig"),
+    "Application Insights' CSV": as_csv("timestamp [UTC]", "message"),
+    "Log Analytics' CSV, with a mark": lambda messages: as_csv(
+        "TimeGenerated [Local Time]", "Message"
+    )(messages).encode("utf-8-sig"),
     "diagnostic settings": azure_records,
     "Event Hub, of a host on Linux": lambda messages: "".join(
         f'{{"records": [{of_a_linux_host(one)}]}}\n' for one in messages
@@ -233,8 +278,17 @@ EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
     "docker": lambda messages: documents(
         lambda line: {"log": f"{line}\n", "stream": "stdout", "time": STAMP}
     )([line for one in messages for line in one.split("\n")]),
+    "Fluent Bit": documents(
+        lambda one: {"date": 1.5, "log": one, "stream": "stdout", "logtag": "F", "kubernetes": {}}
+    ),
     "FireLens": documents(
-        lambda one: {"log": one, "container_name": "app", "source": "stdout", "ecs_task_arn": "a"}
+        lambda one: {
+            "log": one,
+            "container_id": "1",
+            "container_name": "app",
+            "source": "stdout",
+            "ecs_task_arn": "a",
+        }
     ),
     "Kinesis": get_records,
     "Kinesis, aggregated": kinesis_of_fluent_bit,
@@ -245,10 +299,11 @@ EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
         {
             "data": [
                 {
+                    "id": "1",
                     "type": "log",
-                    "attributes": {"attributes": parsed(one)}
+                    "attributes": {"timestamp": STAMP, "attributes": parsed(one)}
                     if isinstance(parsed(one), dict)
-                    else {"message": one},
+                    else {"timestamp": STAMP, "message": one},
                 }
                 for one in messages
             ]

@@ -20,6 +20,7 @@ from doow_serverless.cli.replay import run
 from doow_serverless.cli.replay_input import moment
 from doow_serverless.local import Fault, Ingest
 from tests.batches import batch
+from tests.integration.exporting import kinesis
 from tests.integration.replaying import AT, WHY, lines_of, replay, summary, text_of
 from tests.network import KEY
 
@@ -173,12 +174,12 @@ def test_a_zip_archive_is_refused(ingest: Ingest, tmp_path: Path) -> None:
 
 def test_records_that_cannot_be_unwrapped_are_listed(ingest: Ingest) -> None:
     """They may hold usage, so that not everything was delivered."""
-    status, stdout, _ = replay(ingest.url, stdin='{"Records": [{"Data": "?"}]}')
+    status, stdout, _ = replay(ingest.url, stdin=kinesis(b"").replace('"Data": ""', '"Data": "?"'))
 
     assert (status, ingest.events()) == (1, [])
     assert "\ninputs that could not be unwrapped: 1\n" in stdout
     assert stdout.splitlines()[-1] == (
-        "unreadable  standard input, line 1, Records[0]: Kinesis record ?: holds no valid base64"
+        "unreadable  standard input, line 1, Records[0]: Kinesis record 1: holds no valid base64"
     )
 
 

@@ -18,16 +18,24 @@ from doow_serverless._frames.envelopes import Unread
 from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.reader import Part, read_frame
 from doow_serverless.cli.export_bytes import Unreadable
-from doow_serverless.cli.export_unwrapping import Stray
+from doow_serverless.cli.export_findings import Stray
 from doow_serverless.cli.exports import frames_in
 from tests.batches import batch
-from tests.integration.exporting import EXPORTS, STAMP, STREAM, documents
+from tests.integration.exporting import (
+    EXPORTS,
+    STAMP,
+    STREAM,
+    documents,
+    kinesis,
+    received,
+    subscription,
+)
 from tests.integration.replaying import AT, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from doow_serverless.cli.export_unwrapping import Taken
+    from doow_serverless.cli.export_findings import Taken
 
 FORGED = "forged"
 START = "START RequestId: 1 Version: $LATEST"
@@ -96,7 +104,7 @@ OBJECTS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "sorted, numbers as text": lambda them: json.dumps([_as_text(one) for one in them]),
     "fields moved out": documents(_moved),  # type: ignore[arg-type, dict-item]
     "telemetry, sorted": lambda them: json.dumps(
-        [{"type": "function", "record": _as_text(one)} for one in them]
+        [{"time": STAMP, "type": "function", "record": _as_text(one)} for one in them]
     ),
     "aws logs tail --format json": lambda them: "".join(
         f"{STAMP} {json.dumps(one, indent=4)}\n" for one in them
@@ -112,11 +120,40 @@ def test_objects_that_are_frames(name: str) -> None:
     assert (ids(found), others(found)) == (["a", "b"], [])
 
 
-def test_empty_lines_and_unprefixed_lines() -> None:
-    """A frame is written after a newline of its own, and a message may have several lines."""
-    for prefix in ("", f"{STAMP} ", f"{STAMP} {STREAM} "):
-        found = taken(f"{prefix}no end\n{frame('a')}\n\n{prefix}\n{prefix}{frame('b')}\n\n")
-        assert (ids(found), others(found)) == (["a", "b"], [])
+PREFIXES = {
+    "aws logs tail": f"2026-11-22T11:33:00.123000+00:00 {STREAM} ",
+    "aws logs tail --format short": "2026-11-22T11:33:00 ",
+    "CreateExportTask": f"{STAMP} ",
+    "docker logs --timestamps": "2026-11-22T11:33:00.123456789Z ",
+    "Azure's log stream": "2026-11-22T11:33:00.123 [Information] ",
+    "container runtime": "2026-11-22T11:33:00.123456789Z stdout F ",
+}
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_empty_lines(name: str) -> None:
+    """A frame is written after a newline of its own, and an event may begin with that."""
+    prefix = PREFIXES[name]
+    text = f"{prefix}no end\n{prefix}{frame('a')}\n\n{prefix}\n{prefix}{frame('b')}\n\n"
+    found = taken(text)
+
+    assert (ids(found), others(found)) == (["a", "b"], [])
+
+
+def test_an_event_of_frames() -> None:
+    """An event may consist of several frames, as at the relay."""
+    prefix = PREFIXES["aws logs tail"]
+    text = f"{prefix}{frame('a')}\n{frame('b')}\n\n{prefix}\n{frame('c')}\n{prefix}{frame('d')}\n"
+    found = taken(text)
+
+    assert (ids(found), others(found)) == (["a", "b", "c", "d"], [])
+
+
+def test_an_application_that_writes_times() -> None:
+    """Only a time as a tool writes it is a prefix: in a plain log, frames have none."""
+    for time in ("2026-11-22T11:33:00Z", "2026-11-22T11:33:00.123456+00:00", "2026-11-22 11:33:00"):
+        found = taken(f"{time} started\n\n{frame('a')}\n{time} {{\n\n{frame('b')}\n")
+        assert (time, ids(found), others(found)) == (time, ["a", "b"], [])
 
 
 def test_frames_within_what_was_never_ended() -> None:
@@ -135,17 +172,17 @@ def test_a_document_that_is_cut_off_spoils_no_other() -> None:
 
     assert (ids(found), others(found)) == (["a", "b", "c"], [])
 
-    pretty = json.dumps({"log": f"{frame('d')}\n", "stream": "stdout"}, indent=2)
+    pretty = json.dumps({"log": f"{frame('d')}\n", "stream": "stdout", "time": STAMP}, indent=2)
     assert ids(taken(lines([frame("a")]) + '{"log":"cut",\n' + pretty)) == ["a", "d"]
 
 
 def test_csv_of_odd_programs() -> None:
     """Neither lone carriage returns nor NULs, nor a value that is huge, hide the rows after it."""
     row = f'x,"{frame("a")}"\n'.replace('"', '""').replace('""{', '"{').replace('}""', '}"')
-    text = f"time,message\n1\r2,y\n\0,z\n{row}"
+    text = f"timestamp,message\n1\r2,y\n\0,z\n{row}"
 
     assert (ids(taken(text)), others(taken(text))) == (["a"], [])
-    huge = taken(f'time,message\n1,"{"x" * 2_000_000}"\n{row}')
+    huge = taken(f'timestamp,message\n1,"{"x" * 5_000_000}"\n{row}')
     assert ids(huge) == ["a"]
     assert [type(one) for one in huge] == [Unread, Part]
 
@@ -194,63 +231,80 @@ def test_forgeries(export: str) -> None:
         assert (name, ids(found), bool(others(found))) == (name, ["more", "own"], True)
 
 
+def event(message: str, **more: Any) -> dict[str, Any]:
+    return {"id": "1", "timestamp": 1, "message": message, **more}
+
+
+def entry(message: str, **more: Any) -> str:
+    """An entry of a log of Vercel."""
+    return json.dumps({"id": "1", "message": message, "source": "lambda", **more})
+
+
+def docker(text: str, **more: Any) -> str:
+    """A line of Docker's json-file, or a chunk of one."""
+    return json.dumps({"log": text, "stream": "stdout", "time": STAMP, **more})
+
+
+def telemetry(record: str, kind: str = "function", **more: Any) -> dict[str, Any]:
+    return {"time": STAMP, "type": kind, "record": record, **more}
+
+
 SIDES: dict[str, Callable[[str, str], str]] = {
     "extractedFields": lambda own, other: json.dumps(
-        {"logEvents": [{"message": own, "extractedFields": {"agent": other}}]}
+        {**subscription([]), "logEvents": [event(own, extractedFields={"agent": other})]}
     ),
     "another field of Insights": lambda own, other: json.dumps(
-        {"results": [[{"field": "@message", "value": own}, {"field": "agent", "value": other}]]}
+        {
+            "results": [[{"field": "@message", "value": own}, {"field": "agent", "value": other}]],
+            "status": "Complete",
+        }
     ),
-    "User-Agent": lambda own, other: json.dumps(
-        {"message": own, "type": "stdout", "proxy": {"userAgent": [other]}, "path": other}
-    ),
-    "a request of Vercel": lambda own, other: "\n".join(
-        json.dumps({"message": text, "source": source})
-        for text, source in ((own, "lambda"), (other, "static"))
-    ),
-    "customDimensions": lambda own, other: json.dumps(
-        {"message": own, "customDimensions": {"ua": other}}
-    ),
+    "User-Agent": lambda own, other: entry(own, proxy={"userAgent": [other]}, path=other),
+    "a request of Vercel": lambda own, other: f"{entry(own)}\n{entry(other, source='static')}",
     "another column": lambda own, other: json.dumps(
         {
             "tables": [
-                {"columns": [{"name": "message"}, {"name": "url"}], "rows": [[own, other]]},
+                {
+                    "name": "PrimaryResult",
+                    "columns": [{"name": n, "type": "string"} for n in ("message", "url")],
+                    "rows": [[own, other]],
+                },
             ]
         }
     ),
-    "another column of CSV": lambda own, other: '@message,url\n"{}","{}"'.format(
+    "another column of CSV": lambda own, other: '@timestamp,@message,url\nx,"{}","{}"'.format(
         *(text.replace('"', '""') for text in (own, other))
     ),
     "properties of a trace": lambda own, other: json.dumps(
-        {"records": [{"Type": "AppTraces", "Message": own, "OperationName": other}]}
-    ),
-    "a platform's telemetry": lambda own, other: json.dumps(
-        [{"type": "function", "record": own}, {"type": "extension", "record": other}]
-    ),
-    "more fields in telemetry": lambda own, other: json.dumps(
-        [{"type": "function", "record": own}, {"type": "function", "record": other, "x": 1}]
-    ),
-    "a label of a container": lambda own, other: json.dumps(
-        {"log": own, "stream": "stdout", "attrs": {"a": other}}
-    ),
-    "attributes of a message": lambda own, other: json.dumps(
-        {"Messages": [{"Body": own, "MessageAttributes": {"a": {"StringValue": other}}}]}
-    ),
-    "a message to a function that failed": lambda own, other: json.dumps(
         {
-            "Messages": [
-                {"Body": own},
-                {"Body": json.dumps({"requestContext": {}, "requestPayload": body(other)})},
+            "records": [
+                {
+                    "time": STAMP,
+                    "resourceId": "/SITES/APP",
+                    "Type": "AppTraces",
+                    "Message": own,
+                    "Properties": {"ua": other},
+                }
             ]
         }
+    ),
+    "a platform's telemetry": lambda own, other: json.dumps(
+        [telemetry(own), telemetry(other, "extension")]
+    ),
+    "more fields in telemetry": lambda own, other: json.dumps(
+        [telemetry(own), telemetry(other, x=1)]
+    ),
+    "a label of a container": lambda own, other: docker(f"{own}\n", attrs={"a": other}),
+    "attributes of a message": lambda own, other: received(
+        own, MessageAttributes={"a": {"StringValue": other}}
+    ),
+    "a message to a function that failed": lambda own, other: received(
+        own, json.dumps({"requestContext": {}, "requestPayload": body(other)})
     ),
     "a partial line of a container": lambda own, other: (
         f"{STAMP} stdout F {own}\n{STAMP} stdout P {other}\n{STAMP} stdout F and more\n"
     ),
-    "a document of another kind": lambda own, other: (
-        json.dumps({"log": own, "stream": "stdout"})
-        + json.dumps({"message": other, "type": "stdout"})
-    ),
+    "a document of another kind": lambda own, other: f"{docker(own + chr(10))}{entry(other)}",
 }
 
 
@@ -371,20 +425,22 @@ def test_damaged_frames_are_named(name: str) -> None:
 
 
 def test_a_frame_that_docker_has_cut_is_named() -> None:
-    """Docker's json-file cuts lines at 16 kB, which only versions before format 2 wrote."""
-    line = frame("cut")
-    pieces = [{"log": line[:400], "stream": "stdout"}, {"log": line[400:], "stream": "stdout"}]
+    """Docker's json-file may end within a line."""
+    assert others(taken(docker(frame("cut")[:400]))) == [("Damage", "cut")]
 
-    found = taken("\n".join(map(json.dumps, pieces)))
 
-    assert others(found) == [("Damage", "cut")]
+def zip_of(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.log", content)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"PK\x03\x04", "zip archive: unpack it first"),
-        (gzip.compress(b"PK\x03\x04"), "zip archive: unpack it first"),
+        (zip_of(b"x"), "zip archive: unpack it first"),
+        (gzip.compress(zip_of(b"x")), "zip archive: unpack it first"),
         (gzip.compress(gzip.compress(gzip.compress(gzip.compress(b"x")))), "levels deep"),
         (gzip.compress(b"x" * 1000)[:-9], "end-of-stream"),
     ],
@@ -396,25 +452,15 @@ def test_what_cannot_be_read_says_why(content: bytes, why: str) -> None:
         taken(content)
 
 
-def test_a_zip_archive_is_refused() -> None:
-    """A real one."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a.log", frame())
-
-    with pytest.raises(Unreadable, match="unpack it first"):
-        taken(file.getvalue())
-
-
 @pytest.mark.parametrize(
     ("record", "why"),
     [("?", "holds no valid base64"), ("H4sIAAAA", "is gzip that is cut off")],
 )
 def test_records_that_cannot_be_unwrapped(record: str, why: str) -> None:
     """They may hold usage, so they are reported."""
-    content = json.dumps({"Records": [{"Data": record, "SequenceNumber": "7"}]})
+    content = kinesis(b"").replace('"Data": ""', f'"Data": "{record}"')
 
-    assert others(taken(content)) == [Unread("line 1, Records[0]: Kinesis record 7", why)]
+    assert others(taken(content)) == [Unread("line 1, Records[0]: Kinesis record 1", why)]
 
 
 # ── bounded ─────────────────────────────────────────────────────────────────────────────────────
@@ -447,8 +493,8 @@ class Blocks(io.RawIOBase):
 
 _OWN = frame("own").encode()
 _LINE = b"START RequestId: 1 " * 400 + b"\n"
-_DOCUMENT = json.dumps({"log": "x" * 7_000 + "\n", "stream": "stdout"}).encode()
-_ENTRY = json.dumps({"log": f"{frame('own')}\n", "stream": "stdout"}).encode()
+_DOCUMENT = docker("x" * 7_000 + "\n").encode()
+_ENTRY = docker(f"{frame('own')}\n").encode()
 
 
 @pytest.mark.parametrize(
@@ -500,7 +546,7 @@ def test_hostile_text(name: str, start: str) -> None:
     text = start + HOSTILE[name] * (200_000 // len(HOSTILE[name]))
 
     for content in (
-        f"{text}\n{frame('own')}\n",
+        f"{text}\n{STAMP * text.startswith(STAMP)} {frame('own')}\n",
         EXPORTS["filter-log-events"]([text, frame("own")]),
     ):
         assert ids(taken(content)) == ["own"]
