@@ -260,10 +260,17 @@ class Replay:
         """
         batch = letter.batch
         is_free = self._fold and letter.reason == BY_LOG and is_random(batch.id)
-        if not is_free or not self._events.take(batch):
+        if not is_free or not self._folds(batch):
             return False
         self._gathered[batch.id] = len(batch)
         return True
+
+    def _folds(self, batch: Batch) -> bool:
+        """Take in the events of ``batch`` to be folded; False if they cannot be."""
+        try:
+            return bool(self._events.take(batch))
+        except Exception:  # Anybody may have written it, and one batch must not end all others.
+            return False
 
     def finish(self) -> None:
         """Deliver what was folded, under ids that derive from the batches it was folded from.
@@ -293,6 +300,11 @@ class Replay:
             self.key_refused = problem.key_refused
             if problem.ends_all:
                 raise
+            return
+        except Exception as problem:  # Anybody may have written it: it ends no other batch.
+            self.undelivered.add(len(batch))
+            why = f"holds events that cannot be split ({type(problem).__name__})"
+            self.unread.note(why, f"batch {batch.id}")
             return
         self.accepted.add(delivery.accepted, bool(delivery.accepted))
         self.refused.add(len(delivery.rejected), not delivery.accepted)

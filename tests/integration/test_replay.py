@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._frames.format import SPLIT, frames_of
+from doow_serverless._frames.format import BY_LOG, SPLIT, frames_of
 from doow_serverless._keeping.dead_letters import DeadLetters
-from doow_serverless._sealing import split
+from doow_serverless._recording.ids import new_id
+from doow_serverless._sealing import Batch, split
 from doow_serverless.cli.replay import run
 from doow_serverless.cli.replay_input import moment
 from doow_serverless.local import Fault, Ingest
@@ -23,6 +24,7 @@ from tests.batches import batch
 from tests.integration.exporting import kinesis
 from tests.integration.replaying import AT, WHY, lines_of, replay, summary, text_of
 from tests.network import KEY
+from tests.unit.relay.test_window import plain_batch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -332,3 +334,47 @@ def test_what_was_sent_by_halves_is_replayed_by_halves(
     assert (code, summary(stdout)["delivered"]) == (0, ("2", "5"))
     assert len(ingest.events()) == 5
     assert [post.duplicate for post in ingest.posts()] == [False, False, True, True, False]
+
+
+# ── hostile batches ───────────────────────────────────────────────────────────────────────────────
+
+
+def hostile(text: str, count: int = 1) -> Batch:
+    """A batch with events that this library never seals."""
+    batch_id = new_id()
+    event_ids = tuple(f"{batch_id}-{number}" for number in range(count))
+    events = ",".join(f'{{"event_id":"{one}","a":{text}}}' for one in event_ids)
+    body = f'{{"batch_id":"{batch_id}","sdk_version":"1","events": [{events}]}}'
+    return Batch(batch_id, event_ids, body.encode(), False, "1")
+
+
+def logged(one: Batch, reason: str = BY_LOG) -> str:
+    return "".join(f"\n{line}\n" for line in frames_of(one, reason, AT))
+
+
+@pytest.mark.parametrize("number", ["1E1000000000000000000", "1e-1000000000000000000", "9" * 5_000])
+@pytest.mark.parametrize("fold", [[], ["--fold", "true"]])
+def test_a_number_that_cannot_be_read_ends_no_replay(
+    number: str, fold: list[str], ingest: Ingest
+) -> None:
+    """Its batch is left to Doow or reported, and the others are delivered."""
+    text = logged(plain_batch(3)) + logged(hostile(number)) + logged(plain_batch(3))
+
+    status, stdout, _ = replay(ingest.url, *fold, stdin=text)
+
+    assert sum(int(one["measurements"][0]["quantity"]) for one in ingest.events()) == 6
+    assert status == 1
+    assert "rejected    " in stdout or "damaged     " in stdout
+
+
+@pytest.mark.parametrize("events", ["1", "[" * 5_000 + "]" * 5_000])
+def test_a_batch_that_cannot_be_split_ends_no_replay(events: str, ingest: Ingest) -> None:
+    """Anybody's frames may say that it was split; the others are delivered."""
+    one = hostile(events, 2)
+    text = logged(one, SPLIT) + logged(one) + logged(batch(2))
+
+    status, stdout, _ = replay(ingest.url, stdin=text)
+
+    assert (status, len(ingest.events())) == (1, 2)
+    assert summary(stdout)["delivered"] == ("1", "2")
+    assert one.id in stdout
