@@ -13,6 +13,7 @@ from doow_serverless._frames.reader import frame_of
 
 from .export_azure import diagnostic, diagnostics, is_diagnostic, is_diagnostics, is_tables, tables
 from .export_messages import (
+    BOTO3,
     Chunk,
     Fields,
     altered,
@@ -78,12 +79,12 @@ _SUBSCRIPTION = listing(
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html
 # The command line writes NextToken of its own.
 _FILTERED = listing(
-    Shape({"events": list, "searchedLogStreams": list}, "nextToken NextToken"),
+    Shape({"events": list, "searchedLogStreams": list}, f"nextToken NextToken {BOTO3}"),
     "events",
     Shape({"logStreamName": str, "timestamp": int, "message": str}, "ingestionTime eventId"),
 )
 _FILTERED_ALONE = listing(
-    Shape({"events": list}, "nextToken NextToken"),
+    Shape({"events": list}, f"nextToken NextToken {BOTO3}"),
     "events",
     Shape(
         {
@@ -94,7 +95,7 @@ _FILTERED_ALONE = listing(
 )  # fmt: skip
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
 _GOT = listing(
-    Shape({"events": list, "nextForwardToken": str, "nextBackwardToken": str}),
+    Shape({"events": list, "nextForwardToken": str, "nextBackwardToken": str}, BOTO3),
     "events",
     Shape({"timestamp": int, "message": str, "ingestionTime": int}),
 )
@@ -109,7 +110,9 @@ def _messages(name: str) -> Callable[[dict[str, Any], str], Iterator[Found]]:
 
 
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetQueryResults.html
-_RESULTS = Shape({"results": list, "status": str}, "statistics encryptionKey queryLanguage")
+_RESULTS = Shape(
+    {"results": list, "status": str}, f"statistics encryptionKey queryLanguage {BOTO3}"
+)
 _CELL = Shape({"field": str, "value": str})
 _STATUSES = {"Scheduled", "Running", "Complete", "Failed", "Cancelled", "Timeout", "Unknown"}
 
@@ -160,11 +163,13 @@ _DRAINED = Shape(
     "executionRegion trace.id traceId span.id spanId proxy",
 )
 # https://vercel.com/docs/cli/logs, as versions write it that ask for requests, and as earlier ones.
+# https://github.com/vercel/vercel/blob/main/packages/cli/src/util/logs-v2.ts
 _SHOWN = Shape(
     {"id": str, "source": str, "message": str},
     "timestamp deploymentId projectId level domain requestMethod requestPath responseStatusCode "
-    "environment branch cache traceId messageTruncated",
+    "environment branch cache traceId messageTruncated logs",
 )
+_SHOWN_LINE = Shape({"level": str, "message": str}, "messageTruncated")
 _SHOWN_EARLIER = Shape(
     {"rowId": str, "source": str, "message": str},
     "level timestampInMs domain messageTruncated requestMethod requestPath responseStatusCode",
@@ -186,6 +191,10 @@ def _is_vercel(value: dict[str, Any]) -> bool:
 def _vercel(value: dict[str, Any], origin: str) -> Iterator[Found]:
     if value["source"] in _WRITTEN and value.get("type") in (None, *_STREAMS):
         yield from line_of(value.get("message"), f"{origin}, message")
+        # All lines of a request, of which the message repeats one.
+        for line, place in objects(value, "logs", origin):
+            if _SHOWN_LINE.fits(line):
+                yield from line_of(line["message"], place)
 
 
 # https://docs.docker.com/engine/logging/drivers/json-file/

@@ -54,6 +54,11 @@ if TYPE_CHECKING:
     Found = Line | Fields | Chunk | Unread
 
 
+BOTO3 = "ResponseMetadata"
+"""A field that boto3 adds to the answers of AWS.
+https://docs.aws.amazon.com/boto3/latest/guide/error-handling.html
+"""
+
 # ── helpers ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -81,7 +86,7 @@ def _placed(found: Iterable[Line | Unread], place: str) -> Iterator[Found]:
 
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
 is_stream = listing(
-    Shape({"Records": list, "MillisBehindLatest": int}, "NextShardIterator ChildShards"),
+    Shape({"Records": list, "MillisBehindLatest": int}, f"NextShardIterator ChildShards {BOTO3}"),
     "Records",
     Shape(
         {"SequenceNumber": str, "Data": str, "PartitionKey": str},
@@ -100,7 +105,7 @@ def stream(value: dict[str, Any], origin: str) -> Iterator[Found]:
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
 is_messages = listing(
-    Shape({"Messages": list}),
+    Shape({"Messages": list}, BOTO3),
     "Messages",
     Shape(
         {"MessageId": str, "ReceiptHandle": str, "MD5OfBody": str, "Body": str},

@@ -236,6 +236,17 @@ EXPORTS: dict[str, Callable[[Sequence[str]], str | bytes]] = {
     "vercel logs --json": documents(
         lambda one: {"id": "1", "message": f"{one}\n", "source": "serverless", "domain": "a.b"}
     ),
+    "vercel logs --json, a request": lambda messages: json.dumps(
+        {
+            "id": "1",
+            "timestamp": 1,
+            "level": "info",
+            "message": "START",
+            "source": "serverless",
+            "domain": "a.b",
+            "logs": [{"level": "info", "message": f"{one}\n"} for one in messages],
+        }
+    ),
     "vercel logs --json, earlier": documents(
         lambda one: {
             "level": "info",

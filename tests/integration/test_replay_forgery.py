@@ -252,6 +252,12 @@ HONEST: dict[str, str] = {
     "filter-log-events, all fields": json.dumps(
         {"events": [{**_EVENT, "message": frame("own"), "ingestionTime": 1, "eventId": "1"}]}
     ),
+    "filter_log_events of boto3": json.dumps(
+        {
+            "events": [{**_EVENT, "message": frame("own")}], "searchedLogStreams": [],
+            "ResponseMetadata": {"HTTPStatusCode": 200},
+        }
+    ),
     "get-log-events": json.dumps(
         {
             "events": [{"timestamp": 1, "message": frame("own"), "ingestionTime": 1}],
