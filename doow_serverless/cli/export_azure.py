@@ -21,7 +21,7 @@ _RECORDS = Shape({"records": list})
 
 def is_diagnostics(value: dict[str, Any]) -> bool:
     """Return whether it is an event of an Event Hub with records of diagnostic settings."""
-    return _RECORDS.fits(value) and all(map(is_diagnostic, value["records"]))
+    return _RECORDS.fits(value) and all(map(_is_record, value["records"]))
 
 
 def diagnostics(value: dict[str, Any], origin: str) -> Iterator[Found]:
@@ -36,12 +36,12 @@ def is_diagnostic(value: Any) -> bool:
     Each service adds fields of its own to those that all have.
     https://learn.microsoft.com/azure/azure-monitor/platform/resource-logs-schema
     """
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("time"), str)
-        and isinstance(value.get("resourceId"), str)
-        and (isinstance(value.get("category"), str) or isinstance(value.get("Type"), str))
-    )
+    return _is_record(value) and {"time", "resourceId"} <= value.keys()
+
+
+def _is_record(value: Any) -> bool:
+    names = ("category", "Type")
+    return isinstance(value, dict) and any(isinstance(value.get(name), str) for name in names)
 
 
 def diagnostic(value: dict[str, Any], origin: str) -> Iterator[Found]:

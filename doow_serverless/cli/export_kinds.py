@@ -66,38 +66,18 @@ def unwrapped(value: Any, kind: Kind, origin: str) -> Iterator[Found]:
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/SubscriptionFilters.html
 _SUBSCRIPTION = listing(
-    Shape(
-        {
-            "messageType": str, "owner": str, "logGroup": str, "logStream": str,
-            "subscriptionFilters": list, "logEvents": list,
-        },
-        "policyLevel",
-    ),
-    "logEvents",
-    Shape({"id": str, "timestamp": int, "message": str}, "extractedFields"),
-)  # fmt: skip
+    Shape({"messageType": str, "logEvents": list}, None), "logEvents", Shape({"message": str}, None)
+)
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html
 # The command line writes NextToken of its own.
-_FILTERED = listing(
-    Shape({"events": list, "searchedLogStreams": list}, f"nextToken NextToken {BOTO3}"),
-    "events",
-    Shape({"logStreamName": str, "timestamp": int, "message": str}, "ingestionTime eventId"),
-)
-_FILTERED_ALONE = listing(
-    Shape({"events": list}, f"nextToken NextToken {BOTO3}"),
-    "events",
-    Shape(
-        {
-            "logStreamName": str, "timestamp": int, "message": str, "ingestionTime": int,
-            "eventId": str,
-        }
-    ),
-)  # fmt: skip
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
-_GOT = listing(
-    Shape({"events": list, "nextForwardToken": str, "nextBackwardToken": str}, BOTO3),
+_EVENTS = listing(
+    Shape(
+        {"events": list},
+        f"searchedLogStreams nextToken NextToken nextForwardToken nextBackwardToken {BOTO3}",
+    ),
     "events",
-    Shape({"timestamp": int, "message": str, "ingestionTime": int}),
+    Shape({"message": str}, "logStreamName timestamp ingestionTime eventId"),
 )
 
 
@@ -110,9 +90,7 @@ def _messages(name: str) -> Callable[[dict[str, Any], str], Iterator[Found]]:
 
 
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetQueryResults.html
-_RESULTS = Shape(
-    {"results": list, "status": str}, f"statistics encryptionKey queryLanguage {BOTO3}"
-)
+_RESULTS = Shape({"results": list}, f"status statistics encryptionKey queryLanguage {BOTO3}")
 _CELL = Shape({"field": str, "value": str})
 _STATUSES = {"Scheduled", "Running", "Complete", "Failed", "Cancelled", "Timeout", "Unknown"}
 
@@ -121,7 +99,7 @@ def _is_results(value: dict[str, Any]) -> bool:
     """The answer of GetQueryResults, of Logs Insights."""
     return (
         _RESULTS.fits(value)
-        and value["status"] in _STATUSES
+        and value.get("status", "Complete") in _STATUSES
         and all(map(_CELL.fits_all, value["results"]))
     )
 
@@ -134,7 +112,7 @@ def _results(value: dict[str, Any], origin: str) -> Iterator[Found]:
 
 
 # https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
-_TELEMETRY = Shape({"time": str, "type": str, "record": object})
+_TELEMETRY = Shape({"type": str, "record": object}, "time")
 
 
 def _is_telemetry(value: dict[str, Any]) -> bool:
@@ -157,9 +135,9 @@ def _telemetry(value: dict[str, Any], origin: str) -> Iterator[Found]:
 _STREAMS = ("stdout", "stderr")
 # https://vercel.com/docs/drains/reference/logs
 _DRAINED = Shape(
-    {"id": str, "source": str},
-    "deploymentId host timestamp projectId level message buildId entrypoint destination path type "
-    "statusCode requestId environment branch ja3Digest ja4Digest edgeType projectName "
+    {},
+    "id source deploymentId host timestamp projectId level message buildId entrypoint destination "
+    "path type statusCode requestId environment branch ja3Digest ja4Digest edgeType projectName "
     "executionRegion trace.id traceId span.id spanId proxy",
 )
 # https://vercel.com/docs/cli/logs, as versions write it that ask for requests, and as earlier ones.
@@ -185,11 +163,13 @@ _LEVELS = (None, "info", "warning", "error", "fatal")
 def _is_vercel(value: dict[str, Any]) -> bool:
     """An entry of Vercel's logs, of the command or of a drain."""
     has_shape = any(one.fits(value) for one in (_DRAINED, _SHOWN, _SHOWN_EARLIER))
-    return has_shape and value["source"] in _SOURCES and value.get("level") in _LEVELS
+    is_entry = value.get("source") in _SOURCES or ("id" in value and value.get("type") in _STREAMS)
+    return has_shape and is_entry and value.get("level") in _LEVELS
 
 
 def _vercel(value: dict[str, Any], origin: str) -> Iterator[Found]:
-    if value["source"] in _WRITTEN and value.get("type") in (None, *_STREAMS):
+    is_written = value.get("source", "lambda") in _WRITTEN
+    if is_written and value.get("type") in (None, *_STREAMS):
         yield from line_of(value.get("message"), f"{origin}, message")
         # All lines of a request, of which the message repeats one.
         for line, place in objects(value, "logs", origin):
@@ -208,12 +188,12 @@ _FLUENT_BIT = Shape(
     "time date @timestamp logtag _p kubernetes ec2_instance_id ec2_instance_type az private_ip "
     "vpc_id ami_id account_id hostname",
 )
-_TIMES = ("time", "date", "@timestamp")
 # https://docs.docker.com/engine/logging/drivers/fluentd/
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_firelens.html
 _FIRELENS = Shape(
-    {"log": str, "source": str, "container_id": str, "container_name": str},
-    "ecs_cluster ecs_task_arn ecs_task_definition date time timestamp @timestamp ec2_instance_id "
+    {"log": str, "source": str},
+    "container_id container_name ecs_cluster ecs_task_arn ecs_task_definition ec2_instance_id "
+    "date time timestamp @timestamp "
     "partial_message partial_id partial_ordinal partial_last",
 )
 
@@ -222,9 +202,7 @@ def _is_container(value: dict[str, Any]) -> bool:
     """A line of Docker's json-file, or of FireLens and Fluent Bit."""
     if _FIRELENS.fits(value):
         return value["source"] in _STREAMS
-    has_shape = _DOCKER.fits(value) or (
-        _FLUENT_BIT.fits(value) and any(name in value for name in _TIMES)
-    )
+    has_shape = _DOCKER.fits(value) or _FLUENT_BIT.fits(value)
     return has_shape and value["stream"] in _STREAMS
 
 
@@ -247,21 +225,23 @@ def _container(value: dict[str, Any], origin: str) -> Iterator[Found]:
 _PAGE = listing(
     Shape({"data": list}, "links meta"),
     "data",
-    Shape({"id": str, "type": str, "attributes": dict}),
+    Shape({"attributes": dict}, "id type"),
 )
-_ATTRIBUTES = Shape({"timestamp": str}, "attributes host message service status tags")
+_ATTRIBUTES = Shape({}, "timestamp attributes host message service status tags")
 
 
 def _is_datadog(value: dict[str, Any]) -> bool:
     """A page of Datadog's log search."""
     return _PAGE(value) and all(
-        one["type"] == "log" and _ATTRIBUTES.fits(one["attributes"]) for one in value["data"]
+        one.get("type", "log") == "log" and _ATTRIBUTES.fits(one["attributes"])
+        for one in value["data"]
     )
 
 
 def _datadog(value: dict[str, Any], origin: str) -> Iterator[Found]:
     for one, place in objects(value, "data", origin):
-        yield from line_of(one["attributes"].get("message"), place)
+        if "timestamp" in one["attributes"]:  # Else it may be anybody's JSON:API.
+            yield from line_of(one["attributes"].get("message"), place)
         if isinstance(one["attributes"].get("attributes"), dict):
             yield Fields(one["attributes"]["attributes"], place)
 
@@ -280,9 +260,7 @@ KINDS = (
     FRAMES,
     Kind(_is_telemetry, _telemetry),
     Kind(_SUBSCRIPTION, _messages("logEvents")),
-    Kind(_FILTERED, _messages("events")),
-    Kind(_FILTERED_ALONE, _messages("events")),
-    Kind(_GOT, _messages("events")),
+    Kind(_EVENTS, _messages("events")),
     Kind(_is_results, _results),
     Kind(_is_container, _container),
     Kind(_is_vercel, _vercel),

@@ -5,6 +5,7 @@ They are unwrapped as the relay unwraps them. Also what the modules for exports 
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doow_serverless._frames.envelopes import (
@@ -86,11 +87,11 @@ def _placed(found: Iterable[Line | Unread], place: str) -> Iterator[Found]:
 
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
 is_stream = listing(
-    Shape({"Records": list, "MillisBehindLatest": int}, f"NextShardIterator ChildShards {BOTO3}"),
+    Shape({"Records": list}, f"MillisBehindLatest NextShardIterator ChildShards {BOTO3}"),
     "Records",
     Shape(
-        {"SequenceNumber": str, "Data": str, "PartitionKey": str},
-        "ApproximateArrivalTimestamp EncryptionType",
+        {"SequenceNumber": str, "Data": str},
+        "PartitionKey ApproximateArrivalTimestamp EncryptionType",
     ),
 )
 """Tells the answer of GetRecords."""
@@ -108,8 +109,8 @@ is_messages = listing(
     Shape({"Messages": list}, BOTO3),
     "Messages",
     Shape(
-        {"MessageId": str, "ReceiptHandle": str, "MD5OfBody": str, "Body": str},
-        "Attributes MessageAttributes MD5OfMessageAttributes",
+        {"Body": str},
+        "MessageId ReceiptHandle MD5OfBody Attributes MessageAttributes MD5OfMessageAttributes",
     ),
 )
 """Tells the answer of ReceiveMessage."""
@@ -118,46 +119,57 @@ is_messages = listing(
 def messages(value: dict[str, Any], origin: str) -> Iterator[Found]:
     """Yield what the messages of SQS hold, as ReceiveMessage returns them."""
     for message, place in objects(value, "Messages", origin):
-        fields = {"body": message["Body"], "messageId": message["MessageId"]}
+        fields = {"body": message["Body"], "messageId": message.get("MessageId")}
         yield from _placed(from_sqs(fields), place)
 
 
 # ── failed invocations ──────────────────────────────────────────────────────────────────────────
 
 # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+_EVENT = Shape({"awslogs": dict})
 _INVOCATION = Shape(
-    {"version": str, "timestamp": str, "requestContext": dict, "requestPayload": dict},
-    "responseContext responsePayload",
+    {"requestPayload": dict}, "version timestamp requestContext responseContext responsePayload"
 )
 # https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html
 _BATCH = Shape(
-    {"version": str, "timestamp": str, "requestContext": dict, "KinesisBatchInfo": dict},
-    "responseContext payload",
+    {"KinesisBatchInfo": dict}, "version timestamp requestContext responseContext payload"
 )
 # https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
 _NOTIFICATION = Shape(
-    {"Type": str, "MessageId": str, "TopicArn": str, "Message": str, "Timestamp": str},
-    "Subject SignatureVersion Signature SigningCertURL UnsubscribeURL MessageAttributes",
+    {"Type": str, "Message": str},
+    "MessageId TopicArn Timestamp Subject SignatureVersion Signature SigningCertURL "
+    "UnsubscribeURL MessageAttributes",
 )
 # https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
 _BRIDGED = Shape(
-    {"id": str, "detail-type": str, "source": str, "account": str, "time": str, "detail": dict},
-    "version region resources",
+    {"detail-type": str, "detail": dict}, "id source account time version region resources"
 )
 
 
 def is_for_lambda(value: dict[str, Any]) -> bool:
-    """Return whether it is a document about an invocation that failed."""
-    if _INVOCATION.fits(value) or _BATCH.fits(value):
-        return isinstance(value["requestContext"].get("functionArn"), str)
-    if _NOTIFICATION.fits(value):
-        return bool(value["Type"] == "Notification")
-    return _BRIDGED.fits(value) and value["source"] == "lambda"
+    """Return whether it is a document about an invocation of the relay that failed."""
+    shapes = (_EVENT, _INVOCATION, _BATCH, _NOTIFICATION, _BRIDGED)
+    return any(shape.fits(value) for shape in shapes)
 
 
 def for_lambda(value: dict[str, Any], origin: str) -> Iterator[Found]:
     """Yield what such a document holds."""
-    yield from _placed(from_logs_event(value), origin)
+    records = _records_of(value.get("payload")) if "KinesisBatchInfo" in value else None
+    if records is None:
+        yield from _placed(from_logs_event(value), origin)
+        return
+    for at, record in enumerate(records):
+        yield from _placed(from_kinesis(record), f"{origin}, payload, Records[{at}]")
+
+
+def _records_of(payload: object) -> list[Any] | None:
+    """Return the records of a batch that Lambda has put into S3; None if it has put none there."""
+    try:
+        event = json.loads(payload) if isinstance(payload, str) else payload
+    except (ValueError, RecursionError):
+        return None
+    records = event.get("Records") if isinstance(event, dict) else None
+    return records if isinstance(records, list) else None
 
 
 # ── other objects that pack lines ───────────────────────────────────────────────────────────────
@@ -181,7 +193,9 @@ def altered(value: dict[str, Any], origin: str) -> Iterator[Found]:
     """Report such an object if it holds usage."""
     found: list[Line | Unread] = []
     for record, _ in objects(value, "Records", ""):
-        found += from_kinesis({"kinesis": {"data": record.get("Data")}})
+        inner = record.get("kinesis")
+        data = inner.get("data") if isinstance(inner, dict) else record.get("Data")
+        found += from_kinesis({"kinesis": {"data": data}})
     for message, _ in objects(value, "Messages", ""):
         found += from_sqs({"body": message.get("Body")})
     found += from_logs_event(value)

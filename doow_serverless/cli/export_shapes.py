@@ -1,6 +1,7 @@
 """Shapes of JSON objects: the fields that a tool always writes, and those that it may write.
 
-An application's own object is told from a tool's by all of its fields, not by one of them.
+They tell a tool's object from an object that a logger has written, with a text of somebody else's
+in one of its fields. Whoever can have an application print a whole line can imitate any of them.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ class Shape:
 
     Args:
         always: The fields that each such object has, with the types of their values.
-        maybe: The names of the other fields that it may have, separated by blanks.
+        maybe: The names of the other fields that it may have, separated by blanks; None if the
+            fields that it always has tell it from the objects of loggers, whatever else is there.
     """
 
-    def __init__(self, always: Mapping[str, type], maybe: str = "") -> None:
+    def __init__(self, always: Mapping[str, type], maybe: str | None = "") -> None:
         self._always = always
-        self._names = frozenset({*always, *maybe.split()})
+        self._names = None if maybe is None else frozenset({*always, *maybe.split()})
 
     def fits(self, value: Any) -> bool:
         """Return whether ``value`` is an object of this shape."""
         return (
             isinstance(value, dict)
-            and value.keys() <= self._names
+            and (self._names is None or value.keys() <= self._names)
             and all(isinstance(value.get(name), kind) for name, kind in self._always.items())
         )
 

@@ -283,7 +283,7 @@ SIDES: dict[str, Callable[[str, str], str]] = {
                     "resourceId": "/SITES/APP",
                     "Type": "AppTraces",
                     "Message": own,
-                    "Properties": {"ua": other},
+                    "OperationName": other,
                 }
             ]
         }
