@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _MOST_PARTS = 10_000
 _LONGEST = 30_000
 # Characters of a frame. Versions before format 2 wrote up to 28,000.
+_BLANK = " \t\r\n"
+# What platforms put around a line. Python's own strip() takes off more, which is somebody's text.
 _EARLIER = "1"
 _URL = "[A-Za-z0-9_.~%-]"
 _TIMESTAMP = "[0-9TZ:.-]{0,40}"
@@ -181,7 +183,7 @@ def read_frame(text: str) -> Part | Damage | None:
 
     A text that begins as a frame does and is not a whole one is a `Damage`.
     """
-    text = text.strip()
+    text = text.strip(_BLANK)
     if not text.startswith(BEGINNING):
         return None
     if len(text) <= _LONGEST:
@@ -196,11 +198,11 @@ def read_frame(text: str) -> Part | Damage | None:
 def read_frames(text: str) -> list[Part | Damage]:
     """Return the frames that ``text`` consists of, a line each; none if it holds anything else."""
     found: list[Part | Damage] = []
-    for line in text.strip().split("\n"):
+    for line in text.strip(_BLANK).split("\n"):
         one = read_frame(line)
         if one is not None:
             found.append(one)
-        elif line.strip():
+        elif line.strip(_BLANK):
             return []
     return found
 
