@@ -68,7 +68,8 @@ class Isolation:
     through, it is the other that is at fault, and not the server, and that is halved again, down to
     a single event. Where an answer was lost it stays whole, since the server may have it, and knows
     it by its own id alone. It is given up, as is what fails in both halves, once it fails again
-    when others got through in between.
+    when others got through in between. What is left of a batch of which a half got through is given
+    up at once: the whole must never come again.
 
     Args:
         deliver: Delivers a half; raises Undeliverable.
@@ -98,7 +99,8 @@ class Isolation:
             is_at_fault: Whether something of it is, since its other half got through.
 
         Raises:
-            Undeliverable: Nothing says that it is not the server, or there is no time left.
+            Undeliverable: Nothing says that it is not the server, or there is no time left; and no
+                half of it got through.
         """
         if problem.is_ambiguous:
             self._suspects.doubtful.add(batch.id)
@@ -130,11 +132,10 @@ class Isolation:
         return failed
 
     def _settle_each(self, parts: list[tuple[Batch, Undeliverable]], *, is_at_fault: bool) -> None:
-        unsettled: Undeliverable | None = None
         for part, why in parts:
             try:
                 self.settle(part, why, is_at_fault=is_at_fault)
             except Undeliverable as problem:
-                unsettled = problem
-        if unsettled is not None:
-            raise unsettled
+                # The platform would bring the whole again, of which the server has a half: another
+                # process, which does not know that, would send it.
+                self._give_up(part, str(problem))

@@ -65,6 +65,27 @@ def test_a_process_that_is_replaced_amid_it(ingest: Ingest) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
+def test_a_process_that_is_replaced_before_all_is_settled(
+    ingest: Ingest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The next one does not know of the half that got through, and the server is well again."""
+    one = batch(4)
+    ingest.fault(Fault(status=500, only=[one.event_ids[3]], times=None))
+    event = {"Records": [record(0, subscription(lines(one)))]}
+    for left_s in (3.5, 4.0, 5.0, 9.0):
+        answer = relay.kinesis_handler(event, Context(left_s=left_s))
+        if not answer["batchItemFailures"]:
+            break
+        restart()
+    ingest.clear_faults()
+    restart()
+    if answer["batchItemFailures"]:
+        relay.kinesis_handler(event, Context())
+    written = [event_id for kept in read_back(capfd.readouterr().out) for event_id in kept[1]]
+    assert sorted([*ids_at(ingest), *written]) == ids_of(one)
+
+
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("events", [1, 3])
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 504, "record_first": True}])
 def test_batches_that_always_fail(
