@@ -111,8 +111,9 @@ class Window:
         """Take in the events of ``batch``, if it is new; False if they cannot be read.
 
         A batch that is left out, since this process has delivered it in another window, counts for
-        the ids and the cuts all the same: another process does not know it, and must seal the rest
-        under the same ids when it retries this work.
+        the ids all the same: another process does not know it, and must seal the rest under the
+        same ids when it retries this work. It counts for the cuts as well, but only by its length:
+        a window that is full before it closes may be cut elsewhere by that process.
         """
         known = digest(batch.id)
         if known in self.known:

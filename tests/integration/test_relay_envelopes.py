@@ -20,7 +20,7 @@ from doow_serverless._recording.ids import new_id
 from doow_serverless._sealing import split
 from doow_serverless.errors import ConfigurationError
 from doow_serverless.local import Fault, Ingest
-from doow_serverless.relay import _vercel
+from doow_serverless.relay import _vercel, _window
 from tests.batches import batch, read_back
 from tests.integration.relaying import ids_at, ids_of, lines, relayed, restart
 from tests.network import KEY
@@ -447,6 +447,30 @@ def test_what_may_be_delivered_elsewhere_does_not_wait(ingest: Ingest) -> None:
     in_window([], state, is_final=True)
     assert ids_at(ingest) == ids_of(letter, usual)
     assert usual.id not in {post.batch_id for post in ingest.posts()}
+
+
+def test_a_last_invocation_that_is_done_again(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer was lost; the process, which knows all of it, gathers and cuts it as before."""
+    monkeypatch.setattr(_window, "MAX_EVENTS_LENGTH", 40_000)
+    first, *others = [batch(3, batch_id=new_id(), noise=900) for _ in range(30)]
+    state = in_window([record(0, subscription(lines(first)))], {})["state"]
+    rest = [record(at, subscription(lines(one))) for at, one in enumerate(others, 1)]
+    for _ in range(2):
+        in_window(rest, json.loads(json.dumps(state)), is_final=True)
+        assert ids_at(ingest) == ids_of(first, *others)
+    assert len({post.batch_id for post in ingest.posts()}) > 1
+
+
+def test_parts_that_come_in_two_windows(ingest: Ingest) -> None:
+    """The process keeps those of the first, though the state of the window does not."""
+    one = batch(100, batch_id=new_id(), noise=50)
+    part, *rest = lines(one, "TIMEOUT", limit=2_000)
+    in_window([record(0, subscription([part]))], {}, is_final=True)
+    assert ingest.posts() == []
+    in_window([record(1, subscription(rest))], {}, is_final=True)
+    assert ids_at(ingest) == ids_of(one)
 
 
 def test_a_line_that_comes_again_in_the_next_window(ingest: Ingest) -> None:
