@@ -17,6 +17,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 from doow_serverless import Tracker
 from doow_serverless import _engine as _engine_module
 from doow_serverless import _tracker as _tracker_module
+from doow_serverless._engine import Engine
+from doow_serverless._process import forks
 from tests.importing import watch_imports
 from tests.network import KEY
 from tests.timing import STARVED_S, OutOfTime, starved_s
@@ -62,17 +64,25 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_default_tracker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test configures for itself, and what it leaves undelivered stays so.
-
-    Sent again it could reach the server of a later test, which listens on the same port.
-    """
+def _no_default_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test configures for itself."""
     monkeypatch.setattr(_tracker_module, "_tracker", None)
     monkeypatch.setattr(_engine_module, "_reported", set())
+
+
+@pytest.fixture(autouse=True)
+def _forget_undelivered() -> Iterator[None]:
+    """No tracker delivers, reports or logs during a later test.
+
+    The collector finds a tracker with events in hand at any time, and then a thread sends them: to
+    the server of a later test, which may listen on the same port, or to a log that a later test
+    reads.
+    """
     yield
-    left = _tracker_module._tracker
-    if left is not None:
-        left.engine.outbox.begin_anew()
+    for engine in forks.members():
+        if isinstance(engine, Engine):
+            engine.outbox.begin_anew()
+            engine._flusher.begin_anew()
 
 
 class _Faults(logging.Handler):
