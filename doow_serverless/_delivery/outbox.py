@@ -333,12 +333,13 @@ class Outbox:
         with AtWork():
             with self._lock:
                 result = fact(*args, self._now())
-                orders = self.state.take_orders()
+                state = self.state
+                orders = state.take_orders()
             try:
-                self._carry_out(orders)
+                self._carry_out(orders, state)
             except BaseException:
                 # Raised by the handler of a signal: what was not carried out is, before it passes.
-                self._carry_out(orders)
+                self._carry_out(orders, state)
                 raise
             self._hand_over()
             return result
@@ -351,8 +352,8 @@ class Outbox:
             self.state.thaw(gap_s)
         return now
 
-    def _carry_out(self, orders: Orders) -> None:
-        """Do as ordered, without locks, since hooks may record; each order is struck when done."""
+    def _carry_out(self, orders: Orders, state: OutboxState) -> None:
+        """Do as ``state`` has ordered, without locks, since hooks may record; strike each order."""
         self._write_down(orders)
         for release, events in _struck(orders.release):
             release(events)
@@ -364,8 +365,8 @@ class Outbox:
             if flight.wake is not None:
                 flight.wake()
         for attempt in _struck(orders.send):
-            if not self.workers.submit(partial(self._send, attempt)):
-                self._note(self.state.cannot_send, attempt)
+            if not self.workers.submit(partial(self._send, attempt, state)):
+                self._note(state.cannot_send, attempt)
 
     def _write_down(self, orders: Orders) -> None:
         """Have journal and log know what has become of batches, before anything is sent."""
@@ -394,29 +395,28 @@ class Outbox:
 
     # ── sending; runs on a worker ──────────────────────────────────────────────────────────────
 
-    def _send(self, attempt: Attempt) -> None:
-        """Make an attempt, and then those that its answer leads to."""
+    def _send(self, attempt: Attempt, state: OutboxState) -> None:
+        """Make an attempt that ``state`` has ordered, and then those that its answer leads to."""
         with AtWork():
-            self._send_on(attempt)
+            self._send_on(attempt, state)
 
-    def _send_on(self, attempt: Attempt) -> None:
+    def _send_on(self, attempt: Attempt, state: OutboxState) -> None:
         try:
             following: Attempt | None = attempt
             while following is not None:
-                following = self._try(following)
+                following = self._try(following, state)
             if self._is_recovering and not self.state.kept:
                 self.recover()
             self._hand_over()
         except Exception as fault:
             report_fault("sending", fault)
 
-    def _try(self, attempt: Attempt) -> Attempt | None:
+    def _try(self, attempt: Attempt, state: OutboxState) -> Attempt | None:
         """Make an attempt; the next one for this thread, if any."""
-        state = self.state
         trouble = self.sender.prepare()  # The server has no part in how long that takes.
         self.log_key.fetch_aside()
         is_reused = not attempt.is_fresh and self.sender.reuses_connection()
-        if not self._note(partial(state.begin, is_reused=is_reused), attempt):
+        if not self._note(self._begin, attempt, state, is_reused):
             return None
         result = trouble or self._sent(attempt)
         with self._lock:
@@ -425,8 +425,15 @@ class Outbox:
             state.answer(attempt, result, self._now())
             orders = state.take_orders()
         following = orders.send.pop(0) if orders.send else None
-        self._carry_out(orders)
+        self._carry_out(orders, state)
         return following
+
+    def _begin(self, attempt: Attempt, state: OutboxState, is_reused: bool, now: float) -> bool:
+        """Let ``attempt`` begin; False if nobody wants it, or if it is another process's now.
+
+        The order may have waited for a thread while this outbox began anew, as after a restore.
+        """
+        return self.state is state and state.begin(attempt, now, is_reused=is_reused)
 
     def _sent(self, attempt: Attempt) -> Result:
         """Send the batch of an attempt; return the answer."""

@@ -12,6 +12,7 @@ from doow_serverless._delivery import guard
 from doow_serverless._delivery.answers import Answer
 from doow_serverless._engine import Engine
 from doow_serverless._process import forks
+from doow_serverless._process.workers import Workers
 from doow_serverless.errors import DoowError, ErrorKind
 from doow_serverless.testing import MemoryTransport
 from tests.clock import Clock
@@ -129,6 +130,29 @@ def test_an_answer_to_what_was_sent_before_is_nobodys() -> None:
     engine.last_flush(10.0)
     assert metrics(transport.events) == ["after"]
     assert len(transport.batches) == 2
+
+
+def test_a_batch_that_waits_for_a_thread_is_not_sent_after_a_restore() -> None:
+    """It has been written down before the snapshot, and every restored process would send it."""
+    asked, allowed = threading.Event(), threading.Event()
+
+    def answer(_: Batch) -> int:
+        asked.set()
+        allowed.wait(10)
+        return 202
+
+    transport = MemoryTransport(answer)
+    engine = new_engine(transport, flush_at=1)
+    workers = engine.outbox.workers = Workers(max_threads=1)
+    record(engine, "first")
+    assert asked.wait(10)
+    record(engine, "second")
+    engine.outbox.begin_anew()
+    allowed.set()
+    while workers._busy:
+        threading.Event().wait(0.001)
+    assert metrics(transport.events) == ["first"]
+    assert engine.outbox.state.is_idle
 
 
 def test_the_part_of_a_core_is_looked_up_anew() -> None:
