@@ -58,6 +58,7 @@ class CircuitBreaker:
         self._failures = 0
         self._waited_s = 0.0
         self._regained_at = 0.0
+        self._asked_until = 0.0
         self.until = 0.0
         self.reason: ErrorKind | None = None
         self.message = ""
@@ -76,9 +77,14 @@ class CircuitBreaker:
         """Whether it is half open: a probe may be sent."""
         return self.reason is not None and self.until <= now
 
+    def is_asked(self, now: float) -> bool:
+        """Whether the server has asked for a hold that lasts yet, which no success cuts short."""
+        return now < self._asked_until
+
     def close(self) -> None:
         """Something got through."""
         self._failures = 0
+        self._asked_until = 0.0
         self._waited_s = 0.0
         self.until = 0.0
         self.reason = None
@@ -96,6 +102,7 @@ class CircuitBreaker:
         if seconds:
             spread_s = max(min(seconds, KEY_REFUSED_HOLD_S) * SPREAD, LEAST_SPREAD_S)
             self._hold(now, reason, message, seconds + spread_s * self._uniform())
+            self._asked_until = self.until
         else:
             self.failed(now, reason, message)
 

@@ -140,6 +140,7 @@ class Attempt:
         ordered_at: When it was ordered.
         is_fresh: Whether it must go out on a new connection.
         is_reused: Whether it did go out on a kept one, which may have died.
+        is_probe: Whether it is to find out whether the server is back.
         is_doubted: Whether another was sent beside it, since it was silent for too long.
         began_at: When it began, in seconds of time that the process was not frozen; None before.
         seen_successes: How many batches had got through by then.
@@ -150,6 +151,7 @@ class Attempt:
         "entry",
         "is_doubted",
         "is_fresh",
+        "is_probe",
         "is_reused",
         "ordered_at",
         "seen_successes",
@@ -160,6 +162,7 @@ class Attempt:
         self.ordered_at = now
         self.is_fresh = is_fresh
         self.is_reused = False
+        self.is_probe = False
         self.is_doubted = False
         self.began_at: float | None = None
         self.seen_successes = 0
@@ -184,7 +187,9 @@ class Entry:
         not_before: When it may be sent again.
         failures: Attempts that failed.
         strikes: Those of them between which other batches got through.
-        is_suspect: Whether it is a part of a batch that was halved for its strikes.
+        failing_since: When the first of them was; None before.
+        pauses: How often it has waited in the background since the last outage.
+        is_part: Whether it is a part of a batch that was halved.
         seen_successes: How many batches had got through when it failed last.
         is_ambiguous: Whether the server may be at work on an attempt that broke off.
         was_in_flight: Whether the server has said so.
@@ -196,15 +201,17 @@ class Entry:
     __slots__ = (
         "attempts",
         "batch",
+        "failing_since",
         "failures",
         "flights",
         "is_ambiguous",
+        "is_part",
         "is_released",
-        "is_suspect",
         "is_written",
         "last",
         "logged_as",
         "not_before",
+        "pauses",
         "seen_successes",
         "strikes",
         "was_in_flight",
@@ -218,7 +225,9 @@ class Entry:
         self.not_before = 0.0
         self.failures = 0
         self.strikes = 0
-        self.is_suspect = False
+        self.failing_since: float | None = None
+        self.pauses = 0
+        self.is_part = False
         self.seen_successes = 0
         self.is_ambiguous = False
         self.was_in_flight = False
@@ -231,7 +240,11 @@ class Entry:
         part = Entry(half)
         part.flights = list(self.flights)
         part.last = self.last
-        part.is_suspect = self.is_suspect
+        part.is_part = True
+        part.failing_since = self.failing_since
+        # One more failure decides about it.
+        part.strikes = max(0, self.strikes - 1)
+        part.failures = self.failures
         part.is_released = self.is_released
         part.is_written = self.is_written
         part.logged_as = self.logged_as

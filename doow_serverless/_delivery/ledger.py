@@ -144,6 +144,7 @@ class Ledger:
         """An event cannot be delivered: it stands in the log, and is left alone."""
         why = f"it cannot be delivered, though others can: {failure.message}"
         self.write_down(entry, failure.reason)
+        self.orders.given_up.append(entry.batch.id)
         self.forget(entry)
         for flight in entry.flights:
             flight.given_up(entry.batch, Failed(failure.reason, why))

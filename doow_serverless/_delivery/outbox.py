@@ -379,7 +379,7 @@ class Outbox:
             if self.journal is not None:
                 self.journal.note_split(batch, halves)
         for batch_id in _struck(orders.settled):
-            if self.journal is not None:
+            if self.journal is not None and batch_id not in orders.given_up:
                 self.journal.note_settled(batch_id)
 
     def _log_as(self, entry: Entry, reason: ErrorKind | str) -> ErrorKind | str:

@@ -20,10 +20,8 @@ and these facts move it:
 
 What goes out next: while the breaker is closed, up to PARALLEL batches of each flight, and one of
 the backlog, after a rate limit at the pace of the account; while it is open, nothing; once it is
-due, one probe, which is whatever has failed least. What failed goes behind what did not. A batch
-that fails again while others get through is halved, down to the one event that cannot be delivered,
-which is reported and left alone; unless an attempt of it broke off, so that Doow may have the
-whole, whose halves it would count again.
+due, one probe, which is whatever has failed least. What failed goes behind what did not. Whether a
+batch that fails is at fault itself, `Blame` decides.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ from __future__ import annotations
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
 
+from .blame import Blame, Verdict
 from .breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
 from .flight import Attempt, Entry
 from .ledger import Ledger
@@ -60,10 +59,6 @@ UNREADY = Failed(
     "the budget was used up before anything could be sent (imports, the key, or a thread)",
 )
 USED_UP = "the rate limit is used up, as the answer to what was accepted last says"
-STRIKES = 2
-"""Failures between which others got through, after which a batch is halved."""
-LAST_STRIKE = 6
-"""Those after which a batch that Doow may have is left to the log, since it must stay whole."""
 
 
 class OutboxState:
@@ -89,7 +84,7 @@ class OutboxState:
         self._uniform = uniform
         self._under_way: list[Attempt] = []
         self._probe: Attempt | None = None
-        self._successes = 0
+        self._blame = Blame()
         self._pace = Pace()
         self._backlog_pace = BacklogPace(uniform)
         self._ledger = Ledger(max_events, max_bytes)
@@ -133,9 +128,7 @@ class OutboxState:
         """A batch is sealed, for which ``flight`` accounts."""
         entry = self._ledger.account(batch, flight)
         if flight.is_closed or (self.breaker.is_open and not self.breaker.is_due(now)):
-            why = self.breaker.reason or ErrorKind.TIMEOUT
-            text = f"holding off after: {self.breaker.message}"
-            self._ledger.give_up(flight, entry, Failed(why, text))
+            self._ledger.give_up(flight, entry, self._held_off() or SILENT)
         else:
             self._pump(now)
 
@@ -197,9 +190,7 @@ class OutboxState:
 
     def pause_s(self, flight: Flight, now: float) -> float | None:
         """Seconds until the flush should look again; None when there is nothing to wait for."""
-        ends_at = flight.ends_at
-        if self.breaker.is_open:
-            ends_at = min(ends_at, flight.probe_ends_at) if self.breaker.is_due(now) else now
+        ends_at = self._waits_until(flight, now) if self.breaker.is_open else flight.ends_at
         hopes = (each.attempts or each.not_before < ends_at for each in flight.pending.values())
         if ends_at <= now or not any(hopes):
             return None
@@ -210,14 +201,24 @@ class OutboxState:
         looks += [self._pace.outage_at(each.attempts[0]) for each in self._unwaited()]
         return min([ends_at, *(look for look in looks if look > now)]) - now
 
+    def _waits_until(self, flight: Flight, now: float) -> float:
+        """How long a flush waits while the breaker is open, in seconds on the clock of the facts.
+
+        It waits for its POSTs that are under way, since they may succeed whatever others have
+        brought. For a probe it waits as long as `CircuitBreaker.probe_wait_s` allows.
+        """
+        attempts = (one for entry in flight.pending.values() for one in entry.attempts)
+        if any(one.began_at is not None and not one.is_probe for one in attempts):
+            return flight.ends_at
+        return min(flight.ends_at, flight.probe_ends_at) if self.breaker.is_due(now) else now
+
     def close(self, flight: Flight, now: float) -> None:
         """A flush stops waiting: what is not settled is kept, and written down."""
         if self.breaker.is_open and flight.probe_ends_at:
             self.breaker.note_wait(now - flight.waiting_since)
         worst = None
-        has_begun = any(attempt.began_at is not None for attempt in self._under_way)
         for entry in list(flight.pending.values()):
-            failure = entry.last or (SILENT if has_begun else UNREADY)
+            failure = entry.last or self._why_unanswered(entry)
             if worst is None and self._is_telling(entry, now):
                 worst = failure
             self._ledger.give_up(flight, entry, failure)
@@ -233,12 +234,25 @@ class OutboxState:
             self.breaker.failed(now, worst.reason, worst.message)
         self._pump(now)
 
+    def _why_unanswered(self, entry: Entry) -> Failed:
+        """Why no attempt of a batch has come back before its flush was over."""
+        if any(attempt.began_at is not None for attempt in entry.attempts):
+            return SILENT
+        has_begun = any(attempt.began_at is not None for attempt in self._under_way)
+        return self._held_off() or (SILENT if has_begun else UNREADY)
+
+    def _held_off(self) -> Failed | None:
+        """Why nothing is sent just now; None if batches are sent."""
+        if self.breaker.reason is None:
+            return None
+        return Failed(self.breaker.reason, f"holding off after: {self.breaker.message}")
+
     def _is_telling(self, entry: Entry, now: float) -> bool:
         """Whether a batch that nobody waits for says that the server or network is in trouble."""
         if entry.failures:
-            return entry.seen_successes == self._successes
+            return entry.seen_successes == self._blame.successes
         return any(
-            one.seen_successes == self._successes and self._pace.outage_at(one) <= now
+            one.seen_successes == self._blame.successes and self._pace.outage_at(one) <= now
             for one in entry.attempts
         )
 
@@ -253,7 +267,7 @@ class OutboxState:
             self._drop(attempt)
             return False
         attempt.began_at, attempt.is_reused = now, is_reused
-        attempt.seen_successes = self._successes
+        attempt.seen_successes = self._blame.successes
         for flight in entry.flights:
             flight.begun()
             self._ledger.orders.wake.append(flight)  # It may have to doubt this connection.
@@ -337,6 +351,7 @@ class OutboxState:
                 entry = self._next_probe(now)
                 if entry is not None:
                     self._probe = self._order(entry, now, is_fresh=True)
+                    self._probe.is_probe = True
             return
         for flight in self._ledger.flights:
             if flight.ends_at <= now:
@@ -416,14 +431,15 @@ class OutboxState:
     # ── what an answer leads to ────────────────────────────────────────────────────────────────
 
     def _got_through(self, attempt: Attempt, now: float) -> None:
-        self._successes += 1
+        self._blame.got_through(attempt.entry)
         self._pace.note(attempt.silent_s(now))
         self._backlog_pace.note(len(attempt.entry.batch), now)
-        if self.breaker.is_open:
+        if self.breaker.is_open and not self.breaker.is_asked(now):
             self.breaker.close()
             self._ledger.orders.wake += self._ledger.flights
-            for entry in self.kept:
-                entry.not_before = min(entry.not_before, now)  # The outage was to blame.
+            for entry in self.kept:  # The outage was to blame.
+                entry.not_before = min(entry.not_before, now)
+                entry.pauses = 0
 
     def _failed(self, attempt: Attempt, failure: Failed, now: float) -> None:
         """An attempt of a batch that is not settled has failed."""
@@ -451,22 +467,23 @@ class OutboxState:
             # The server complains of its load, or of the key: not of this batch.
             self._open(failure, now)
             self._ledger.put_back(entry)
-        elif self._has_struck(entry):
-            self._isolate(entry, failure, now)
         else:
-            # One batch that fails in the background may be at fault itself: a flush will find out.
-            alone = attempt.seen_successes == self._successes
-            if alone and (self.breaker.is_open or (failure.hold_s == 0.0 and entry.flights)):
-                self._open(failure, now)
-            self._ledger.put_again(entry, now + self._backoff_s(entry, now))
+            self._blame.failed(entry, failure, now)
+            verdict = Verdict.AGAIN if entry.attempts else self._blame.verdict(entry, now)
+            if verdict is Verdict.SPLIT:
+                self._ledger.halve(entry, split(entry.batch))
+            elif verdict is Verdict.GIVE_UP:
+                self._ledger.abandon(entry, failure)
+            else:
+                self._failed_again(attempt, failure, now)
 
-    def _has_struck(self, entry: Entry) -> bool:
-        """Count a failure; whether it is time to find out which event of the batch is at fault."""
-        if entry.failures and self._successes > entry.seen_successes:
-            entry.strikes += 1
-        entry.failures += 1
-        entry.seen_successes = self._successes
-        return entry.strikes >= (1 if entry.is_suspect else STRIKES) and not entry.attempts
+    def _failed_again(self, attempt: Attempt, failure: Failed, now: float) -> None:
+        # One batch that fails in the background may be at fault itself: a flush will find out.
+        entry = attempt.entry
+        alone = attempt.seen_successes == self._blame.successes
+        if alone and (self.breaker.is_open or (failure.hold_s == 0.0 and entry.flights)):
+            self._open(failure, now)
+        self._ledger.put_again(entry, now + self._backoff_s(entry, now))
 
     def _open(self, failure: Failed, now: float) -> None:
         if failure.reason is ErrorKind.RATE_LIMITED:
@@ -476,22 +493,9 @@ class OutboxState:
 
     def _backoff_s(self, entry: Entry, now: float) -> float:
         if not any(flight.is_waited_for for flight in entry.flights):
-            return min(FIRST_HOLD_S * 2.0 ** min(entry.failures - 1, 16), LONGEST_HOLD_S)
+            entry.pauses += 1
+            return min(FIRST_HOLD_S * 2.0 ** min(entry.pauses - 1, 16), LONGEST_HOLD_S)
         longest_s = min(FIRST_BACKOFF_S * 2.0 ** min(entry.failures - 1, 16), LONGEST_BACKOFF_S)
         left_s = max(flight.ends_at for flight in entry.flights) - now
         # As long as there is time, there is another attempt.
         return self._uniform() * min(longest_s, max(left_s, FIRST_BACKOFF_S))
-
-    def _isolate(self, entry: Entry, failure: Failed, now: float) -> None:
-        """Find out which event of a batch it is that cannot be delivered, though others can.
-
-        Where any attempt broke off, Doow may have the batch, and know it by its id alone: its
-        halves would count again. So it stays whole.
-        """
-        if len(entry.batch) > 1 and not entry.is_ambiguous:
-            entry.is_suspect = True
-            self._ledger.halve(entry, split(entry.batch))
-        elif len(entry.batch) > 1 and entry.strikes < LAST_STRIKE:
-            self._ledger.put_again(entry, now + self._backoff_s(entry, now))
-        else:
-            self._ledger.abandon(entry, failure)

@@ -84,9 +84,18 @@ class Failed:
         is_in_flight: Whether the answer is what Doow says of a batch that it is at work on; it says
             the same when it has too much to do.
         is_stale: Whether the kept connection on which it went out turned out to be dead.
+        is_unsent: Whether no byte of the request can have reached the server.
     """
 
-    __slots__ = ("hold_s", "is_ambiguous", "is_in_flight", "is_stale", "message", "reason")
+    __slots__ = (
+        "hold_s",
+        "is_ambiguous",
+        "is_in_flight",
+        "is_stale",
+        "is_unsent",
+        "message",
+        "reason",
+    )
 
     def __init__(
         self,
@@ -97,6 +106,7 @@ class Failed:
         is_ambiguous: bool = False,
         is_in_flight: bool = False,
         is_stale: bool = False,
+        is_unsent: bool = False,
     ) -> None:
         self.reason = reason
         self.message = message
@@ -104,6 +114,7 @@ class Failed:
         self.is_ambiguous = is_ambiguous
         self.is_in_flight = is_in_flight
         self.is_stale = is_stale
+        self.is_unsent = is_unsent
 
     def __repr__(self) -> str:
         return f"Failed({self.reason}, {self.message!r}, hold_s={self.hold_s})"

@@ -131,11 +131,12 @@ def test_what_was_known_of_a_batch_holds_for_its_halves() -> None:
     flight, (entry,) = flight_of("a")
     entry.flights.append(flight)
     entry.last = Failed(WHY, "reset")
-    entry.is_suspect = entry.is_released = entry.is_written = True
-    entry.seen_successes = 7
+    entry.is_released = entry.is_written = True
+    entry.seen_successes, entry.failures, entry.strikes, entry.failing_since = 7, 4, 3, 2.0
     part = entry.part(batch(1, batch_id="half"))
     assert part.flights == [flight]
     assert part.flights is not entry.flights
     assert (part.last, part.seen_successes) == (entry.last, 7)
-    assert (part.is_suspect, part.is_released, part.is_written) == (True, True, True)
-    assert (part.failures, part.attempts, part.is_ambiguous) == (0, [], False)
+    assert (part.is_part, part.is_released, part.is_written) == (True, True, True)
+    assert (part.failures, part.strikes, part.failing_since) == (4, 2, 2.0)
+    assert (part.attempts, part.is_ambiguous, part.pauses) == ([], False, 0)

@@ -184,6 +184,27 @@ def test_pauses_in_the_background_double_to_a_minute(facts: Facts) -> None:
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
+def test_pauses_begin_anew_after_an_outage(facts: Facts) -> None:
+    """Failures of a flush, or in an outage, are no reason to wait for long afterwards."""
+    flight = facts.flight("a")
+    facts.send(ERROR_500)
+    for _ in range(2):
+        facts.pass_s(0.4)
+        facts.send(ERROR_500)
+    facts.close(flight)
+    assert facts.state.breaker.is_open
+    for _ in range(3):  # Nobody is there, and the background probes.
+        facts.now = max(facts.state.breaker.until, facts.now + 60.0)
+        facts.pass_s(0.0)
+        facts.send(ERROR_500)
+    facts.now += 60.0
+    facts.deliver("good")
+    assert facts.ordered() == ["a"]
+    facts.send(ERROR_500)
+    facts.pass_s(1.01)
+    assert facts.ordered() == ["a"]
+
+
 def test_what_is_kept_releases_nothing_when_it_is_settled(facts: Facts) -> None:
     """Its events were off the hands of a buffer before, or never on them."""
     flight = facts.flight("a", events=3)

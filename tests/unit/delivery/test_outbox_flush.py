@@ -252,6 +252,50 @@ def test_a_wait_is_believed_though_others_get_through(facts: Facts) -> None:
     assert facts.state.breaker.is_open
 
 
+def test_a_wait_that_the_server_asks_for_ends_no_post_under_way(facts: Facts) -> None:
+    """They may succeed: a flush gives up what has not begun, and waits for what has."""
+    flight = facts.flight("a", "b", "c", "d", "e")
+    first, second, third = facts.begin(), facts.begin(), facts.begin()
+    facts.answer(first, LIMITED)
+    assert facts.waits_s(flight) == pytest.approx(2.0)
+    facts.answer(second)
+    facts.pass_s(1.0)
+    assert facts.waits_s(flight) == pytest.approx(1.0)
+    facts.answer(third)
+    assert facts.waits_s(flight) is None
+    outcome = facts.close(flight)
+    assert (outcome.accepted, outcome.unsent) == (2, {ErrorKind.RATE_LIMITED: 3})
+
+
+def test_a_flush_that_gives_up_ends_no_other(facts: Facts) -> None:
+    """A budget of 0.3 s in which nothing came says nothing about a POST that may take 2 s."""
+    short, long = facts.flight("a", budget_s=0.3), facts.flight("b")
+    facts.begin()
+    second = facts.begin()
+    facts.pass_s(0.3)
+    facts.close(short)
+    assert facts.state.breaker.is_open
+    assert facts.waits_s(long) == pytest.approx(1.7)
+    facts.answer(second)
+    assert facts.close(long).accepted == 1
+
+
+def test_a_wait_is_not_cut_short_by_what_was_sent_before_it(facts: Facts) -> None:
+    """The server has asked for 10 s, whatever else it answers."""
+    flight = facts.flight("a", "b", "c")
+    first, second = facts.begin(), facts.begin()
+    facts.answer(first, LIMITED)
+    facts.answer(second)
+    assert facts.state.breaker.is_open
+    facts.close(flight)
+    facts.pass_s(9.9)
+    assert facts.state.breaker.is_open
+    facts.now = facts.state.breaker.until
+    facts.pass_s(0.0)
+    facts.answer(facts.sends[-1] and facts.begin())
+    assert not facts.state.breaker.is_open
+
+
 def test_halves_stand_for_what_is_too_large(facts: Facts) -> None:
     """413: both halves go out in its place, within the same flush, before all else."""
     names = ["a", *(f"b{number}" for number in range(PARALLEL))]

@@ -1,0 +1,100 @@
+"""Who is at fault if a batch fails: the batch itself, or the server and the way to it?
+
+    a POST fails because                       at fault            the batch
+    nothing was sent (refused, no address)     the way             goes again; it counts for nothing
+    a kept connection had died                 the connection      goes again at once, on a new one
+    the server asks to wait (load, the key)    the server          waits, as does everything
+    Doow is at work on it already              nobody              goes again
+    any other failure, as often as others      the server          goes again
+    any other failure, but others get through  the batch           is halved, then given up
+
+Whether a batch fails more often than others is judged by a rate. One of three instances behind a
+load balancer that fails everything makes every batch fail at a third of its POSTs, and says nothing
+about any of them. So the first POSTs of the last `LAST` batches give the rate ``p`` at which a POST
+fails that has nothing wrong with it. If other batches got through between the failures of a batch,
+``p`` to the power of these failures is the chance that it has nothing wrong with it either. At one
+in a hundred it is halved, which costs nothing but requests. At one in a million, and no earlier
+than `PATIENCE_S` after its first failure, a single event is given up.
+
+A batch of which an answer was lost stays whole, since Doow may have it, and knows it by its id
+alone: its halves would count again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .flight import Entry
+    from .results import Failed
+
+LAST = 64
+"""Batches whose first POSTs tell how often POSTs fail."""
+SPLIT_AT = 1e-2
+"""The chance that a batch is well at which it is halved."""
+GIVE_UP_AT = 1e-6
+"""The chance that an event is well at which it is given up."""
+PATIENCE_S = 120.0
+"""Seconds for which a batch is tried, at least; a server may be replaced in that time."""
+
+
+class Verdict(Enum):
+    """What is to be done with a batch that has failed."""
+
+    AGAIN = "send it again"
+    SPLIT = "halve it, to find the event that is at fault"
+    GIVE_UP = "leave it, since it cannot be delivered though others can"
+
+
+class Blame:
+    """Judges each failure; it holds no lock and no clock."""
+
+    def __init__(self) -> None:
+        self._first_posts: deque[tuple[str, bool]] = deque(maxlen=LAST)
+        self._successes = 0
+
+    def __repr__(self) -> str:
+        failed = sum(has_failed for _, has_failed in self._first_posts)
+        return f"Blame({failed} of {len(self._first_posts)} batches failed at first)"
+
+    @property
+    def successes(self) -> int:
+        """Batches that got through so far."""
+        return self._successes
+
+    def got_through(self, entry: Entry) -> None:
+        """A POST of ``entry`` was answered by a decision."""
+        self._successes += 1
+        self._note(entry, has_failed=False)
+
+    def failed(self, entry: Entry, failure: Failed, now: float) -> None:
+        """Count a failure of ``entry``."""
+        if not failure.is_unsent:
+            self._note(entry, has_failed=True)
+            if entry.failures and self._successes > entry.seen_successes:
+                entry.strikes += 1
+        if entry.failing_since is None:
+            entry.failing_since = now
+        entry.failures += 1
+        entry.seen_successes = self._successes
+
+    def _note(self, entry: Entry, *, has_failed: bool) -> None:
+        # Not what has failed before: a few batches that fail again and again are not the server.
+        if not entry.failures and not entry.is_part:
+            self._first_posts.append((entry.batch.id, has_failed))
+
+    def verdict(self, entry: Entry, now: float) -> Verdict:
+        """What is to be done with ``entry``, which has just failed."""
+        chance = self._rate(entry) ** entry.strikes
+        if len(entry.batch) > 1 and not entry.is_ambiguous:
+            return Verdict.SPLIT if chance <= SPLIT_AT else Verdict.AGAIN
+        since = entry.failing_since
+        is_old = since is not None and now - since >= PATIENCE_S
+        return Verdict.GIVE_UP if is_old and chance <= GIVE_UP_AT else Verdict.AGAIN
+
+    def _rate(self, entry: Entry) -> float:
+        """How often a POST fails that has nothing wrong with it (Laplace's rule of succession)."""
+        others = [failed for batch_id, failed in self._first_posts if batch_id != entry.batch.id]
+        return (sum(others) + 1) / (len(others) + 2)

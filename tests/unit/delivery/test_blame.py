@@ -1,0 +1,144 @@
+"""Who is at fault where a batch fails: each row of the table, and a server that fails at random."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from doow_serverless._delivery.blame import PATIENCE_S, Blame, Verdict
+from doow_serverless._delivery.flight import Entry
+from doow_serverless._delivery.results import Failed
+from doow_serverless.errors import ErrorKind
+from tests.batches import batch
+from tests.unit.delivery.facts import ERROR_500
+
+REFUSED = Failed(ErrorKind.NETWORK_ERROR, "refused", is_unsent=True)
+
+
+def entry(name: str, events: int = 1) -> Entry:
+    return Entry(batch(events, batch_id=name))
+
+
+def fail(blame: Blame, one: Entry, times: int, failure: Failed = ERROR_500) -> Verdict:
+    """It fails so often, a minute apart, and another batch gets through after each failure."""
+    verdict = Verdict.AGAIN
+    for number in range(times):
+        now = 60.0 * number
+        blame.failed(one, failure, now)
+        verdict = blame.verdict(one, now)
+        blame.got_through(entry(f"other {number}"))
+    return verdict
+
+
+def well() -> Blame:
+    """One of a server that has taken many batches."""
+    blame = Blame()
+    for number in range(100):
+        blame.got_through(entry(f"well {number}"))
+    return blame
+
+
+@pytest.mark.parametrize(
+    ("events", "times", "expected"),
+    [
+        (1, 4, Verdict.AGAIN),
+        (1, 5, Verdict.GIVE_UP),
+        (2, 2, Verdict.AGAIN),
+        (2, 3, Verdict.SPLIT),
+    ],
+)
+def test_others_get_through(events: int, times: int, expected: Verdict) -> None:
+    """It is the batch that is at fault, as soon as chance can be ruled out."""
+    assert fail(well(), entry("bad", events), times) is expected
+
+
+def test_nobody_is_known_yet() -> None:
+    """Without others to compare with, failures say little, and it takes more of them."""
+    blame = Blame()
+    verdicts = [fail(blame, entry("bad", 2), times) for times in (1, 2)]
+    assert verdicts == [Verdict.AGAIN, Verdict.AGAIN]
+
+
+def test_nothing_gets_through() -> None:
+    """In an outage no number of failures is the fault of a batch."""
+    blame, bad = well(), entry("bad")
+    for number in range(100):
+        blame.failed(bad, ERROR_500, 60.0 * number)
+    assert blame.verdict(bad, 6_000.0) is Verdict.AGAIN
+
+
+def test_nothing_was_sent() -> None:
+    """A server that refuses new connections, beside kept ones, says nothing about the batch."""
+    blame, bad = well(), entry("bad", 2)
+    assert fail(blame, bad, 100, REFUSED) is Verdict.AGAIN
+    assert (bad.failures, bad.strikes) == (100, 0)
+
+
+def test_an_event_is_not_given_up_within_minutes() -> None:
+    """However often it fails: the instance that refuses it may be replaced."""
+    blame, bad = well(), entry("bad")
+    for number in range(50):
+        blame.failed(bad, ERROR_500, number / 10)
+        blame.got_through(entry(f"other {number}"))
+    assert blame.verdict(bad, PATIENCE_S - 0.1) is Verdict.AGAIN
+    assert blame.verdict(bad, PATIENCE_S) is Verdict.GIVE_UP
+
+
+def test_what_doow_may_have_stays_whole() -> None:
+    """Since its halves would count again: it is given up whole, when an event would be."""
+    bad = entry("bad", 2)
+    bad.is_ambiguous = True
+    blame = well()
+    assert fail(blame, bad, 4) is Verdict.AGAIN
+    blame.failed(bad, ERROR_500, 240.0)
+    assert blame.verdict(bad, 240.0) is Verdict.GIVE_UP
+
+
+def test_what_fails_again_and_again_is_not_the_server() -> None:
+    """Three bad batches in the backlog do not excuse each other."""
+    blame = well()
+    bad = [entry(f"bad {number}", 2) for number in range(3)]
+    for number in range(4):
+        for one in bad:
+            blame.failed(one, ERROR_500, 60.0 * number)
+        blame.got_through(entry(f"other {number}"))
+    assert [blame.verdict(one, 240.0) for one in bad] == [Verdict.SPLIT] * 3
+
+
+def test_a_half_is_decided_about_at_its_next_failure() -> None:
+    """It was a part of what has failed: not all of that must come true again."""
+    blame, bad = well(), entry("bad", 4)
+    fail(blame, bad, 3)
+    half = bad.part(batch(2, batch_id="half"))
+    blame.failed(half, ERROR_500, 200.0)
+    assert blame.verdict(half, 200.0) is Verdict.SPLIT
+
+
+@pytest.mark.parametrize("rate", [0.1, 1 / 3, 0.6])
+def test_a_server_that_fails_at_random(rate: float) -> None:
+    """Of 20,000 batches, tried until each is through, none is given up."""
+    chance = random.Random(26)
+    blame = Blame()
+    backlog: list[Entry] = []
+    for number in range(20_000):
+        now = 0.5 * number
+        due = [one for one in backlog if one.not_before <= now][:3]
+        for one in (entry(f"{number}"), *due):
+            if chance.random() >= rate:
+                blame.got_through(one)
+                if one in backlog:
+                    backlog.remove(one)
+                continue
+            blame.failed(one, ERROR_500, now)
+            assert blame.verdict(one, now) is not Verdict.GIVE_UP
+            one.not_before = now + 0.5 * 2 ** min(one.failures, 7)
+            if one not in backlog:
+                backlog.append(one)
+
+
+def test_it_says_what_it_knows() -> None:
+    """Its repr is its rate."""
+    blame = well()
+    fail(blame, entry("bad"), 1)
+    assert repr(blame) == "Blame(1 of 64 batches failed at first)"
