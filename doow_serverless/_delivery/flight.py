@@ -140,6 +140,7 @@ class Attempt:
         ordered_at: When it was ordered.
         is_fresh: Whether it must go out on a new connection.
         is_reused: Whether it did go out on a kept one, which may have died.
+        is_hedge: Whether it was sent beside one that was doubted.
         is_probe: Whether it is to find out whether the server is back.
         is_doubted: Whether another was sent beside it, since it was silent for too long.
         began_at: When it began, in seconds of time that the process was not frozen; None before.
@@ -151,6 +152,7 @@ class Attempt:
         "entry",
         "is_doubted",
         "is_fresh",
+        "is_hedge",
         "is_probe",
         "is_reused",
         "ordered_at",
@@ -163,6 +165,7 @@ class Attempt:
         self.is_fresh = is_fresh
         self.is_reused = False
         self.is_probe = False
+        self.is_hedge = False
         self.is_doubted = False
         self.began_at: float | None = None
         self.seen_successes = 0

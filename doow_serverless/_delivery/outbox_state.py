@@ -34,7 +34,7 @@ from .breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
 from .flight import Attempt, Entry
 from .ledger import Ledger
 from .orders import Orders
-from .pace import BacklogPace, Pace
+from .pace import BacklogPace, Hedges, Pace
 from .results import Failed, Settled, Split
 
 TYPE_CHECKING = False
@@ -86,6 +86,7 @@ class OutboxState:
         self._probe: Attempt | None = None
         self._blame = Blame()
         self._pace = Pace()
+        self._hedges = Hedges()
         self._backlog_pace = BacklogPace(uniform)
         self._ledger = Ledger(max_events, max_bytes)
         self.breaker = CircuitBreaker(uniform)
@@ -314,9 +315,9 @@ class OutboxState:
         for flight in self._ledger.flights:
             if flight.is_waited_for and not self.breaker.is_open:
                 for attempt in self._doubtful_of(flight):
-                    if self._pace.doubt_at(flight, attempt) <= now:
+                    if self._pace.doubt_at(flight, attempt) <= now and self._hedges.take():
                         attempt.is_doubted = True
-                        self._order(attempt.entry, now, is_fresh=True)
+                        self._order(attempt.entry, now, is_fresh=True).is_hedge = True
         self._pump(now)
 
     def _unwaited(self) -> list[Entry]:
@@ -433,6 +434,9 @@ class OutboxState:
     def _got_through(self, attempt: Attempt, now: float) -> None:
         self._blame.got_through(attempt.entry)
         self._pace.note(attempt.silent_s(now))
+        self._hedges.note_answer()
+        if attempt.is_hedge:
+            self._hedges.note_won()
         self._backlog_pace.note(len(attempt.entry.batch), now)
         if self.breaker.is_open and not self.breaker.is_asked(now):
             self.breaker.close()

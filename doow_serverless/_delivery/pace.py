@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 DOUBT_AFTER = 0.25
 """Part of the budget after which a silent kept connection is doubted, where no answer ever came."""
 LATEST_DOUBT = 0.4
-"""The same, however long the server has needed before."""
+"""The same, unless the server usually needs longer."""
+HEDGES_PER_ANSWER = 0.05
+"""Second POSTs for each answer, so that a slow server has hardly more to do."""
+MOST_HEDGES = 2.0
+"""Second POSTs at once, and before the first answer."""
 DOUBT_S = 0.5
 """Seconds beyond what the server has needed so far that are no cause for doubt."""
 EARLIEST_DOUBT_S = 0.1
@@ -65,6 +69,35 @@ class BacklogPace:
         return not self._is_limited or self._next_at <= now
 
 
+class Hedges:
+    """How many second POSTs may be sent for batches whose first POST is silent.
+
+    A second POST is for a connection that may be dead. If the first one is answered after all, the
+    second was a load for nothing: hence only a small share of all POSTs may be such (Dean and
+    Barroso, "The Tail at Scale", 2013, allow 5 %).
+    """
+
+    def __init__(self) -> None:
+        self._left = MOST_HEDGES
+
+    def __repr__(self) -> str:
+        return f"Hedges({self._left:.2f} left)"
+
+    def take(self) -> bool:
+        """Whether one more may be sent, which is then counted."""
+        may = self._left >= 1.0
+        self._left -= 1.0 if may else 0.0
+        return may
+
+    def note_answer(self) -> None:
+        """A POST was answered."""
+        self._left = min(MOST_HEDGES, self._left + HEDGES_PER_ANSWER)
+
+    def note_won(self) -> None:
+        """A second POST was answered before the first: that connection was dead indeed."""
+        self._left = min(MOST_HEDGES, self._left + 1.0)
+
+
 class Pace:
     """How long this server has needed for its answers, estimated as TCP does (RFC 6298)."""
 
@@ -87,8 +120,10 @@ class Pace:
         """When a silent attempt is doubted: what was before the wait may be the handler's doing."""
         budget_s = flight.ends_at - flight.waiting_since
         needed_s = self._needed_s(DOUBT_S, otherwise=budget_s * DOUBT_AFTER)
+        usual_s = self._needed_s(0.0, otherwise=0.0)
         since = max(attempt.began_at or 0.0, flight.waiting_since)
-        return since + max(EARLIEST_DOUBT_S, min(needed_s, budget_s * LATEST_DOUBT))
+        longest_s = max(usual_s, budget_s * LATEST_DOUBT)
+        return since + max(EARLIEST_DOUBT_S, min(needed_s, longest_s))
 
     def outage_at(self, attempt: Attempt) -> float:
         """When the silence of an attempt says that the server, or the network, is in trouble."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from doow_serverless._delivery.flight import NEVER, Attempt, Entry, Flight
-from doow_serverless._delivery.pace import BacklogPace, Pace
+from doow_serverless._delivery.pace import BacklogPace, Hedges, Pace
 from tests.batches import batch
 
 
@@ -42,7 +42,8 @@ def test_the_estimate_is_that_of_tcp() -> None:
         ([], 0.2, 0.1),  # never earlier
         ([0.1], 10.0, 0.6),  # the mean, and half a second
         ([0.8], 10.0, 2.4),  # the mean, and four deviations
-        ([0.8], 2.0, 0.8),  # never later than at two fifths of the budget
+        ([0.8], 2.0, 2.4),  # never before the time that the server usually needs
+        ([0.1], 1.0, 0.4),  # else at two fifths of the budget at the latest
     ],
 )
 def test_when_a_kept_connection_is_doubted(
@@ -73,6 +74,20 @@ def test_when_silence_is_an_outage(attempt: Attempt, answers: list[float], outag
     assert pace.outage_at(attempt) == pytest.approx(10.0 + outage_s)
     attempt.began_at = None
     assert pace.outage_at(attempt) == NEVER
+
+
+def test_second_posts_are_few() -> None:
+    """Two at once, and then one for every twenty answers; one that was needed counts for none."""
+    hedges = Hedges()
+    assert [hedges.take() for _ in range(3)] == [True, True, False]
+    sent = 0
+    for _ in range(200):
+        hedges.note_answer()
+        sent += hedges.take()
+    assert sent in (9, 10)  # Twentieths are no binary fractions.
+    hedges.note_won()
+    assert hedges.take()
+    assert repr(Hedges()) == "Hedges(2.00 left)"
 
 
 # ── the backlog ─────────────────────────────────────────────────────────────────────────────────
