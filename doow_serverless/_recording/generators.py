@@ -70,13 +70,23 @@ def generator_of(frame: FrameType | None) -> Generator | None:
 
     Nor is one that contextlib drives: a ``@contextmanager`` lends its blocks to the code within.
     """
-    while frame is not None and frame.f_globals.get("__name__") == "contextlib":
-        frame = frame.f_back
+    frame = _outside_contextlib(frame)
     if frame is None or not frame.f_code.co_flags & (_GENERATOR | _ASYNC_GENERATOR):
         return None
     driver = frame.f_back
     lends = driver is not None and driver.f_globals.get("__name__") == "contextlib"
     return None if lends else Generator(frame)
+
+
+def caller_of(frame: FrameType) -> int:
+    """A number that tells the frame, or the one for which contextlib has called, while it lives."""
+    return id(_outside_contextlib(frame))
+
+
+def _outside_contextlib(frame: FrameType | None) -> FrameType | None:
+    while frame is not None and frame.f_globals.get("__name__") == "contextlib":
+        frame = frame.f_back
+    return frame
 
 
 def around(scope: Any) -> Any:

@@ -9,7 +9,7 @@ from doow_serverless._callables import Span, call_within, is_generator_function,
 from doow_serverless._process.log import report_fault
 from doow_serverless.errors import ConfigurationError
 
-from .generators import generator_of
+from .generators import caller_of, generator_of
 from .replays import has_failed
 from .scope import Scope, current, here, leave
 
@@ -47,23 +47,31 @@ class Transaction:
         self._open: list[Block] = []
 
     def __enter__(self) -> None:
-        block = Block(self._where(), self._identity, generator_of(sys._getframe(1)))
+        frame = sys._getframe(1)
+        block = Block(self._where(), self._identity, generator_of(frame))
+        block.caller = caller_of(frame)
         block.__enter__()
         self._open.append(block)
-        _entered.set((*_entered.get(), (self, block)))
+        # What was left in another context is still in this one.
+        around = [each for each in _entered.get() if not each[1].is_left]
+        _entered.set((*around, (self, block)))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        block = self._last_here()
+        block = self._last_of(caller_of(sys._getframe(1)))
         self._open.remove(block)
         _entered.set(tuple(each for each in _entered.get() if each[1] is not block))
         block.__exit__(kind)
 
-    def _last_here(self) -> Block:
-        """The block to leave: one object may be entered by many invocations at once."""
+    def _last_of(self, caller: int) -> Block:
+        """The block to leave: one object may be entered by many invocations at once.
+
+        A ``with`` statement begins and ends in one frame, also that of a generator of which the two
+        halves run on two threads. If both were called by hand, the context tells.
+        """
+        same = [block for block in self._open if block.caller == caller]
         here = [block for owner, block in _entered.get() if owner is self and block in self._open]
-        # In another context than it was entered in, as where the two halves of a generator run on
-        # two threads, the last one is as good a guess as any.
-        return here[-1] if here else self._open[-1]
+        both = [block for block in same if block in here]
+        return (both or same or here or self._open)[-1]
 
     def __call__(self, function: F) -> F:
         """Decorate a def, an async def or another callable: each call is its own transaction."""
@@ -82,9 +90,12 @@ class Block(Span):
         outer: The scope that encloses it.
         identity: As of `Transaction`.
         generator: The one that it is a block of, if it is.
+
+    Attributes:
+        caller: Tells the frame that has entered it, for a ``with`` statement.
     """
 
-    __slots__ = ("_scope", "_token")
+    __slots__ = ("_scope", "_token", "caller")
 
     def __init__(
         self, outer: Scope, identity: str | None, generator: Generator | None = None
@@ -93,7 +104,13 @@ class Block(Span):
         buffer = enclosing.transaction(identity)
         self._scope = Scope(outer.sink, buffer, outer.defaults, here(), outer.life, generator)
         self._token: Token[Scope | None] | None = None
+        self.caller: int | None = None
         super().__init__()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is over."""
+        return self._is_left
 
     def __enter__(self) -> Self:
         self._token = current.set(self._scope)

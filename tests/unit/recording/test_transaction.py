@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from contextlib import suppress
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import doow_serverless as doow
+from doow_serverless._recording.transaction import _entered
 from doow_serverless.errors import ConfigurationError
 from doow_serverless.testing import MemoryTransport
 from tests.metering import metrics
 from tests.network import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 
 @pytest.fixture
@@ -187,6 +189,53 @@ def test_one_object_within_itself(tracker: doow.Tracker, transport: MemoryTransp
         tracker.track("outer-again")
     tracker.flush()
     assert metrics(transport.events) == ["outer", "outer-again"]
+
+
+def run_elsewhere(call: Callable[[], object]) -> None:
+    """Run ``call`` in another thread, to its end."""
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_halves_of_generators_in_other_threads(
+    tracker: doow.Tracker, transport: MemoryTransport, fails: int
+) -> None:
+    """Of two that share a transaction, each ends its own, whoever runs its second half."""
+    shared = tracker.transaction()
+
+    def halves(name: str) -> Generator[None, None, None]:
+        with shared:
+            tracker.track(name)
+            yield
+
+    generators = [halves("first"), halves("second")]
+    for generator in generators:
+        next(generator)
+
+    def fail() -> None:
+        with suppress(ValueError):
+            generators[fails].throw(ValueError())
+
+    run_elsewhere(fail)
+    run_elsewhere(lambda: next(generators[1 - fails], None))
+    tracker.flush()
+    assert metrics(transport.events) == [["second", "first"][fails]]
+
+
+def test_what_is_left_elsewhere_is_not_remembered(tracker: doow.Tracker) -> None:
+    """The context of the first half does not grow with every generator."""
+
+    def halves() -> Generator[None, None, None]:
+        with tracker.transaction():
+            yield
+
+    for _ in range(10):
+        generator = halves()
+        next(generator)
+        run_elsewhere(partial(next, generator, None))
+    assert len(_entered.get()) <= 1
 
 
 def test_a_block_that_is_left_in_another_context(
