@@ -112,6 +112,14 @@ class Flight:
             why = (failure.reason, failure.message, failure.hold_s)
             self._given_up.setdefault(why, []).extend(batch.event_ids)
 
+    def absorb(self, other: Flight) -> None:
+        """Account for what has become of the events of ``other`` as well."""
+        self._outcome.add(other._outcome)
+        self._errors += other._errors
+        for why, ids in other._given_up.items():
+            self._given_up.setdefault(why, []).extend(ids)
+        other.pending, other.queue = {}, []
+
     def account(self, outcome: Outcome) -> list[DoowError]:
         """Add to ``outcome`` what became of each event; what must be reported."""
         outcome.add(self._outcome)
@@ -185,6 +193,7 @@ class Entry:
     Attributes:
         batch: The batch.
         flights: Those that account for it; while there is none, it is kept (the backlog).
+        release: Called with the number of its events once they are settled or kept.
         attempts: Its POSTs that are under way.
         last: What its last attempt brought, if that failed.
         not_before: When it may be sent again.
@@ -215,6 +224,7 @@ class Entry:
         "logged_as",
         "not_before",
         "pauses",
+        "release",
         "seen_successes",
         "strikes",
         "was_in_flight",
@@ -223,6 +233,7 @@ class Entry:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.flights: list[Flight] = []
+        self.release: Callable[[int], None] | None = None
         self.attempts: list[Attempt] = []
         self.last: Failed | None = None
         self.not_before = 0.0
@@ -242,6 +253,7 @@ class Entry:
         """The entry of a half of the batch: what was known of the whole holds for it."""
         part = Entry(half)
         part.flights = list(self.flights)
+        part.release = self.release
         part.last = self.last
         part.is_part = True
         part.failing_since = self.failing_since

@@ -54,6 +54,7 @@ class Ledger:
         entry = self.entries.get(batch.id)
         if entry is None:
             entry = self.entries[batch.id] = Entry(batch)
+            entry.release = flight.release
         else:  # Work that was done again while its batch was not settled: one batch, two accounts.
             self.orders.release.append((flight.release, len(batch)))
             self.kept.take(entry)
@@ -69,6 +70,15 @@ class Ledger:
             flight.queue.append(entry)
         if flight not in self.flights:
             self.flights.append(flight)
+
+    def absorb(self, flight: Flight, other: Flight) -> None:
+        """Have ``flight`` account for all that ``other`` does, for which nobody waits."""
+        for entry in list(other.pending.values()):
+            entry.flights.remove(other)
+            self.have_wait(entry, flight)
+        flight.absorb(other)
+        other.is_closed = True
+        self.leave(other)
 
     def leave(self, flight: Flight) -> None:
         """There is nothing to wait for, or nobody who waits."""
@@ -134,8 +144,8 @@ class Ledger:
     def _join(self, entry: Entry, half: Entry) -> None:
         """Have those that waited for an entry wait for its half, which is known from before."""
         if entry.flights:
-            if not entry.is_released:
-                self.orders.release.append((entry.flights[0].release, len(half.batch)))
+            if not entry.is_released and entry.release is not None:
+                self.orders.release.append((entry.release, len(half.batch)))
             self.kept.take(half)
         for flight in entry.flights:
             self.have_wait(half, flight)
@@ -158,8 +168,7 @@ class Ledger:
         self.kept.take(entry)
         self.unqueue(entry)
         self.orders.settled.append(entry.batch.id)
-        if entry.flights:
-            self._release(entry, entry.flights[0])
+        self._release(entry)
 
     # ── given up, and kept ─────────────────────────────────────────────────────────────────────
 
@@ -170,7 +179,7 @@ class Ledger:
             flight.queue.remove(entry)
         entry.flights.remove(flight)
         if not entry.flights:
-            self._release(entry, flight)
+            self._release(entry)
             self.keep(entry, failure.reason)
 
     def keep(self, entry: Entry, reason: ErrorKind | None) -> None:
@@ -188,10 +197,10 @@ class Ledger:
             text = f"the backlog is full: {counted(len(dropped))} dropped, the oldest"
             self.orders.report.append(DoowError(text, ErrorKind.DROPPED_EVENTS, dropped))
 
-    def _release(self, entry: Entry, flight: Flight) -> None:
-        if not entry.is_released:
+    def _release(self, entry: Entry) -> None:
+        if not entry.is_released and entry.release is not None:
             entry.is_released = True
-            self.orders.release.append((flight.release, len(entry.batch)))
+            self.orders.release.append((entry.release, len(entry.batch)))
 
     def write_down(self, entry: Entry, reason: ErrorKind) -> None:
         """Have an entry stand in the log of dead letters, once."""

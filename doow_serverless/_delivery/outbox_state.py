@@ -181,6 +181,15 @@ class OutboxState:
                 entry.not_before = now
         self.tick(now)
 
+    def join(self, flight: Flight, other: Flight, now: float) -> None:
+        """A flush has to account for what ``other`` has on its way, or to wait for it as well."""
+        if other.is_waited_for:
+            for entry in list(other.pending.values()):
+                self._ledger.have_wait(entry, flight)
+        elif not other.is_closed:
+            self._ledger.absorb(flight, other)
+        self._pump(now)
+
     def wait_for_all(self, flight: Flight, now: float) -> None:
         """A flush is about to wait for whatever is not settled: the last one of the process."""
         self.breaker.close()

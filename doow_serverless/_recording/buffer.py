@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from weakref import WeakSet
 
-from doow_serverless._process.at_work import is_at_work
 from doow_serverless._process.forks import begins_anew, listed, reset_in_child
 
 from .ids import DerivedIds, new_id
@@ -19,6 +18,7 @@ from .ids import DerivedIds, new_id
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from .event import Event, EventLog, EventTemplate, Recorded
     from .folding import Folds
@@ -51,6 +51,9 @@ class Buffer:
             ended, as where a WSGI server never calls ``close()``. It must take no locks.
 
     Attributes:
+        sealing: Held by whoever seals what has left, so that batches keep their order.
+        leaving: Lots of events that fill a batch each, and are to be sealed.
+        flights: What is on its way from here and was not accounted for yet; delivery's own.
         folded: Calls of ``track`` that became a part of an event that waited already.
         in_hand: Events recorded here, or in a transaction of it, that are neither settled nor kept
             elsewhere.
@@ -78,13 +81,16 @@ class Buffer:
         "_max_bytes",
         "_may_fold",
         "_root",
+        "flights",
         "folded",
         "in_hand",
         "is_attempt",
         "is_closed",
         "is_endless",
+        "leaving",
         "parent",
         "refused",
+        "sealing",
     )
 
     def __init__(
@@ -117,6 +123,7 @@ class Buffer:
         # recorded: done again, the work would leave in other parts.
         self._may_fold = self._derived is None or parent is not None
         self._lock = threading.RLock()
+        self.sealing = threading.Lock()
         self._reset()
         _buffers.add(self)
         self._dropped = dropped
@@ -148,6 +155,8 @@ class Buffer:
         self.folded = 0
         self.in_hand = 0
         self.refused = 0
+        self.leaving: list[list[Event]] = []
+        self.flights: list[Any] = []
 
     def _begin_series(self) -> str:
         """The first id of a new series.
@@ -228,7 +237,8 @@ class Buffer:
         """Keep an event; the number of events that wait, 0 if it was refused, None if closed."""
         root = self._root or self
         if not root._lock.acquire(False):
-            if self._is_interrupted():
+            if self._log is not None and self._log.is_interrupted():
+                # Those who hold our lock wait for a lock of the journal that this thread holds.
                 self._aside.append((event_id, time, template, quantity, metadata))
                 return 1
             root._lock.acquire()
@@ -267,10 +277,6 @@ class Buffer:
         finally:
             root._lock.release()
 
-    def _is_interrupted(self) -> bool:
-        """Whether this thread may hold what those wait for who hold our lock."""
-        return is_at_work() or (self._log is not None and self._log.is_interrupted())
-
     def _new_id(self, template: EventTemplate, quantity: float | str, metadata: str | None) -> str:
         if self._derived is None:
             root = self._root or self
@@ -288,18 +294,45 @@ class Buffer:
         events: list[Event] = []
         try:
             with self.root._lock:
-                self._take_in()
-                if len(self._events) >= at_least or self._bytes_waiting >= self._batch_bytes:
+                if self._has(at_least):
                     events, self._events = self._events, []
-                    if self._folds is not None:
-                        self._folds.leave()
-                    self._bytes_waiting = 0
+                    self._note_left()
                     if self.is_own_work:
                         events = [self._named(event) for event in events]
         except BaseException:  # Raised by a signal, just then.
             self._events[:0] = events
             raise
         return events
+
+    def set_off(self, at_least: int) -> bool:
+        """Move to :attr:`leaving` what waits, if it is so much, or fills a batch; whether it was."""
+        with self.root._lock:
+            if not self._has(at_least):
+                return False
+            lot = self._events
+            try:
+                self.leaving.append(lot)
+            finally:  # Also if the handler of a signal has raised just now.
+                if self.leaving and self.leaving[-1] is lot:
+                    self._events = []
+            self._note_left()
+            return True
+
+    def _has(self, at_least: int) -> bool:
+        """Whether so many events wait, or fill a batch; with the lock held."""
+        self._take_in()
+        is_full = len(self._events) >= at_least or self._bytes_waiting >= self._batch_bytes
+        return bool(self._events) and is_full
+
+    def _note_left(self) -> None:
+        if self._folds is not None:
+            self._folds.leave()
+        self._bytes_waiting = 0
+
+    @property
+    def is_held_here(self) -> bool:
+        """Whether this thread holds the lock, and was interrupted by a finalizer or a signal."""
+        return self.root._lock._is_owned()  # type: ignore[attr-defined]  # as `Condition` uses it
 
     def take_last(self) -> list[Event]:
         """Take all events, and accept no more."""
@@ -397,6 +430,7 @@ def _leave_to_parent() -> None:
     """
     for buffer in listed(_buffers):
         buffer._lock = threading.RLock()
+        buffer.sealing = threading.Lock()
         if buffer._derived is not None:
             buffer._derived.leave_to_parent()
         buffer.leave_soon()

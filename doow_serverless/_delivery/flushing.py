@@ -1,0 +1,165 @@
+"""A flush as its caller sees it: handed over to a worker, and waited for.
+
+The caller is nothing but a timer. It holds no lock of the engine, so whatever interrupts it, the
+handler of a signal or a finalizer, may call the engine.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+from doow_serverless._outcome import Outcome
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doow_serverless._process.clock import Budget, Clock
+    from doow_serverless._recording.buffer import Buffer
+    from doow_serverless.errors import DoowError
+
+    from .flight import OwnedFlight
+
+    Look = Callable[["Flushing", float], object]
+
+FROZEN_S = 1.0
+"""Seconds beyond what was to be waited that count as frozen."""
+LONGEST_PAUSE_S = 3_600.0
+"""A budget may have more seconds than a lock can wait for."""
+GRACE_S = 1.0
+"""Seconds beyond the budget in which a worker writes down what was not delivered."""
+NEVER = float("inf")
+
+
+class Flushing:
+    """A flush that a worker makes and another thread, or a task, waits for.
+
+    Args:
+        buffer: The outermost buffer of an invocation, or the unattended one.
+        budget: The time that it may take.
+        clock: Monotonic seconds.
+        last: Whether the invocation is over, so that the buffer takes no more.
+        hooks_are_here: Whether the caller calls the hooks, since they expect its event loop.
+
+    Attributes:
+        flights: What it waits for.
+        outcome: What became of the events, once :attr:`is_over`.
+        errors: What is to be reported, if the caller calls the hooks.
+        is_over: Whether there is nothing to wait for any more.
+        wake: Wakes the caller.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_clock",
+        "_is_ended",
+        "_is_taken",
+        "_leaves_at",
+        "_look_at",
+        "budget",
+        "buffer",
+        "errors",
+        "flights",
+        "hooks_are_here",
+        "is_over",
+        "last",
+        "outcome",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        budget: Budget,
+        clock: Clock,
+        *,
+        last: bool = False,
+        hooks_are_here: bool = False,
+    ) -> None:
+        self.buffer = buffer
+        self.budget = budget
+        self._clock = clock
+        self.last = last
+        self.hooks_are_here = hooks_are_here
+        self.flights: list[OwnedFlight] = []
+        self.outcome = Outcome()
+        self.errors: list[DoowError] | None = None
+        self.is_over = False
+        self._is_taken = [False]
+        self._is_ended = [False]
+        self._look_at = budget.ends_at
+        self._leaves_at = budget.ends_at + GRACE_S
+        self._changed = threading.Lock()
+        self._changed.acquire()
+        self.wake: Callable[[], object] = self._signal
+
+    def __repr__(self) -> str:
+        state = "over" if self.is_over else "under way"
+        return f"Flushing({state}, {self.flights!r})"
+
+    # ── the worker's side ──────────────────────────────────────────────────────────────────────
+
+    def take(self) -> bool:
+        """Whether the one who asks is to make it: the first who does."""
+        return _first(self._is_taken)
+
+    def take_end(self) -> bool:
+        """Whether the one who asks is to account for it: the first who does."""
+        return _first(self._is_ended)
+
+    def look_again(self, seconds: float) -> None:
+        """The caller is to have someone look again after so long."""
+        at = self._clock() + seconds
+        is_earlier, self._look_at = at < self._look_at, at
+        if is_earlier:
+            self.wake()
+
+    def leave_within(self, seconds: float) -> None:
+        """The events are accounted for; the caller waits no longer for the hooks than that."""
+        self._leaves_at = self._clock() + seconds
+        self.wake()
+
+    def end(self) -> None:
+        """There is nothing to wait for any more."""
+        self.is_over = True
+        self.wake()
+
+    def _signal(self) -> None:
+        with suppress(RuntimeError):  # It has been woken already.
+            self._changed.release()
+
+    # ── the caller's side ──────────────────────────────────────────────────────────────────────
+
+    def wait(self, look: Look) -> None:
+        """Block until it is over, and have ``look`` called when it is time to."""
+        while (pause_s := self.pause_s(look)) is not None:
+            began = self._clock()
+            self._changed.acquire(timeout=pause_s)
+            self.note_pause(look, began, pause_s)
+
+    def pause_s(self, look: Look) -> float | None:
+        """Seconds for which the caller is to wait; None if it is to wait no more."""
+        now = self._clock()
+        if self.is_over or now >= self._leaves_at:
+            return None
+        if now >= self._look_at:
+            self._look_at = NEVER  # Until a worker has looked.
+            look(self, 0.0)
+        return min(max(0.0, min(self._look_at, self._leaves_at) - now), LONGEST_PAUSE_S)
+
+    def note_pause(self, look: Look, began: float, pause_s: float) -> None:
+        """The caller has waited; so much longer than it meant to that the process was frozen?"""
+        missing_s = self._clock() - began - pause_s
+        if missing_s > FROZEN_S:
+            self.budget.extend(missing_s)
+            self._leaves_at += missing_s
+            look(self, missing_s)
+
+
+def _first(is_taken: list[bool]) -> bool:
+    try:
+        is_taken.pop()  # One step, whichever threads ask at once.
+    except IndexError:
+        return False
+    return True
