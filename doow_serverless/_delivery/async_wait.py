@@ -13,13 +13,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from typing import Any
 
-    from doow_serverless._process.clock import Budget
-
-    from .departures import OwnedFlight
+    from .flushing import Flushing, Look
 
 
-async def wait_for_flight(flight: OwnedFlight, budget: Budget) -> asyncio.CancelledError | None:
-    """As of `Outbox.wait`, without blocking the event loop.
+async def wait_for(flushing: Flushing, look: Look) -> asyncio.CancelledError | None:
+    """As of `Flushing.wait`, without blocking the event loop.
 
     Returns:
         The cancellation that came meanwhile, for the caller to raise once it has cleaned up: a
@@ -27,21 +25,23 @@ async def wait_for_flight(flight: OwnedFlight, budget: Budget) -> asyncio.Cancel
     """
     loop = _running_loop()
     if loop is None:
-        await _wait_elsewhere(flight, budget)
+        await _wait_elsewhere(flushing, look)
         return None
     cancelled = None
     changed = asyncio.Event()
-    flight.wake = partial(_call_soon, loop.call_soon_threadsafe, changed.set)
+    flushing.wake = partial(_call_soon, loop.call_soon_threadsafe, changed.set)
     with _shielded():
-        for pause in flight.outbox.waits(flight, budget):
+        while (pause_s := flushing.pause_s(look)) is not None:
+            began = flushing.now()
             waiting = asyncio.ensure_future(changed.wait())
             try:
-                await asyncio.wait([waiting], timeout=pause)
+                await asyncio.wait([waiting], timeout=pause_s)
             except asyncio.CancelledError as cancellation:
                 cancelled = cancellation
             finally:
                 waiting.cancel()
             changed.clear()
+            flushing.note_pause(look, began, pause_s)
     return cancelled
 
 
@@ -76,20 +76,22 @@ def _shielded() -> AbstractContextManager[object]:
     return nullcontext() if scope is None else scope(shield=True)
 
 
-async def _wait_elsewhere(flight: OwnedFlight, budget: Budget) -> None:
+async def _wait_elsewhere(flushing: Flushing, look: Look) -> None:
     trio = _running_trio()
     if trio is None:
         # Another library's loop, which is held up rather than an event lost.
-        flight.outbox.wait(flight, budget)
+        flushing.wait(look)
         return
     token = trio.lowlevel.current_trio_token()
     changed = [trio.Event()]  # One of trio cannot be cleared.
-    flight.wake = partial(_call_soon, token.run_sync_soon, lambda: changed[-1].set())
+    flushing.wake = partial(_call_soon, token.run_sync_soon, lambda: changed[-1].set())
     with trio.CancelScope(shield=True):  # A cancellation comes again at the next wait.
-        for pause in flight.outbox.waits(flight, budget):
-            with trio.move_on_after(pause):
+        while (pause_s := flushing.pause_s(look)) is not None:
+            began = flushing.now()
+            with trio.move_on_after(pause_s):
                 await changed[-1].wait()
             changed.append(trio.Event())
+            flushing.note_pause(look, began, pause_s)
 
 
 def _call_soon(schedule: Callable[[Callable[[], object]], object], call: Callable[[], Any]) -> None:

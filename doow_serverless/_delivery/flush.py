@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from doow_serverless._outcome import Outcome
-from doow_serverless._process.at_work import AtWork, is_at_work
 from doow_serverless._process.clock import Budget
+from doow_serverless._process.driving import Driving
 from doow_serverless._process.forks import listed
 from doow_serverless._process.log import counted, debug, report_fault
 from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .departures import Departures
-from .flight import summed_up
-from .hooks import tell, tell_within
+from .flight import OwnedFlight, summed_up
+from .flushing import Flushing
+from .hooks import HOOKS_WAIT_S
 from .sealer import Sealer
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._recording.ids import Identity
 
-    from .departures import OwnedFlight
+    from .flight import Attempt
     from .outbox import Outbox
 
 
@@ -64,7 +64,6 @@ class Flusher:
         self._outbox = outbox
         self._sealer = Sealer(config, outbox, journal)
         self._clock = clock
-        self._departures = Departures()
         self._live: WeakSet[Buffer] = WeakSet()
         self._replaced: WeakSet[Flusher] = WeakSet()
         self.unattended = self._buffer()
@@ -107,28 +106,52 @@ class Flusher:
     @property
     def has_in_hand(self) -> bool:
         """Whether events wait here that no invocation will flush; no locks are taken."""
-        return bool(self.dropped) or self.unattended.has_waiting or self._sealer.is_late
+        return bool(self.dropped) or not self.unattended.is_idle or self._sealer.is_late
 
     # ── what leaves before the flush ───────────────────────────────────────────────────────────
 
     def send_early(self, buffer: Buffer, at_least: int | None = None) -> None:
-        """Have what waits in ``buffer`` leave in the background, if that is a batch, or so much."""
-        events: list[Event] = []
-        with AtWork() as is_first:
-            if not is_first:
-                return  # They wait for the next event, or the flush.
-            try:
-                events = buffer.take(at_least or self._config.flush_at)
-                if events:
-                    self._add(buffer, events, buffer)
-            except BaseException:
-                self._put_off(buffer, events)
-                raise
+        """Have what waits in ``buffer`` leave in the background, if that is a batch, or so much.
 
-    def _put_off(self, buffer: Buffer, events: list[Event]) -> None:
-        """Have the next flush take along what a signal has kept from being sealed."""
-        buffer.count(-len(events))
-        self.dropped.append(events)
+        The batch is cut off here, so that a batch has the same events whatever workers do.
+        """
+        if buffer.set_off(at_least or self._config.flush_at):
+            self._have_sealed(buffer)
+
+    def _have_sealed(self, buffer: Buffer) -> None:
+        job = partial(self._seal_leaving, buffer)
+        if not self._outbox.rescuers.submit(job):
+            job()
+
+    def _seal_leaving(self, buffer: Buffer) -> None:
+        """Seal what has left ``buffer``, on a flight that its next flush accounts for."""
+        try:
+            with Driving(), buffer.sealing:
+                if buffer.leaving:
+                    flight = self._new_flight(buffer)
+                    flight.outbox.submit_all(self._seal_lots(buffer, flight, None))
+        except Exception as fault:
+            report_fault("sealing", fault)
+
+    def _seal_lots(
+        self, buffer: Buffer, flight: OwnedFlight, budget: Budget | None
+    ) -> list[Attempt]:
+        """Seal what is leaving ``buffer``, lot by lot; return as of `Sealer.seal`."""
+        attempts: list[Attempt] = []
+        while buffer.leaving:
+            flight.outbox.submit_all(attempts)
+            lot = buffer.leaving.pop(0)
+            attempts = self._sealer.seal(
+                lot, flight, is_derived=buffer.is_idempotent, budget=budget
+            )
+        return attempts
+
+    def _new_flight(self, buffer: Buffer) -> OwnedFlight:
+        """A flight that ``buffer`` knows of until it is accounted for."""
+        # The buffer may be garbage-collected: nothing that travels keeps it alive.
+        flight = OwnedFlight(partial(_release, ref(buffer)), self._outbox)
+        buffer.flights.append(flight)
+        return flight
 
     def end_transaction(self, transaction: Buffer, *, discard: bool) -> None:
         """Forget the events of a transaction, or pass them to the buffer around it."""
@@ -138,12 +161,12 @@ class Flusher:
             events = transaction.take_last()
             is_counted = True
             root = transaction.root
-            if events and not discard and transaction.goes_apart and not is_at_work():
+            if events and not discard and transaction.goes_apart:
                 # Doow knows a batch again, not an event: so what may be done again apart from the
                 # rest travels apart from it, as soon as it is done.
-                with AtWork():
-                    root.folded += transaction.take_folded()
-                    self._add(root, events, root)
+                root.folded += transaction.take_folded()
+                root.leaving.append(events)
+                self._have_sealed(root)
                 return
             is_counted = False
             transaction.count(-len(events))
@@ -166,193 +189,215 @@ class Flusher:
         if buffer.parent is None:
             self.send_early(buffer)
 
-    # ── the flush ──────────────────────────────────────────────────────────────────────────────
+    # ── the flush, as its caller sees it ───────────────────────────────────────────────────────
 
     def flush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """Send what ``buffer`` and the unattended one hold; wait ``limit_s`` seconds at most.
+
+        A worker does all of it, and waits for all that is under way from here; this thread waits
+        for the worker.
 
         Args:
             buffer: The outermost buffer of an invocation, or the unattended one.
             limit_s: Seconds of wall time.
             last: Whether the invocation is over, so that the buffer takes no more.
         """
-        budget = Budget(limit_s, self._clock)
-        with AtWork() as is_first:
-            if not is_first:  # A finalizer, or a signal's handler: the next flush takes it along.
-                return Outcome()
-            try:
-                return self._flush_anyway(buffer, budget, last)
-            except Exception as fault:
-                report_fault("flushing", fault)
-                return Outcome()
-
-    def _flush_anyway(self, buffer: Buffer, budget: Budget, last: bool) -> Outcome:
-        """Flush, and once more where the handler of a signal raises meanwhile."""
+        if self._is_needless(buffer, last):
+            return Outcome()
+        flushing = Flushing(buffer, Budget(limit_s, self._clock), self._clock, last=last)
         try:
-            return self._flush(buffer, budget, last)
-        except BaseException:
-            self._flush(buffer, budget, last)
-            raise
-
-    def _flush(self, buffer: Buffer, budget: Budget, last: bool) -> Outcome:
-        flights = self._depart(buffer, last, budget)
-        try:
-            for flight in flights:
-                flight.outbox.wait(flight, budget)
-        finally:
-            # Also where a signal ends the wait: what is not delivered must be kept.
-            outcome = self._outcome_of(flights, budget)
-        return outcome
+            self._begin(flushing)
+            flushing.wait(self._have_looked)
+        except BaseException as fault:
+            # The handler of a signal has raised it: the events leave before it passes.
+            self._begin(flushing)
+            flushing.wait(self._have_looked)
+            report_fault("flushing", fault)
+        return flushing.outcome
 
     async def aflush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As :meth:`flush`, without blocking the event loop."""
-        budget = Budget(limit_s, self._clock)
-        cancelled = None
-        try:
-            with AtWork():
-                flights = self._depart(buffer, last, budget)
-            try:
-                for flight in flights:
-                    from .async_wait import (
-                        wait_for_flight,  # It imports asyncio, as async code has.
-                    )
+        if self._is_needless(buffer, last):
+            return Outcome()
+        from .async_wait import wait_for  # It imports asyncio, as async code has.
 
-                    cancelled = await wait_for_flight(flight, budget) or cancelled
-            finally:
-                with AtWork():
-                    # The hooks of async code expect its event loop.
-                    outcome = self._outcome_of(flights, budget, hooks_are_here=True)
+        budget = Budget(limit_s, self._clock)
+        flushing = Flushing(buffer, budget, self._clock, last=last, hooks_are_here=True)
+        try:
+            self._begin(flushing)
+            cancelled = await wait_for(flushing, self._have_looked)
         except Exception as fault:
             report_fault("flushing", fault)
             return Outcome()
+        if flushing.errors is not None:
+            self._outbox.reporter.tell_here(flushing.errors, flushing.outcome)
         if cancelled is not None:
             raise cancelled
-        return outcome
+        return flushing.outcome
 
     def flush_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
-        """Have another thread deliver what was recorded so far, while the handler still runs.
+        """Have other threads deliver what was recorded so far, while the handler still runs.
 
         Args:
             buffer: As of :meth:`flush`.
-            limit_s: Gives the seconds to wait, once that thread runs.
+            limit_s: Gives the seconds to wait, once such a thread runs.
         """
-        job = partial(self._flush_meanwhile, buffer, limit_s)
+
+        def flush() -> None:
+            self.flush(buffer, limit_s())
+
+        if not self._outbox.rescuers.submit(flush):
+            flush()  # Where there are no more threads nothing is sent either, but written down.
+
+    def _is_needless(self, buffer: Buffer, last: bool) -> bool:
+        """Whether there is nothing to flush, or this is no thread to wait on."""
+        if self._outbox.is_driven_here or buffer.is_held_here:
+            return True  # A finalizer, or the handler of a signal: the next flush takes it along.
+        unattended = self.unattended
+        if buffer.is_idle and not self.dropped and (buffer is unattended or unattended.is_idle):
+            return not last or buffer is unattended or buffer.close_if_idle()
+        return False
+
+    def _begin(self, flushing: Flushing) -> None:
+        """Have a worker make a flush, that of the first call; this thread if there is none."""
+        make, outbox = self._make, self._outbox
+        if outbox.workers.offer(partial(make, flushing, may_send=True)):
+            return
+        # All may hang: what others cannot send in time they can still write down.
+        if not outbox.rescuers.submit(partial(make, flushing, may_send=False)):
+            make(flushing, may_send=False)
+
+    def _have_looked(self, flushing: Flushing, gap_s: float) -> None:
+        """Have a worker look at a flush whose time has come; see `Flushing.wait`."""
+        job = partial(self._look_at, flushing, gap_s)
         if not self._outbox.rescuers.submit(job):
-            job()  # Where there are no more threads nothing is sent either, but written down.
+            job()
 
-    def _flush_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
+    # ── the flush; runs on a worker ────────────────────────────────────────────────────────────
+
+    def _make(self, flushing: Flushing, *, may_send: bool) -> None:
+        """Seal and send what is to be flushed; if ``may_send``, the last batch on this thread."""
+        if not flushing.take():
+            return
         try:
-            budget = Budget(limit_s(), self._clock)
-            # Unattended events as well, since the process may be about to be killed.
-            self._load(buffer, last=False, budget=budget)
-            flight = self._departures.flight_of(buffer)
-            for one in (flight, self._departures.flight_of(self.unattended)):
-                if one is not None:
-                    one.outbox.wait(one, budget)
-            # Unless the handler has returned after all: then its own flush accounts for them.
-            with self._departures.of(buffer).lock:
-                is_ours = self._departures.flight_of(buffer) is flight
-                flights = self._departures.take(buffer, self.unattended) if is_ours else []
-            self._outcome_of(flights, budget)
+            with Driving():
+                attempts = self._depart(flushing)
+                outbox = flushing.flights[0].outbox
+                for flight in flushing.flights:
+                    ordered = flight.outbox.begin_wait(flight, flushing.budget)
+                    flight.wake = partial(self._look, flushing)
+                    flight.outbox.submit_all(ordered)
+                first = attempts.pop(0) if may_send and attempts else None
+                outbox.submit_all(attempts)
+                self._look(flushing)
+                if first is not None:
+                    outbox.send(first, outbox.state)
         except Exception as fault:
-            report_fault("flushing meanwhile", fault)
+            report_fault("flushing", fault)
+            flushing.end()
 
-    def _depart(self, buffer: Buffer, last: bool, budget: Budget | None) -> list[OwnedFlight]:
-        """Put everything on its way that this flush has to account for; the flights of it."""
-        departure = self._departures.get(buffer)
-        # Else the guard could take away in between what is loaded here.
-        with nullcontext() if departure is None else departure.lock:
-            self._load(buffer, last, budget)
-            return self._departures.take(buffer, self.unattended)
-
-    def _load(self, buffer: Buffer, last: bool, budget: Budget | None) -> None:
-        """Put what ``buffer`` and the unattended one hold on the flight of ``buffer``."""
-        events: list[Event] = []
-        unattended: list[Event] = []
-        try:
+    def _depart(self, flushing: Flushing) -> list[Attempt]:
+        """Put everything on its way that a flush has to account for; return as of `Sealer.seal`."""
+        buffer, budget = flushing.buffer, flushing.budget
+        with buffer.sealing:
+            earlier = buffer.flights[:]
+            flight = self._new_flight(buffer)
+            flushing.flights.append(flight)
+            attempts = self._seal_lots(buffer, flight, budget)
             # The unattended one outlives whatever invocation flushes it.
-            is_end = last and buffer is not self.unattended
+            is_end = flushing.last and buffer is not self.unattended
             events = buffer.take_last() if is_end else buffer.take()
-            refused, folded = buffer.take_refused(), buffer.take_folded()
-            if buffer is not self.unattended:
-                unattended = self.unattended.take()
-                # They travel, and are released, with the events of ``buffer``: so does the count.
-                self.unattended.count(-len(unattended))
-                refused += self.unattended.take_refused()
-                folded += self.unattended.take_folded()
-            if self.dropped:
-                self.take_dropped(into=unattended)
-            if unattended:
-                buffer.count(len(unattended))
-            if events or unattended or refused or folded:
-                self._seal(buffer, events, unattended, (refused, folded), budget)
-        except BaseException:
-            self._put_off(buffer, [*events, *unattended])
-            raise
+            flight.refused(buffer.take_refused())
+            flight.folded(buffer.take_folded())
+            others = self._take_others(flushing, flight)
+            lots = [(events, buffer.is_idempotent), (others, False)]
+            if not buffer.is_idempotent:
+                # Else unattended events would change a batch that a retry is to seal alike.
+                lots = [([*events, *others], False)]
+            for lot, is_derived in lots:
+                if lot:
+                    flight.outbox.submit_all(attempts)
+                    attempts = self._sealer.seal(lot, flight, is_derived=is_derived, budget=budget)
+            self._join(flushing, buffer, earlier)
+        return attempts
 
-    def _seal(
-        self,
-        buffer: Buffer,
-        events: list[Event],
-        unattended: list[Event],
-        counts: tuple[int, int],
-        budget: Budget | None,
-    ) -> None:
-        """Seal what a flush has taken; ``counts`` are of the events refused, and folded."""
-        refused, folded = counts
-        departure = self._departures.of(buffer)
-        with departure.lock:
-            flight = departure.begun(self._outbox)
-            flight.refused(refused)
-            flight.folded(folded)
-            if buffer.is_idempotent:
-                # Unattended events would change a batch that a retry is to seal alike.
-                self._add(buffer, unattended, self.unattended, budget)
-            else:
-                events += unattended
-                unattended.clear()
-            self._add(buffer, events, buffer, budget)
+    def _take_others(self, flushing: Flushing, flight: OwnedFlight) -> list[Event]:
+        """Take what no invocation has recorded, and what buffers held that are gone."""
+        buffer, unattended = flushing.buffer, self.unattended
+        events: list[Event] = []
+        if buffer is not unattended and not unattended.is_idle:
+            with unattended.sealing:
+                for lot in (*unattended.leaving, unattended.take()):
+                    events += lot
+                unattended.leaving.clear()
+                unattended.count(-len(events))
+                flight.refused(unattended.take_refused())
+                flight.folded(unattended.take_folded())
+                self._join(flushing, unattended, unattended.flights[:])
+        if self.dropped:
+            self.take_dropped(into=events)
+        if events:
+            # They travel, and are released, with the events of ``buffer``: so does the count.
+            buffer.count(len(events))
+        return events
+
+    def _join(self, flushing: Flushing, buffer: Buffer, flights: list[OwnedFlight]) -> None:
+        """Have a flush wait for what has left ``buffer``; it accounts for what no other does."""
+        for other in flights:
+            outbox = other.outbox
+            mine = next((one for one in flushing.flights if one.outbox is outbox), None)
+            if mine is None:  # Another tracker has taken over since then.
+                mine = OwnedFlight(other.release, outbox)
+                buffer.flights.append(mine)
+                flushing.flights.append(mine)
+            outbox.submit_all(outbox.join(mine, other))
+            if other.is_closed:
+                _discard(buffer, other)
+
+    def _look_at(self, flushing: Flushing, gap_s: float) -> None:
+        """Time has passed: what hangs is cut off, what is due is sent, and what is over ends."""
+        try:
+            with Driving():
+                for flight in flushing.flights:
+                    flight.outbox.look(gap_s)
+                self._look(flushing)
+        except Exception as fault:
+            report_fault("flushing", fault)
+
+    def _look(self, flushing: Flushing) -> None:
+        """See whether a flush is over, or when to look again."""
+        pauses_s = [flight.outbox.pause_s(flight) for flight in flushing.flights]
+        waits_s = [pause_s for pause_s in pauses_s if pause_s is not None]
+        if waits_s:
+            flushing.look_again(min(waits_s))
+        elif flushing.take_end():
+            self._end(flushing)
+
+    def _end(self, flushing: Flushing) -> None:
+        """Account for a flush: what is not settled is kept; report, and call the hooks."""
+        outcome, flights = flushing.outcome, flushing.flights
+        errors = _closed(flights, outcome)
+        for flight in flights:
+            _discard(flushing.buffer, flight)
+        outcome.elapsed_s = flushing.budget.spent()
+        if self._config.debug:
+            debug(f"flushed {outcome}")
+        errors = summed_up(errors)
+        reporter = self._outbox.reporter
+        if flushing.hooks_are_here:
+            flushing.errors = errors
+            flushing.end()
+            return
+        is_late = reporter.is_late
+        flushing.leave_within(0.0 if is_late else max(flushing.budget.remaining(), HOOKS_WAIT_S))
+        reporter.tell(errors, outcome, flushing.end)
 
     def take_dropped(self, into: list[Event]) -> None:
         """Move what buffers held that were garbage-collected before their invocation ended."""
         with suppress(IndexError):  # There are no more, or another thread has them.
             while True:
-                lot = self.dropped[0]
-                # Nothing is called between these two, so that no signal can come in between.
-                into += lot
-                del lot[:]
-                with suppress(ValueError):
-                    self.dropped.remove(lot)
+                into += self.dropped.popleft()
         into[:] = [event if event[0] else (new_id(), *event[1:]) for event in into]
-
-    def _outcome_of(
-        self, flights: list[OwnedFlight], budget: Budget, *, hooks_are_here: bool = False
-    ) -> Outcome:
-        """Close ``flights``: what is not settled is kept; report, and call the hooks."""
-        outcome = Outcome()
-        if not flights:
-            return outcome
-        errors = _closed(flights, outcome)
-        outcome.elapsed_s = budget.spent()
-        if self._config.debug:
-            debug(f"flushed {outcome}")
-        errors = summed_up(errors)
-        if hooks_are_here:
-            tell(self._config, self._outbox, errors, outcome)
-        else:
-            tell_within(budget.remaining(), self._config, self._outbox, errors, outcome)
-        return outcome
-
-    # ── the flight of a buffer ─────────────────────────────────────────────────────────────────
-
-    def _add(
-        self, buffer: Buffer, events: list[Event], origin: Buffer, budget: Budget | None = None
-    ) -> None:
-        """Seal ``events`` as those of ``origin``, on the flight that ``buffer`` accounts for."""
-        departure = self._departures.of(buffer)
-        with departure.lock:
-            flight = departure.begun(self._outbox)
-            self._sealer.seal(events, flight, is_derived=origin.is_idempotent, budget=budget)
 
     # ── the life of the process ────────────────────────────────────────────────────────────────
 
@@ -363,13 +408,16 @@ class Flusher:
         for transaction in endless_transactions():
             if not transaction.is_closed and transaction.root in self.buffers():
                 self.end_transaction(transaction, discard=False)
-        flights = [
-            flight
-            for each in self.buffers()
-            for flight in self._depart(each, last=False, budget=None)
-        ]
-        self._outbox.deliver_last(budget, patience_s)
-        self._outcome_of(flights, budget)
+        with Driving():
+            flushes = [Flushing(each, budget, self._clock) for each in self.buffers()]
+            for flushing in flushes:
+                attempts = self._depart(flushing)
+                flushing.flights[0].outbox.submit_all(attempts)
+            self._outbox.deliver_last(budget, patience_s)
+            for flushing in flushes:
+                self._end(flushing)
+        for flushing in flushes:
+            flushing.wait(lambda *_: None)  # For the hooks.
 
     def take_over(self, other: Flusher) -> None:
         """Take over what ``other`` has recorded and not sealed; it records here from now on.
@@ -393,8 +441,12 @@ class Flusher:
 
     def _take_back_early(self, other: Flusher) -> None:
         """Have what ``other`` has sent early be nobody's to wait for."""
-        for error in _closed(other._departures.take_all(), Outcome()):
-            other._outbox.report(error)
+        for buffer in other.buffers():
+            early = [flight for flight in buffer.flights if not flight.is_waited_for]
+            for flight in early:
+                _discard(buffer, flight)
+            for error in _closed(early, Outcome()):
+                other._outbox.report(error)
 
     def write_down_all(self, patience_s: float) -> None:
         """Write down what waits, and send none of it: other processes have the same in hand.
@@ -414,11 +466,21 @@ class Flusher:
 
     def begin_anew(self) -> None:
         """What was recorded before is another process's to deliver."""
-        self._departures = Departures()
         # What a child records for an invocation that only its parent ends must leave, too.
         self._live = WeakSet(listed(self._live))
         self._sealer.begin_anew()
         self.dropped.clear()
+
+
+def _release(buffer: ref[Buffer], events: int) -> None:
+    alive = buffer()
+    if alive is not None:
+        alive.count(-events)
+
+
+def _discard(buffer: Buffer, flight: OwnedFlight) -> None:
+    with suppress(ValueError):  # Another flush has accounted for it.
+        buffer.flights.remove(flight)
 
 
 def _closed(flights: list[OwnedFlight], outcome: Outcome) -> list[DoowError]:

@@ -129,6 +129,10 @@ class Flushing:
         with suppress(RuntimeError):  # It has been woken already.
             self._changed.release()
 
+    def now(self) -> float:
+        """The time on the clock of the budget."""
+        return self._clock()
+
     # ── the caller's side ──────────────────────────────────────────────────────────────────────
 
     def wait(self, look: Look) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from functools import partial
 from time import monotonic
 
-from doow_serverless._process.log import call_hook, counted, warn
+from doow_serverless._process.driving import Driving, is_driven_here
+from doow_serverless._process.log import call_hook, warn
 from doow_serverless._process.workers import Workers
 
 TYPE_CHECKING = False
@@ -26,7 +28,7 @@ MOST_WAITING = 1_000
 
 
 class Reporter:
-    """Calls the hooks in order, one at a time; a hook that hangs holds up nothing but hooks.
+    """Calls the hooks in order, one at a time; one that hangs holds up nothing but other hooks.
 
     Args:
         config: Names the hooks.
@@ -36,7 +38,6 @@ class Reporter:
         self._config = config
         self._thread = Workers(1)
         self._calls: deque[Callable[[], object]] = deque()
-        self._is_running = threading.Lock()
         self._began_at: float | None = None
         self._dropped = 0
 
@@ -45,12 +46,64 @@ class Reporter:
 
     @property
     def is_late(self) -> bool:
-        """Whether a hook has not returned for so long that nobody waits for it."""
+        """Whether a hook has not returned for so long that nobody waits for it any more."""
         began_at = self._began_at
         return began_at is not None and monotonic() - began_at > LATE_S
 
     def report(self, error: DoowError) -> None:
-        """Tell of ``error``, and wait a little until that is done."""
+        """Tell of ``error``; wait a little for the hook, unless this is a thread of delivery."""
         done = threading.Event()
-        if self.tell([error], None, done.set) and not self.is_late:
+        self.tell([error], None, done.set)
+        if not self.is_late and not is_driven_here():
             done.wait(HOOKS_WAIT_S)
+
+    def tell(
+        self, errors: Sequence[DoowError], outcome: Outcome | None, then: Callable[[], object]
+    ) -> None:
+        """Have the hooks told of errors and an outcome, and ``then`` called; does not block.
+
+        If there is no hook for them, the errors are logged, here.
+        """
+        has_hook = bool(self._config.on_error and errors) or self._tells(outcome)
+        call = partial(self.tell_here, errors, outcome)
+        if not has_hook:
+            call()
+            then()
+        elif len(self._calls) >= MOST_WAITING:
+            self._dropped += 1
+            then()
+        else:
+            self._calls.append(partial(_both, call, then))
+            if not self._thread.submit(self._call_next):
+                self._call_next()
+
+    def tell_here(self, errors: Sequence[DoowError], outcome: Outcome | None) -> None:
+        """Tell the hooks on this thread."""
+        for error in errors:
+            if self._config.on_error is not None:
+                call_hook("on_error", self._config.on_error, error)
+            else:
+                warn(f"{error.kind}: {error}")
+        if outcome is not None and self._config.on_flush is not None:
+            call_hook("on_flush", self._config.on_flush, outcome)
+
+    def _tells(self, outcome: Outcome | None) -> bool:
+        return outcome is not None and self._config.on_flush is not None
+
+    def _call_next(self) -> None:
+        self._began_at = monotonic()
+        try:
+            with Driving():
+                self._calls.popleft()()
+        finally:
+            self._began_at = None
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            warn(f"{dropped} calls of hooks were dropped: those before them took too long")
+
+
+def _both(call: Callable[[], object], then: Callable[[], object]) -> None:
+    try:
+        call()
+    finally:
+        then()

@@ -1,7 +1,7 @@
 """The outbox: owns every sealed batch that the server has not decided on.
 
-It is the driver of `OutboxState`: it brings it the facts, from whatever thread, and carries out its
-orders. Every POST is made by a worker; a flush only waits.
+It is the driver of `OutboxState`: it brings it the facts, and carries out its orders. All of that
+runs on threads of ours, unless the system starts none.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from functools import partial
 from doow_serverless._frames.format import BY_LOG, SPLIT
 from doow_serverless._frames.keys import LogKey
 from doow_serverless._keeping.dead_letters import DeadLetters
-from doow_serverless._process.at_work import AtWork
-from doow_serverless._process.log import call_hook, debug, report_fault, warn
+from doow_serverless._process.driving import Driving, is_driven_here
+from doow_serverless._process.log import debug, report_fault
 from doow_serverless._process.signals import is_from_signal
 from doow_serverless._process.workers import Workers
 from doow_serverless._redaction import show
 
 from .flight import Flight
+from .flushing import FROZEN_S, LONGEST_PAUSE_S
+from .hooks import Reporter
 from .late_transport import LateTransport
 from .outbox_state import OutboxState
 from .sender import Sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import TypeVar
 
     from doow_serverless._config import Config
@@ -44,14 +46,9 @@ if TYPE_CHECKING:
     from .sender import Transport
 
     T = TypeVar("T")
-    U = TypeVar("U")
 
 FORK_WAIT_S = 5.0
 """Seconds for which a fork waits for imports by other threads, whose locks stay shut in a child."""
-FROZEN_S = 1.0
-"""Seconds without a sign of life, beyond what was to be waited, that count as frozen."""
-LONGEST_PAUSE_S = 3_600.0
-"""A budget may have more seconds than a lock can wait for."""
 LEAST_WRITING_S = 0.03
 """Seconds of the last flush that are left for writing down what it could not deliver, at least."""
 WRITTEN_PER_S = 4e6
@@ -82,6 +79,7 @@ class Outbox:
         workers: The threads that send. All of them may hang.
         rescuers: Threads for jobs that are urgent and end in time, so that they wait for no sender.
         sender: Makes the attempts.
+        reporter: Tells the user's hooks.
     """
 
     def __init__(
@@ -112,6 +110,7 @@ class Outbox:
         self.is_loaded = False
         self.workers = Workers()
         self.rescuers = Workers()
+        self.reporter = Reporter(self._config)
         self._credentials.reset_after_fork()
         self.log_key.reset_after_fork()
         self.sender = self._new_sender()
@@ -178,16 +177,26 @@ class Outbox:
 
     def report(self, error: DoowError) -> None:
         """Tell the user of ``error``."""
-        if self._config.on_error is not None:
-            call_hook("on_error", self._config.on_error, error)
-        else:
-            warn(f"{error.kind}: {error}")
+        self.reporter.report(error)
 
     # ── what a flush asks for ──────────────────────────────────────────────────────────────────
 
-    def add(self, flight: Flight, batch: Batch) -> None:
-        """Send ``batch`` on the account of ``flight``, or keep it while sending is no use."""
-        self._note(self.state.add, batch, flight)
+    @property
+    def is_driven_here(self) -> bool:
+        """Whether this thread drives delivery, or has been interrupted while it held its lock."""
+        return is_driven_here() or self._lock._is_owned()  # type: ignore[attr-defined]  # as `Condition`
+
+    def add(self, flight: Flight, batch: Batch) -> list[Attempt]:
+        """Have ``flight`` account for ``batch``; return the attempts that are to be made."""
+        return self._bring(self.state.add, batch, flight)
+
+    def join(self, flight: Flight, other: Flight) -> list[Attempt]:
+        """Have ``flight`` account for ``other``, or wait for it as well; return as of `add`."""
+        return self._bring(self.state.join, flight, other)
+
+    def begin_wait(self, flight: Flight, budget: Budget) -> list[Attempt]:
+        """A flush begins to wait for ``flight``; return as of `add`."""
+        return self._bring(self.state.wait, flight, budget.ends_at)
 
     def note_late(self, flight: Flight, events: int) -> None:
         """So many events of ``flight`` could not be sealed in time."""
@@ -199,18 +208,11 @@ class Outbox:
         """Keep ``batch``, for which nobody waits, and write it down."""
         self._note(partial(self.state.keep, is_written=False, reason=reason), batch)
 
-    def waits(self, flight: Flight, budget: Budget) -> Iterator[float]:
-        """How many seconds to wait for a wake-up of ``flight``, again and again, to the end."""
-        self._note(self.state.wait, flight, budget.ends_at)
-        while (pause_s := self._pause_s(flight)) is not None:
-            pause_s = min(pause_s, LONGEST_PAUSE_S)
-            began = self._clock()
-            yield pause_s
-            missing_s = self._clock() - began - pause_s
-            if missing_s > FROZEN_S:
-                budget.extend(missing_s)
-                self._thaw(missing_s, began)
-            self._note(self.state.tick)
+    def look(self, gap_s: float = 0.0) -> None:
+        """Time has passed, of which the process was frozen for ``gap_s`` seconds."""
+        if gap_s:
+            self._thaw(gap_s, self._clock() - gap_s)
+        self._note(self.state.tick)
 
     def _thaw(self, gap_s: float, since: float) -> None:
         """All who wait notice that the process was frozen: the first of them says so."""
@@ -223,9 +225,15 @@ class Outbox:
         """Block until everything of ``flight`` is settled or given up, or ``budget`` is used up."""
         changed = threading.Event()
         flight.wake = changed.set
-        for pause_s in self.waits(flight, budget):
-            changed.wait(pause_s)
+        self.submit_all(self.begin_wait(flight, budget))
+        while (pause_s := self.pause_s(flight)) is not None:
+            began = self._clock()
+            changed.wait(min(pause_s, LONGEST_PAUSE_S))
             changed.clear()
+            missing_s = self._clock() - began - pause_s
+            if missing_s > FROZEN_S:
+                budget.extend(missing_s)
+            self.look(missing_s if missing_s > FROZEN_S else 0.0)
 
     def close(self, flights: list[Flight], outcome: Outcome) -> list[DoowError]:
         """Give up what is not settled, and add to ``outcome`` what became of each event.
@@ -241,7 +249,8 @@ class Outbox:
         outcome.backlog = self.kept_events
         return errors
 
-    def _pause_s(self, flight: Flight) -> float | None:
+    def pause_s(self, flight: Flight) -> float | None:
+        """Seconds until the next look at ``flight``; None if there is nothing to wait for."""
         with self._lock:
             return self.state.pause_s(flight, self._clock())
 
@@ -250,9 +259,7 @@ class Outbox:
     def redeliver(self) -> None:
         """Have other threads send what is kept, as far as that is worth a try."""
         if not self.state.is_idle:
-            with AtWork() as is_first:
-                if is_first:
-                    self._note(self.state.tick)
+            self.rescuers.submit(self.look)
 
     def recover(self) -> None:
         """Take over what crashed processes have left."""
@@ -328,21 +335,19 @@ class Outbox:
 
     # ── facts and orders ───────────────────────────────────────────────────────────────────────
 
-    def _note(self, fact: Callable[..., T], *args: object) -> T:
+    def _note(self, fact: Callable[..., object], *args: object) -> None:
         """Bring a fact to the state, and carry out what it orders."""
-        with AtWork():
+        self.submit_all(self._bring(fact, *args))
+
+    def _bring(self, fact: Callable[..., object], *args: object) -> list[Attempt]:
+        """Bring a fact to the state, carry out all that it orders but to send, and return that."""
+        with Driving():
             with self._lock:
-                result = fact(*args, self._now())
-                state = self.state
-                orders = state.take_orders()
-            try:
-                self._carry_out(orders, state)
-            except BaseException:
-                # Raised by the handler of a signal: what was not carried out is, before it passes.
-                self._carry_out(orders, state)
-                raise
+                fact(*args, self._now())
+                orders = self.state.take_orders()
+            self._carry_out(orders)
             self._hand_over()
-            return result
+            return orders.send
 
     def _now(self) -> float:
         """The time of a fact, before which the process may have been frozen; with the lock held."""
@@ -352,33 +357,30 @@ class Outbox:
             self.state.thaw(gap_s)
         return now
 
-    def _carry_out(self, orders: Orders, state: OutboxState) -> None:
-        """Do as ``state`` has ordered, without locks, since hooks may record; strike each order."""
+    def _carry_out(self, orders: Orders) -> None:
+        """Do as ordered, without locks, since buffers have theirs; all but to send."""
         self._write_down(orders)
-        for release, events in _struck(orders.release):
+        for release, events in orders.release:
             release(events)
-        for error in _struck(orders.report):
+        for error in orders.report:
             self.report(error)
-        for batch_id in _struck(orders.abort):
+        for batch_id in orders.abort:
             self.sender.abort(batch_id)
-        for flight in _struck(orders.wake):
+        for flight in orders.wake:
             if flight.wake is not None:
                 flight.wake()
-        for attempt in _struck(orders.send):
-            if not self.workers.submit(partial(self._send, attempt, state)):
-                self._note(state.cannot_send, attempt)
 
     def _write_down(self, orders: Orders) -> None:
         """Have journal and log know what has become of batches, before anything is sent."""
-        for entry, reason in _struck(orders.write_down):
+        for entry, reason in orders.write_down:
             why = reason if self._config.dead_letter == "off" else self._log_as(entry, reason)
             entry.is_written = self._dead_letters.write(entry.batch, why)
-        for batch, halves, is_written in _struck(orders.split):
+        for batch, halves, is_written in orders.split:
             if is_written is not False:
                 self._dead_letters.write(batch, SPLIT)
             if self.journal is not None:
                 self.journal.note_split(batch, halves)
-        for batch_id in _struck(orders.settled):
+        for batch_id in orders.settled:
             if self.journal is not None and batch_id not in orders.given_up:
                 self.journal.note_settled(batch_id)
 
@@ -395,19 +397,22 @@ class Outbox:
 
     # ── sending; runs on a worker ──────────────────────────────────────────────────────────────
 
-    def _send(self, attempt: Attempt, state: OutboxState) -> None:
-        """Make an attempt that ``state`` has ordered, and then those that its answer leads to."""
-        with AtWork():
-            self._send_on(attempt, state)
+    def submit_all(self, attempts: list[Attempt]) -> None:
+        """Have workers make ``attempts``."""
+        for attempt in attempts:
+            if not self.workers.submit(partial(self.send, attempt, self.state)):
+                self._note(self.state.cannot_send, attempt)
 
-    def _send_on(self, attempt: Attempt, state: OutboxState) -> None:
+    def send(self, attempt: Attempt, state: OutboxState) -> None:
+        """Make an attempt that ``state`` has ordered, and those that follow; blocks."""
         try:
-            following: Attempt | None = attempt
-            while following is not None:
-                following = self._try(following, state)
-            if self._is_recovering and not self.state.kept:
-                self.recover()
-            self._hand_over()
+            with Driving():
+                following: Attempt | None = attempt
+                while following is not None:
+                    following = self._try(following, state)
+                if self._is_recovering and not self.state.kept:
+                    self.recover()
+                self._hand_over()
         except Exception as fault:
             report_fault("sending", fault)
 
@@ -416,7 +421,7 @@ class Outbox:
         trouble = self.sender.prepare()  # The server has no part in how long that takes.
         self.log_key.fetch_aside()
         is_reused = not attempt.is_fresh and self.sender.reuses_connection()
-        if not self._note(self._begin, attempt, state, is_reused):
+        if not self._begins(attempt, state, is_reused):
             return None
         result = trouble or self._sent(attempt)
         with self._lock:
@@ -424,16 +429,23 @@ class Outbox:
                 return None  # What has begun anew since then leaves it to another process.
             state.answer(attempt, result, self._now())
             orders = state.take_orders()
-        following = orders.send.pop(0) if orders.send else None
-        self._carry_out(orders, state)
-        return following
+        self.submit_all(orders.send[1:])
+        self._carry_out(orders)
+        return orders.send[0] if orders.send else None
 
-    def _begin(self, attempt: Attempt, state: OutboxState, is_reused: bool, now: float) -> bool:
+    def _begins(self, attempt: Attempt, state: OutboxState, is_reused: bool) -> bool:
         """Let ``attempt`` begin; False if nobody wants it, or if it is another process's now.
 
         The order may have waited for a thread while this outbox began anew, as after a restore.
         """
-        return self.state is state and state.begin(attempt, now, is_reused=is_reused)
+        with self._lock:
+            if self.state is not state:
+                return False
+            begins = state.begin(attempt, self._now(), is_reused=is_reused)
+            orders = state.take_orders()
+        self.submit_all(orders.send)
+        self._carry_out(orders)
+        return begins
 
     def _sent(self, attempt: Attempt) -> Result:
         """Send the batch of an attempt; return the answer."""
@@ -461,10 +473,3 @@ class Outbox:
         """Release what :meth:`before_fork` took."""
         while self._held:
             self._held.pop().release()
-
-
-def _struck(orders: list[U]) -> Iterator[U]:
-    """Each order, and then it is struck from the list."""
-    while orders:
-        yield orders[0]
-        del orders[0]

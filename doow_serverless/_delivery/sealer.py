@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._sealing import Batch
 
-    from .departures import OwnedFlight
+    from .flight import Attempt, OwnedFlight
     from .outbox import Outbox
 
 
@@ -47,36 +47,38 @@ class Sealer:
         return f"Sealer({len(self._late)} lots are late)"
 
     def seal(
-        self, events: list[Event], flight: OwnedFlight, *, is_derived: bool, budget: Budget | None
-    ) -> None:
+        self,
+        events: Sequence[Event],
+        flight: OwnedFlight,
+        *,
+        is_derived: bool,
+        budget: Budget | None,
+    ) -> list[Attempt]:
         """Seal ``events``, batch by batch, on the account of ``flight``.
 
         Args:
-            events: In the order of recording. What is sealed is deleted from it, so that it holds
-                the others where a signal raises in between.
+            events: In the order of recording.
             flight: Accounts for them.
             is_derived: Whether the ids of the batches derive from those of their events.
-            budget: What is not sealed when it is used up becomes a worker's, and is kept.
+            budget: What is not sealed when it is used up becomes another worker's, and is kept.
+
+        Returns:
+            The attempts that the last batch has led to; workers make those before it meanwhile.
         """
         outbox = flight.outbox
-        batch: Batch | None = None
-        try:
-            for batch in self._batches_of(tuple(events), outbox, is_derived):
-                del events[: len(batch)]
-                outbox.add(flight, batch)
-                batch = None
-                if events and budget is not None and not budget.remaining():
-                    break
-        finally:
-            if batch is not None:
-                if events and events[0][0] == batch.event_ids[0]:
-                    del events[: len(batch)]
-                outbox.add(flight, batch)
-        if events:
-            outbox.note_late(flight, len(events))
-            self._late.append((tuple(events), is_derived))
-            events.clear()
+        attempts: list[Attempt] = []
+        sealed = 0
+        for batch in self._batches_of(events, outbox, is_derived):
+            outbox.submit_all(attempts)
+            attempts = outbox.add(flight, batch)
+            sealed += len(batch)
+            if budget is not None and sealed < len(events) and not budget.remaining():
+                break
+        if sealed < len(events):
+            outbox.note_late(flight, len(events) - sealed)
+            self._late.append((events[sealed:], is_derived))
             outbox.rescuers.submit(self.seal_late)
+        return attempts
 
     @property
     def is_late(self) -> bool:

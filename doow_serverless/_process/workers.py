@@ -8,13 +8,13 @@ long they hang.
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections import deque
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 
-from .at_work import AtWork
 from .forks import reset_in_child
 from .log import tell_fault
 
@@ -85,9 +85,21 @@ class _Thread:
         self._given.release()
 
     def start(self) -> None:
-        thread = threading.Thread(target=self._run, name="doow-sender", daemon=True)
         # In no context: some interpreters have a thread keep that of its starter for good.
-        Context().run(thread.start)
+        Context().run(self._start)
+
+    def _start(self) -> None:
+        me = threading.get_ident()
+        if me in _starting:
+            # A finalizer, or the handler of a signal, has interrupted the start of another thread,
+            # and `threading` holds a lock for that which it cannot take again.
+            _thread.start_new_thread(self._run, ())
+            return
+        _starting.add(me)
+        try:
+            threading.Thread(target=self._run, name="doow-sender", daemon=True).start()
+        finally:
+            _starting.discard(me)
 
     def _run(self) -> None:
         while True:
@@ -101,7 +113,10 @@ class _Thread:
 
 
 _idle = IdleThreads()
+_starting: set[int] = set()
+"""Threads that are starting another one."""
 reset_in_child(_idle.forget)
+reset_in_child(_starting.clear)
 
 
 class Workers:
@@ -117,7 +132,7 @@ class Workers:
     def __init__(self, max_threads: int = MAX_THREADS, idle: IdleThreads = _idle) -> None:
         self._max_threads = max_threads
         self._idle = idle
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # Finalizers may submit, in the middle of a submit.
         self._waiting: deque[Job] = deque()
         self._busy = 0
 
@@ -131,20 +146,28 @@ class Workers:
         tells by a ContextVar to which request a log line belongs.
         """
         job = partial(copy_context().run, job)
-        with AtWork():
-            with self._lock:
-                if self._busy >= self._max_threads:
-                    self._waiting.append(job)
-                    return True
-                self._busy += 1
-            return self._start(job)
+        with self._lock:
+            if self._busy >= self._max_threads:
+                self._waiting.append(job)
+                return True
+            self._busy += 1
+        return self._start(job)
+
+    def offer(self, job: Job) -> bool:
+        """As :meth:`submit`, but False if the job would have to wait for a thread as well."""
+        return self._busy < self._max_threads and self.submit(job)
 
     def _start(self, job: Job) -> bool:
+        unbegun = [job]
         try:
-            self._idle.run(partial(self._work, job))
-        except RuntimeError:
+            self._idle.run(partial(self._work, unbegun))
+        except BaseException as problem:
+            if unbegun:  # Else it runs, and gives the slot back.
+                unbegun.clear()
+                self._forget()
+            if not isinstance(problem, RuntimeError):  # The handler of a signal has raised it.
+                raise
             # The system allows no more threads, or the interpreter is shutting down.
-            self._forget()
             return False
         return True
 
@@ -152,16 +175,16 @@ class Workers:
         with self._lock:
             self._busy -= 1
 
-    def _work(self, job: Job | None) -> None:
+    def _work(self, unbegun: list[Job]) -> None:
         """Do a job, and then those that wait; runs on a thread."""
+        job = unbegun.pop() if unbegun else None
         while job is not None:
             try:
                 job()
             except BaseException as fault:  # Whatever it is, also an exit, the slot is given back.
                 with suppress(BaseException):  # As of a handler of the log that exits.
                     tell_fault("a job", fault)
-            with AtWork():
-                job = self._next()
+            job = self._next()
 
     def _next(self) -> Job | None:
         with self._lock:

@@ -191,6 +191,20 @@ class Buffer:
         return self._derived is not None
 
     @property
+    def is_idle(self) -> bool:
+        """Whether a flush has nothing to do here, nor to tell; no lock is taken."""
+        waits = self._events or self._aside or self.leaving or self.flights
+        return not (waits or self.refused or self.folded)
+
+    def close_if_idle(self) -> bool:
+        """Accept no more, unless a flush has something to do here; whether it is so."""
+        with self.root._lock:
+            if not self.is_idle:
+                return False
+            self.is_closed = True
+            return True
+
+    @property
     def has_waiting(self) -> bool:
         """Whether events wait here; no lock is taken."""
         return bool(self._events or self._aside)
@@ -305,7 +319,7 @@ class Buffer:
         return events
 
     def set_off(self, at_least: int) -> bool:
-        """Move to :attr:`leaving` what waits, if it is so much, or fills a batch; whether it was."""
+        """Move to :attr:`leaving` what waits, if it is so much or fills a batch; whether it was."""
         with self.root._lock:
             if not self._has(at_least):
                 return False
@@ -332,7 +346,7 @@ class Buffer:
     @property
     def is_held_here(self) -> bool:
         """Whether this thread holds the lock, and was interrupted by a finalizer or a signal."""
-        return self.root._lock._is_owned()  # type: ignore[attr-defined]  # as `Condition` uses it
+        return bool(self.root._lock._is_owned())  # type: ignore[attr-defined]  # as `Condition` does
 
     def take_last(self) -> list[Event]:
         """Take all events, and accept no more."""
