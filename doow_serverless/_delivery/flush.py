@@ -409,7 +409,11 @@ class Flusher:
             if not transaction.is_closed and transaction.root in self.buffers():
                 self.end_transaction(transaction, discard=False)
         with Driving():
-            flushes = [Flushing(each, budget, self._clock) for each in self.buffers()]
+            flushes = [
+                Flushing(each, budget, self._clock)
+                for each in self.buffers()
+                if not each.is_idle or (self.dropped and each is self.unattended)
+            ]
             for flushing in flushes:
                 attempts = self._depart(flushing)
                 flushing.flights[0].outbox.submit_all(attempts)
