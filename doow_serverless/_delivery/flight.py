@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from doow_serverless._sealing import Batch
 
-    from .outbox import Outbox
     from .results import Failed, Settled
 
 NEVER = float("inf")
@@ -129,22 +128,6 @@ class Flight:
             for (reason, why, hold_s), ids in self._given_up.items()
         ]
         return [*self._errors, *unsent]
-
-
-class OwnedFlight(Flight):
-    """The flight of a buffer.
-
-    Args:
-        release: As of `Flight`.
-        outbox: Has its batches, from the first to the last, also if another has taken over
-            meanwhile: one outbox knows nothing of batches that another has sealed and sent.
-    """
-
-    __slots__ = ("outbox",)
-
-    def __init__(self, release: Callable[[int], None], outbox: Outbox) -> None:
-        super().__init__(release)
-        self.outbox = outbox
 
 
 def summed_up(errors: list[DoowError]) -> list[DoowError]:

@@ -16,9 +16,10 @@ from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .flight import OwnedFlight, summed_up
+from .flight import summed_up
 from .flushing import Flushing
 from .hooks import HOOKS_WAIT_S
+from .outbox import OwnedFlight
 from .sealer import Sealer
 
 TYPE_CHECKING = False
@@ -140,10 +141,10 @@ class Flusher:
         attempts: list[Attempt] = []
         while buffer.leaving:
             flight.outbox.submit_all(attempts)
-            lot = buffer.leaving.pop(0)
             attempts = self._sealer.seal(
-                lot, flight, is_derived=buffer.is_idempotent, budget=budget
+                buffer.leaving[0], flight, is_derived=buffer.is_idempotent, budget=budget
             )
+            del buffer.leaving[0]  # Before that a fault leaves the rest of it to the next flush.
         return attempts
 
     def _new_flight(self, buffer: Buffer) -> OwnedFlight:
@@ -294,7 +295,8 @@ class Flusher:
                     outbox.send(first, outbox.state)
         except Exception as fault:
             report_fault("flushing", fault)
-            flushing.end()
+            if flushing.take_end():
+                self._end(flushing)
 
     def _depart(self, flushing: Flushing) -> list[Attempt]:
         """Put everything on its way that a flush has to account for; return as of `Sealer.seal`."""
@@ -314,10 +316,18 @@ class Flusher:
             if not buffer.is_idempotent:
                 # Else unattended events would change a batch that a retry is to seal alike.
                 lots = [([*events, *others], False)]
-            for lot, is_derived in lots:
-                if lot:
-                    flight.outbox.submit_all(attempts)
-                    attempts = self._sealer.seal(lot, flight, is_derived=is_derived, budget=budget)
+            try:
+                for lot, is_derived in lots:
+                    if lot:
+                        flight.outbox.submit_all(attempts)
+                        attempts = self._sealer.seal(
+                            lot, flight, is_derived=is_derived, budget=budget
+                        )
+            except BaseException:  # The next flush takes the rest along.
+                for lot, _ in lots:
+                    buffer.count(-len(lot))
+                    self.dropped.append(lot)
+                raise
             self._join(flushing, buffer, earlier)
         return attempts
 

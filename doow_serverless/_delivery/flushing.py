@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 
 from doow_serverless._outcome import Outcome
+from doow_serverless._process.clock import FROZEN_S, LONGEST_PAUSE_S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,14 +20,10 @@ if TYPE_CHECKING:
     from doow_serverless._recording.buffer import Buffer
     from doow_serverless.errors import DoowError
 
-    from .flight import OwnedFlight
+    from .outbox import OwnedFlight
 
     Look = Callable[["Flushing", float], object]
 
-FROZEN_S = 1.0
-"""Seconds beyond what was to be waited that count as frozen."""
-LONGEST_PAUSE_S = 3_600.0
-"""A budget may have more seconds than a lock can wait for."""
 GRACE_S = 1.0
 """Seconds beyond the budget in which a worker writes down what was not delivered."""
 NEVER = float("inf")

@@ -13,6 +13,7 @@ from functools import partial
 from doow_serverless._frames.format import BY_LOG, SPLIT
 from doow_serverless._frames.keys import LogKey
 from doow_serverless._keeping.dead_letters import DeadLetters
+from doow_serverless._process.clock import FROZEN_S, LONGEST_PAUSE_S
 from doow_serverless._process.driving import Driving, is_driven_here
 from doow_serverless._process.log import debug, report_fault
 from doow_serverless._process.signals import is_from_signal
@@ -20,7 +21,6 @@ from doow_serverless._process.workers import Workers
 from doow_serverless._redaction import show
 
 from .flight import Flight
-from .flushing import FROZEN_S, LONGEST_PAUSE_S
 from .hooks import Reporter
 from .late_transport import LateTransport
 from .outbox_state import OutboxState
@@ -53,6 +53,22 @@ LEAST_WRITING_S = 0.03
 """Seconds of the last flush that are left for writing down what it could not deliver, at least."""
 WRITTEN_PER_S = 4e6
 """Sealed bytes that are written down in a second where the machine is slow."""
+
+
+class OwnedFlight(Flight):
+    """The flight of a buffer.
+
+    Args:
+        release: As of `Flight`.
+        outbox: Has its batches, from the first to the last, also if another has taken over
+            meanwhile: one outbox knows nothing of batches that another has sealed and sent.
+    """
+
+    __slots__ = ("outbox",)
+
+    def __init__(self, release: Callable[[int], None], outbox: Outbox) -> None:
+        super().__init__(release)
+        self.outbox = outbox
 
 
 class Outbox:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._sealing import Batch
 
-    from .flight import Attempt, OwnedFlight
-    from .outbox import Outbox
+    from .flight import Attempt
+    from .outbox import Outbox, OwnedFlight
 
 
 class Sealer:
@@ -48,7 +48,7 @@ class Sealer:
 
     def seal(
         self,
-        events: Sequence[Event],
+        events: list[Event],
         flight: OwnedFlight,
         *,
         is_derived: bool,
@@ -57,7 +57,7 @@ class Sealer:
         """Seal ``events``, batch by batch, on the account of ``flight``.
 
         Args:
-            events: In the order of recording.
+            events: In the order of recording. Those that are sealed are deleted from it.
             flight: Accounts for them.
             is_derived: Whether the ids of the batches derive from those of their events.
             budget: What is not sealed when it is used up becomes another worker's, and is kept.
@@ -67,16 +67,16 @@ class Sealer:
         """
         outbox = flight.outbox
         attempts: list[Attempt] = []
-        sealed = 0
-        for batch in self._batches_of(events, outbox, is_derived):
+        for batch in self._batches_of(tuple(events), outbox, is_derived):
             outbox.submit_all(attempts)
             attempts = outbox.add(flight, batch)
-            sealed += len(batch)
-            if budget is not None and sealed < len(events) and not budget.remaining():
+            del events[: len(batch)]
+            if events and budget is not None and not budget.remaining():
                 break
-        if sealed < len(events):
-            outbox.note_late(flight, len(events) - sealed)
-            self._late.append((events[sealed:], is_derived))
+        if events:
+            outbox.note_late(flight, len(events))
+            self._late.append((tuple(events), is_derived))
+            events.clear()
             outbox.rescuers.submit(self.seal_late)
         return attempts
 

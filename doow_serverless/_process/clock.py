@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     Clock: TypeAlias = Callable[[], float]
 
 
+FROZEN_S = 1.0
+"""Seconds beyond what was to be waited that count as frozen."""
+LONGEST_PAUSE_S = 3_600.0
+"""A budget may have more seconds than a lock can wait for."""
+
+
 def contained(clock: Clock) -> Clock:
     """Return ``clock``; one of the user's that raises is replaced by the system's, reported once.
 

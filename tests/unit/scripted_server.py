@@ -38,6 +38,9 @@ class Jobs:
             job()
         return True
 
+    def offer(self, job: Callable[[], None]) -> bool:
+        return not self.is_slow and self.submit(job)
+
     def catch_up(self) -> None:
         while self.waiting:
             self.waiting.popleft()()

@@ -210,7 +210,9 @@ def test_what_has_left_early_stays_with_its_engine(transport: MemoryTransport) -
     second = new_engine(transport)
     buffer = first.new_buffer()
     Scope(first, buffer, first.defaults, None, Life()).record("early")
-    first._flusher._add(buffer, buffer.take(), buffer)
+    first.send_early(buffer, 1)
+    while not buffer.flights:
+        time.sleep(0.001)
     second.take_over(first)
     assert second.outbox.kept_events == 0
     answered.set()

@@ -102,7 +102,7 @@ def outbox(*, delivery: Any = "log", secret: Secret | None = None, **options: An
 
 def flown(one: Outbox, sealed: Batch) -> Flight:
     flight = Flight(lambda _: None)
-    one.add(flight, sealed)
+    one.submit_all(one.add(flight, sealed))
     return flight
 
 

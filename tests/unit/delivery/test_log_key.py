@@ -184,18 +184,16 @@ def test_a_rescue_does_not_wait_for_senders(
     options: Any = {"license_id": "lic_1", "warm_up": False, "dead_letter": str(tmp_path)}
     engine = Engine(Config(KEY, environ={}, **options), MemoryTransport(), time.monotonic)
     is_rescued, is_over = threading.Event(), threading.Event()
-    account = engine._flusher._outcome_of
+    account = engine._flusher._end
 
-    def accounted(*flights: Any) -> Any:
-        try:
-            return account(*flights)
-        finally:
-            is_rescued.set()
+    def accounted(flushing: Any) -> None:
+        account(flushing)
+        is_rescued.set()
 
     def hang() -> None:
         is_over.wait(30)
 
-    monkeypatch.setattr(engine._flusher, "_outcome_of", accounted)
+    monkeypatch.setattr(engine._flusher, "_end", accounted)
     for _ in range(MAX_THREADS):
         engine.outbox.workers.submit(hang)
     engine.outside.record("tokens")
