@@ -469,6 +469,9 @@ class Flusher:
         """
         events: list[Event] = []
         for buffer in self.buffers():
+            with buffer.sealing:
+                while buffer.leaving:
+                    events += buffer.leaving.pop(0)
             events += buffer.take()
         self.take_dropped(into=events)
         self._sealer.seal_late()

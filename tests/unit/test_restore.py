@@ -147,6 +147,8 @@ def test_a_batch_that_waits_for_a_thread_is_not_sent_after_a_restore() -> None:
     record(engine, "first")
     assert asked.wait(10)
     record(engine, "second")
+    while not workers._waiting:
+        threading.Event().wait(0.001)
     engine.outbox.begin_anew()
     allowed.set()
     while workers._busy:

@@ -50,6 +50,7 @@ class Machine(RuleBasedStateMachine):
         self.lock = threading.Lock()
         self.patches: list[Any] = [
             mock.patch.object(outbox, "Workers", type(self).workers),
+            mock.patch.object(hooks, "Workers", lambda _: type(self).workers()),
             mock.patch.object(hooks, "HOOKS_WAIT_S", type(self).hooks_wait_s),
         ]
         for patch in self.patches:
