@@ -110,8 +110,9 @@ class HttpTransport:
                 for connection, (began_at, whose) in self._busy.items()
                 if batch_id in (whose, None) and began_at < overdue
             ]
-        for connection in stuck:
-            connection.abort()
+            # With the lock held: a connection that is free may carry the next POST already.
+            for connection in stuck:
+                connection.abort()
 
     def _connection(self, fresh: bool) -> Connection:
         with self._lock:
