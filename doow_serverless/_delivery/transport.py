@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .answers import Answer
 
 MAX_IDLE_CONNECTIONS = 8
+"""Connections that are kept for the next POSTs; all others are closed after their answer."""
 
 
 class HttpTransport:
@@ -129,15 +130,18 @@ class HttpTransport:
     ) -> Answer:
         with self._lock:
             self._busy[connection] = (monotonic(), batch_id)
+        is_kept = False
         try:
             answer = connection.post(self._endpoint + path, body, headers, self._timeout_s)
         finally:
             with self._lock:
                 del self._busy[connection]
-        if connection.is_kept:
-            with self._lock:
-                if len(self._idle) < MAX_IDLE_CONNECTIONS:
+                if connection.is_kept and len(self._idle) < MAX_IDLE_CONNECTIONS:
                     self._idle.append(connection)
+                    is_kept = True
+            if not is_kept:
+                # The garbage collector, which may be off, would close it late or never.
+                connection.close()
         return answer
 
 
