@@ -28,6 +28,13 @@ MAX_ANSWER_BYTES = 1024 * 1024
 """Bytes of an answer that are read: room for 500 rejections with a reason of 2,000 letters each."""
 OLDEST_REQUESTS = "2.32.3"
 """The oldest requests that respects an adapter's own TLS context, as pyproject.toml demands it."""
+CONNECT_LIMIT_S = 1.2
+"""Seconds for which one address may leave an attempt to connect unanswered.
+
+If a name has several addresses, a dead one (IPv6 without a route, say) must leave time for the next
+within the default budget of 2 seconds. A lost SYN is sent again after 1 second, and its answer must
+have time to arrive (https://www.rfc-editor.org/rfc/rfc6298#section-2).
+"""
 TIMED_OUT = (ErrorKind.TIMEOUT, "the server did not answer in time")
 
 
@@ -187,6 +194,7 @@ class _Watched:
     is_made = False
     """Whether the connection has come about, TLS included."""
     sock: Any
+    timeout: Any
 
     def __init__(self, *args: Any, adapter: Connection, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -195,6 +203,23 @@ class _Watched:
         self.debuglevel = 0
         self._tls = adapter.tls
         adapter.watch(self)
+
+    def _new_conn(self) -> Any:
+        """Return a connected socket; each address of the name has :data:`CONNECT_LIMIT_S`.
+
+        The limit ends here: the timeout of requests for connecting would also bound the TLS
+        handshake, for which a busy server may need longer, and sending the body. A SOCKS proxy
+        answers only after it has itself connected, and so keeps the whole timeout.
+        """
+        whole_s = self.timeout
+        if not hasattr(self, "_socks_options"):
+            self.timeout = min(CONNECT_LIMIT_S, whole_s)
+        try:
+            sock: Any = super()._new_conn()  # type: ignore[misc]  # as in connect()
+        finally:
+            self.timeout = whole_s
+        sock.settimeout(whole_s)
+        return sock
 
     def connect(self) -> None:
         self.is_made = False

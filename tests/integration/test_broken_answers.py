@@ -91,9 +91,9 @@ def test_an_answer_without_a_body_is_complete() -> None:
 @pytest.mark.parametrize("line", [b"HTTP/1.1 202 ", b"HTTP/1.1 202 Accepted\r\nX-Long: "])
 def test_a_line_that_is_too_long_is_no_answer(line: bytes) -> None:
     """At most 64 KiB of a line are read."""
-    with Server(saying(line + b"a" * 70_000 + b"\r\n\r\n")) as server:
-        with pytest.raises(TransportFault, match="LineTooLong"):
-            HttpTransport(server.url, timeout_s=30).post(batch(), KEY)
+    behave = saying(line + b"a" * 70_000 + b"\r\n\r\n")
+    with Server(behave) as server, pytest.raises(TransportFault, match="LineTooLong"):
+        HttpTransport(server.url, timeout_s=30).post(batch(), KEY)
 
 
 @pytest.mark.parametrize(
