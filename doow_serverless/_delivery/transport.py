@@ -38,7 +38,8 @@ class HttpTransport:
 
     Args:
         endpoint: The URL below which the paths of the protocol lie.
-        timeout_s: Seconds for which a socket may stay silent, and after which `abort` cuts it off.
+        timeout_s: Seconds for which a socket may stay silent, and after which `abort` cuts off a
+            POST. It holds for every POST, whether a flush waits for it or not.
         ca_bundle: A file or directory of certificates instead of certifi's.
     """
 

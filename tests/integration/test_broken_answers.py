@@ -13,7 +13,7 @@ from doow_serverless.errors import ErrorKind
 from doow_serverless.testing import TransportFault
 from tests.batches import batch
 from tests.integration.services import Service
-from tests.network import ACCEPTED, KEY, Peer, Server
+from tests.network import ACCEPTED, KEY, Peer, Server, dripping_body, dripping_head, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,6 +141,26 @@ def test_a_flush_reports_nothing_as_accepted(new_tracker: Callable[..., Tracker]
 
     with Server(behave) as server:
         service = Service(new_tracker, server.url)
+        service.invoke("evt_1")
+        batches = {request.batch["batch_id"] for request in server.requests}
+    assert (len(server.requests), len(batches)) == (2, 1)
+    assert [(each.accepted, each.requests) for each in service.outcomes] == [(1, 2)]
+
+
+@pytest.mark.parametrize("hang", [silent, dripping_head, dripping_body])
+def test_the_timeout_holds_for_a_request_that_a_flush_waits_for(
+    hang: Callable[[Peer], None], new_tracker: Callable[..., Tracker]
+) -> None:
+    """The request is cut off, and sent again within the same flush."""
+
+    def behave(peer: Peer) -> None:
+        if peer.number == 0:
+            hang(peer)
+        elif peer.request():
+            peer.send(ACCEPTED)
+
+    with Server(behave) as server:
+        service = Service(new_tracker, server.url, budget=30.0, timeout=0.3)
         service.invoke("evt_1")
         batches = {request.batch["batch_id"] for request in server.requests}
     assert (len(server.requests), len(batches)) == (2, 1)
