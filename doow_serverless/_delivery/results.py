@@ -84,9 +84,21 @@ class Failed:
         is_in_flight: Whether the answer is what Doow says of a batch that it is at work on; it says
             the same when it has too much to do.
         is_stale: Whether the kept connection on which it went out turned out to be dead.
+        is_unsent: True if it is known that nothing of the failed request can have reached the
+            server: there was no connection (refused, no name, no file descriptor, no TLS), no key
+            or no transport. Such a failure says nothing about the batch. If neither this nor
+            ``is_ambiguous`` is True, the server itself has answered.
     """
 
-    __slots__ = ("hold_s", "is_ambiguous", "is_in_flight", "is_stale", "message", "reason")
+    __slots__ = (
+        "hold_s",
+        "is_ambiguous",
+        "is_in_flight",
+        "is_stale",
+        "is_unsent",
+        "message",
+        "reason",
+    )
 
     def __init__(
         self,
@@ -97,6 +109,7 @@ class Failed:
         is_ambiguous: bool = False,
         is_in_flight: bool = False,
         is_stale: bool = False,
+        is_unsent: bool = False,
     ) -> None:
         self.reason = reason
         self.message = message
@@ -104,6 +117,7 @@ class Failed:
         self.is_ambiguous = is_ambiguous
         self.is_in_flight = is_in_flight
         self.is_stale = is_stale
+        self.is_unsent = is_unsent
 
     def __repr__(self) -> str:
         return f"Failed({self.reason}, {self.message!r}, hold_s={self.hold_s})"
