@@ -6,7 +6,7 @@ import http.client
 import socket
 import ssl
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,10 @@ from doow_serverless.errors import DoowError, ErrorKind
 from .answers import Answer, TransportFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """Bytes of an answer that are read: room for 500 rejections with a reason of 2,000 letters each."""
@@ -82,7 +85,7 @@ class Connection(HTTPAdapter):
     def abort(self) -> None:
         """Cut off the POST: the thread that waits for the answer is woken with an error."""
         self._is_aborted = True  # First: to the other thread, the shutdown looks like the server's.
-        sock: Any = getattr(self._live, "sock", None)
+        sock: Any = getattr(self._live, "wire", None) or getattr(self._live, "sock", None)
         sock = getattr(sock, "socket", sock)  # Within a proxy's TLS, urllib3 wraps the socket.
         # It may be closed already, or the socket of a recorded answer, which nobody waits for.
         with suppress(OSError, TypeError):
@@ -156,21 +159,18 @@ class _FinalResponse(http.client.HTTPResponse):
     fp: Any
 
     def begin(self) -> None:
-        with self._whole_lines():
-            super().begin()
+        self._by_whole_lines(super().begin)
 
     def _read_next_chunk_size(self) -> int:
         # Of "0A", a broken connection may leave the "0", which would be the last chunk.
-        with self._whole_lines():
-            return super()._read_next_chunk_size()  # type: ignore[misc,no-any-return]  # as below
+        return self._by_whole_lines(super()._read_next_chunk_size)  # type: ignore[misc,no-any-return]
 
-    @contextmanager
-    def _whole_lines(self) -> Iterator[None]:
-        """Read only whole lines for as long as this lasts."""
+    def _by_whole_lines(self, read: Callable[[], T]) -> T:
+        """Return what ``read`` returns, from whole lines alone."""
         stream = self.fp
         self.fp = _WholeLines(stream)
         try:
-            yield
+            return read()
         finally:
             if self.fp is not None:  # Not closed meanwhile, which http.client notes by None.
                 self.fp = stream
@@ -193,6 +193,9 @@ class _Watched:
     response_class = _FinalResponse
     is_made = False
     """Whether the connection has come about, TLS included."""
+    wire: Any = None
+    """The socket, for :meth:`Connection.abort`: http.client sets ``sock`` to None before it reads a
+    body that ends with the connection."""
     sock: Any
     timeout: Any
 
@@ -222,7 +225,7 @@ class _Watched:
         return sock
 
     def connect(self) -> None:
-        self.is_made = False
+        self.is_made, self.wire = False, None
         super().connect()  # type: ignore[misc]  # of the connection that this is mixed into
         if self._tls is not None:
             try:
@@ -232,7 +235,7 @@ class _Watched:
             except DoowError:
                 self.close()  # type: ignore[attr-defined]  # likewise
                 raise
-        self.is_made = True
+        self.is_made, self.wire = True, self.sock
 
 
 def _real(kind: type) -> type:
