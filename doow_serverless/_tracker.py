@@ -182,7 +182,8 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
             mean five events of one. ``DOOW_TRACK_FOLD``: ``true``, or metrics with commas between.
         budget: Seconds that a flush may hold the response. ``DOOW_TRACK_BUDGET`` (milliseconds).
         reserve: Seconds before the platform's deadline that are left to the handler.
-        timeout: Seconds of silence after which a request in the background is given up.
+        timeout: Seconds after which an unanswered request is cut off, even if a flush still waits
+            for it. Its events are sent again.
         enabled: False records and sends nothing. ``DOOW_TRACK_DISABLED``.
         strict: True has ``track`` raise for a bad event. ``DOOW_TRACK_STRICT``.
         debug: True logs one line for every flush. ``DOOW_TRACK_DEBUG``.

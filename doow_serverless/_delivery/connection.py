@@ -8,7 +8,7 @@ import ssl
 import zlib
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from requests import PreparedRequest, __version__, exceptions
 from requests.adapters import HTTPAdapter
@@ -21,10 +21,24 @@ from doow_serverless.errors import DoowError, ErrorKind
 
 from .answers import Answer, TransportFault
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 MAX_ANSWER_BYTES = 1024 * 1024
 """Bytes of an answer that are read: room for 500 rejections with a reason of 2,000 letters each."""
 OLDEST_REQUESTS = "2.32.3"
 """The oldest requests that respects an adapter's own TLS context, as pyproject.toml demands it."""
+CONNECT_LIMIT_S = 1.2
+"""Seconds for which one address may leave an attempt to connect unanswered.
+
+If a name has several addresses, a dead one (IPv6 without a route, say) must leave time for the next
+within the default budget of 2 seconds. A lost SYN is sent again after 1 second, and its answer must
+have time to arrive (https://www.rfc-editor.org/rfc/rfc6298#section-2).
+"""
+TIMED_OUT = (ErrorKind.TIMEOUT, "the server did not answer in time")
 
 
 class Connection(HTTPAdapter):
@@ -35,6 +49,7 @@ class Connection(HTTPAdapter):
         self.tls = tls
         self._proxies = proxies
         self._live: Any = None
+        self._is_aborted = False
         self.was_used = False
         self.is_kept = False
         """Whether the server keeps the connection open for the next POST."""
@@ -45,6 +60,7 @@ class Connection(HTTPAdapter):
         Raises:
             TransportFault: No whole answer came back.
         """
+        self._is_aborted = self.is_kept = False
         request = _prepared(url, body, headers)
         try:
             response = self.send(request, stream=True, timeout=timeout_s, proxies=self._proxies)
@@ -52,19 +68,24 @@ class Connection(HTTPAdapter):
             is_cut = bool(response.raw.read(1))
             if is_cut:
                 response.raw.close()
+            elif self._is_broken_off(response.raw):
+                raise http.client.RemoteDisconnected("the body of the answer has no end")
         except Exception as problem:
             is_made = getattr(self._live, "is_made", False)
-            raise TransportFault(*_told(problem), is_unsent=not is_made) from None
+            why = TIMED_OUT if self._is_aborted else _told(problem)
+            raise TransportFault(*why, is_unsent=not is_made) from None
         self.was_used = True
-        self.is_kept = not is_cut and getattr(self._live, "sock", None) is not None
+        is_open = getattr(self._live, "sock", None) is not None
+        self.is_kept = is_open and not (is_cut or self._is_aborted)
         names = {name.lower(): value for name, value in response.headers.items()}
         if names.get("content-encoding", "").lower() == "gzip":
             content, is_cut = _unzipped(content)
         return Answer(response.status_code, names, content, is_cut=is_cut)
 
     def abort(self) -> None:
-        """Wake the thread that waits for the answer, with an error."""
-        sock: Any = getattr(self._live, "sock", None)
+        """Cut off the POST: the thread that waits for the answer is woken with an error."""
+        self._is_aborted = True  # First: to the other thread, the shutdown looks like the server's.
+        sock: Any = getattr(self._live, "wire", None) or getattr(self._live, "sock", None)
         sock = getattr(sock, "socket", sock)  # Within a proxy's TLS, urllib3 wraps the socket.
         # It may be closed already, or the socket of a recorded answer, which nobody waits for.
         with suppress(OSError, TypeError):
@@ -94,9 +115,65 @@ class Connection(HTTPAdapter):
         """Remember the connection that urllib3 is about to make, for :meth:`abort`."""
         self._live = live
 
+    def _is_broken_off(self, raw: Any) -> bool:
+        """Return True if the connection ended within a body, or if we ended a body ourselves.
+
+        http.client raises for a chunked body alone, and urllib3 for a short one only since 2.0. A
+        body without a length ends with the connection, so that our own shutdown looks like its end.
+        """
+        answer = getattr(raw, "_original_response", None)
+        if not isinstance(answer, _FinalResponse) or answer.chunked:
+            return False  # A recorded answer came over no connection.
+        return self._is_aborted if answer.length is None else answer.length > 0
+
+
+class _WholeLines:
+    """Reads lines of an answer, and raises if the connection ends before a line does.
+
+    http.client takes the end of the stream for the end of a line, and of all headers.
+
+    Args:
+        stream: The file of the connection.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.close = stream.close
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._stream.readline(limit)
+        # A line that reaches the limit is too long, which http.client itself reports.
+        if not line.endswith(b"\n") and len(line) < limit:
+            raise http.client.RemoteDisconnected("the answer ends within its head")
+        return line
+
 
 class _FinalResponse(http.client.HTTPResponse):
-    """Passes over all interim answers; the one of the standard library knows 100 alone."""
+    """Passes over all interim answers, and takes no broken line for a whole one.
+
+    The class of the standard library knows the interim status 100 alone. It accepts a body whose
+    last chunk came without the trailers or the empty line behind it, and so does this one: the body
+    is complete (https://www.rfc-editor.org/rfc/rfc9112#section-8).
+    """
+
+    fp: Any
+
+    def begin(self) -> None:
+        self._by_whole_lines(super().begin)
+
+    def _read_next_chunk_size(self) -> int:
+        # Of "0A", a broken connection may leave the "0", which would be the last chunk.
+        return self._by_whole_lines(super()._read_next_chunk_size)  # type: ignore[misc,no-any-return]
+
+    def _by_whole_lines(self, read: Callable[[], T]) -> T:
+        """Return what ``read`` returns, from whole lines alone."""
+        stream = self.fp
+        self.fp = _WholeLines(stream)
+        try:
+            return read()
+        finally:
+            if self.fp is not None:  # Not closed meanwhile, which http.client notes by None.
+                self.fp = stream
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -116,7 +193,11 @@ class _Watched:
     response_class = _FinalResponse
     is_made = False
     """Whether the connection has come about, TLS included."""
+    wire: Any = None
+    """The socket, for :meth:`Connection.abort`: http.client sets ``sock`` to None before it reads a
+    body that ends with the connection."""
     sock: Any
+    timeout: Any
 
     def __init__(self, *args: Any, adapter: Connection, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -126,8 +207,25 @@ class _Watched:
         self._tls = adapter.tls
         adapter.watch(self)
 
+    def _new_conn(self) -> Any:
+        """Return a connected socket; each address of the name has :data:`CONNECT_LIMIT_S`.
+
+        The limit ends here: the timeout of requests for connecting would also bound the TLS
+        handshake, for which a busy server may need longer, and sending the body. A SOCKS proxy
+        answers only after it has itself connected, and so keeps the whole timeout.
+        """
+        whole_s = self.timeout
+        if not hasattr(self, "_socks_options"):
+            self.timeout = min(CONNECT_LIMIT_S, whole_s)
+        try:
+            sock: Any = super()._new_conn()  # type: ignore[misc]  # as in connect()
+        finally:
+            self.timeout = whole_s
+        sock.settimeout(whole_s)
+        return sock
+
     def connect(self) -> None:
-        self.is_made = False
+        self.is_made, self.wire = False, None
         super().connect()  # type: ignore[misc]  # of the connection that this is mixed into
         if self._tls is not None:
             try:
@@ -137,7 +235,7 @@ class _Watched:
             except DoowError:
                 self.close()  # type: ignore[attr-defined]  # likewise
                 raise
-        self.is_made = True
+        self.is_made, self.wire = True, self.sock
 
 
 def _real(kind: type) -> type:
@@ -217,7 +315,7 @@ def _told(problem: Exception) -> tuple[ErrorKind, str]:
     )
     # urllib3 counts a name that does not resolve among the timeouts of connecting.
     if isinstance(problem, timeouts) and not isinstance(_root(problem), socket.gaierror):
-        return ErrorKind.TIMEOUT, "the server did not answer in time"
+        return TIMED_OUT
     # requests raises its own errors for a bad URL or proxy, which are OSErrors by descent.
     if isinstance(problem, network) and not isinstance(problem, ValueError):
         return ErrorKind.NETWORK_ERROR, _words(problem)
@@ -228,8 +326,10 @@ def _root(problem: BaseException) -> BaseException:
     """The innermost cause, which says most in the fewest words."""
     seen = {id(problem)}
     while True:
-        causes = (getattr(problem, "reason", None), *problem.args, problem.__cause__)
-        causes = (*causes, problem.__context__)
+        causes = [getattr(problem, "reason", None), *problem.args, problem.__cause__]
+        # Only of wrappers: urllib3 1.26 reads each answer while it handles a TypeError of its own.
+        if isinstance(problem, (exceptions.RequestException, urllib3_exceptions.HTTPError)):
+            causes.append(problem.__context__)
         inner = next((cause for cause in causes if isinstance(cause, BaseException)), None)
         if inner is None or id(inner) in seen:
             return problem

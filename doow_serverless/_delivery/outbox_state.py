@@ -53,6 +53,8 @@ MOST_ATTEMPTS = 4
 """POSTs of one batch that may hang at once."""
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 1.0
+CUT_OFF_AGAIN_S = 0.05
+"""Seconds between attempts to cut off a POST that has outlasted the timeout."""
 SILENT = Failed(ErrorKind.TIMEOUT, "no answer came within the budget")
 UNREADY = Failed(
     ErrorKind.NOT_READY,
@@ -204,11 +206,11 @@ class OutboxState:
         hopes = (each.attempts or each.not_before < ends_at for each in flight.pending.values())
         if ends_at <= now or not any(hopes):
             return None
-        if self.breaker.is_open:
-            return ends_at - now
-        looks = [entry.not_before for entry in flight.queue]
-        looks += [self._pace.doubt_at(flight, each) for each in self._doubtful_of(flight)]
-        looks += [self._pace.outage_at(each.attempts[0]) for each in self._unwaited()]
+        looks = [self._cut_off_at(attempt, now) for attempt in self._under_way]
+        if not self.breaker.is_open:
+            looks += [entry.not_before for entry in flight.queue]
+            looks += [self._pace.doubt_at(flight, each) for each in self._doubtful_of(flight)]
+            looks += [self._pace.outage_at(each.attempts[0]) for each in self._unwaited()]
         return min([ends_at, *(look for look in looks if look > now)]) - now
 
     def _waits_until(self, flight: Flight, now: float) -> float:
@@ -221,6 +223,14 @@ class OutboxState:
         if any(one.began_at is not None and not one.is_probe for one in attempts):
             return flight.ends_at
         return min(flight.ends_at, flight.probe_ends_at) if self.breaker.is_due(now) else now
+
+    def _cut_off_at(self, attempt: Attempt, now: float) -> float:
+        """Return when to cut off ``attempt``: a little late, and again and again if it is overdue.
+
+        The transport counts the timeout from its POST, which begins after the attempt.
+        """
+        left_s = self._give_up_after_s - attempt.silent_s(now)
+        return now + max(0.0, left_s) + CUT_OFF_AGAIN_S
 
     def close(self, flight: Flight, now: float) -> None:
         """A flush stops waiting: what is not settled is kept, and written down."""

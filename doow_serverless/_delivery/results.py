@@ -84,7 +84,10 @@ class Failed:
         is_in_flight: Whether the answer is what Doow says of a batch that it is at work on; it says
             the same when it has too much to do.
         is_stale: Whether the kept connection on which it went out turned out to be dead.
-        is_unsent: Whether no byte of the request can have reached the server.
+        is_unsent: True if it is known that nothing of the failed request can have reached the
+            server: there was no connection (refused, no name, no file descriptor, no TLS), no key
+            or no transport. Such a failure says nothing about the batch. If neither this nor
+            ``is_ambiguous`` is True, the server itself has answered.
     """
 
     __slots__ = (

@@ -85,7 +85,7 @@ class Sender:
             self._credentials.current()
         except BaseException as problem:  # Whatever a client of AWS raises.
             _pass_on_signal(problem)
-            return _trouble(problem)
+            return _trouble(problem, is_unsent=True)
         return None
 
     def reuses_connection(self) -> bool:
@@ -98,22 +98,27 @@ class Sender:
 
     def send(self, batch: Batch, *, fresh: bool = False, **_: object) -> Result:
         """POST ``batch``, on a new connection if ``fresh``; blocks. Raises nothing itself."""
+        is_ready = False
         try:
-            return self._result(batch, self._answer(batch, fresh))
+            key, transport = self._credentials.current(), self._transport()
+            is_ready = True
+            return self._result(batch, self._answer(batch, key, transport, fresh))
         except TransportFault as fault:
-            is_ambiguous = not fault.is_unsent
             return Failed(
-                fault.kind, str(fault), is_ambiguous=is_ambiguous, is_stale=fault.is_stale
+                fault.kind,
+                str(fault),
+                is_ambiguous=not fault.is_unsent,
+                is_stale=fault.is_stale,
+                is_unsent=fault.is_unsent,
             )
         except BaseException as problem:  # Whatever a given transport raises.
             _pass_on_signal(problem)
-            return _trouble(problem)
+            return _trouble(problem, is_unsent=not is_ready)
 
-    def _answer(self, batch: Batch, fresh: bool) -> Answer:
-        key = self._credentials.current()
-        answer = self._transport().post(batch, key, fresh=fresh)
+    def _answer(self, batch: Batch, key: str, transport: Transport, fresh: bool) -> Answer:
+        answer = transport.post(batch, key, fresh=fresh)
         if judge(answer) is Verdict.KEY_REFUSED and self._credentials.replace(key):
-            answer = self._transport().post(batch, self._credentials.current())
+            answer = transport.post(batch, self._credentials.current())
         return answer
 
     def _result(self, batch: Batch, answer: Answer) -> Result:
@@ -145,8 +150,16 @@ def _pass_on_signal(problem: BaseException) -> None:
         raise problem
 
 
-def _trouble(problem: BaseException) -> Failed:
-    """Return the result of an attempt that could not send anything."""
+def _trouble(problem: BaseException, *, is_unsent: bool) -> Failed:
+    """Return the result of an attempt that ended with an error of our own, or of the key's store.
+
+    Args:
+        problem: The error.
+        is_unsent: Whether it came before the transport was called.
+    """
     if isinstance(problem, DoowError):
-        return Failed(problem.kind, str(problem), hold_s=0.0)
-    return Failed(ErrorKind.TRANSPORT_ERROR, f"could not send: {type(problem).__name__}")
+        return Failed(problem.kind, str(problem), hold_s=0.0, is_unsent=is_unsent)
+    message = f"could not send: {type(problem).__name__}"
+    return Failed(
+        ErrorKind.TRANSPORT_ERROR, message, is_ambiguous=not is_unsent, is_unsent=is_unsent
+    )

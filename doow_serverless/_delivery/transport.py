@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .answers import Answer
 
 MAX_IDLE_CONNECTIONS = 8
+"""Connections that are kept for the next POSTs; all others are closed after their answer."""
 
 
 class HttpTransport:
@@ -37,7 +38,8 @@ class HttpTransport:
 
     Args:
         endpoint: The URL below which the paths of the protocol lie.
-        timeout_s: Seconds for which a socket may stay silent, and after which `abort` cuts it off.
+        timeout_s: Seconds for which a socket may stay silent, and after which `abort` cuts off a
+            POST. It holds for every POST, whether a flush waits for it or not.
         ca_bundle: A file or directory of certificates instead of certifi's.
     """
 
@@ -110,8 +112,9 @@ class HttpTransport:
                 for connection, (began_at, whose) in self._busy.items()
                 if batch_id in (whose, None) and began_at < overdue
             ]
-        for connection in stuck:
-            connection.abort()
+            # With the lock held: a connection that is free may carry the next POST already.
+            for connection in stuck:
+                connection.abort()
 
     def _connection(self, fresh: bool) -> Connection:
         with self._lock:
@@ -128,15 +131,18 @@ class HttpTransport:
     ) -> Answer:
         with self._lock:
             self._busy[connection] = (monotonic(), batch_id)
+        is_kept = False
         try:
             answer = connection.post(self._endpoint + path, body, headers, self._timeout_s)
         finally:
             with self._lock:
                 del self._busy[connection]
-        if connection.is_kept:
-            with self._lock:
-                if len(self._idle) < MAX_IDLE_CONNECTIONS:
+                if connection.is_kept and len(self._idle) < MAX_IDLE_CONNECTIONS:
                     self._idle.append(connection)
+                    is_kept = True
+            if not is_kept:
+                # The garbage collector, which may be off, would close it late or never.
+                connection.close()
         return answer
 
 

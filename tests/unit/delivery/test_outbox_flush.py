@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doow_serverless._delivery.outbox_state import PARALLEL
+from doow_serverless._delivery.outbox_state import CUT_OFF_AGAIN_S, PARALLEL
 from doow_serverless._delivery.results import Failed, Settled, Split
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
@@ -439,6 +439,18 @@ def test_an_attempt_that_hangs_is_cut_off_after_the_timeout(facts: Facts) -> Non
     assert facts.aborted == []
     facts.pass_s(0.001)
     assert facts.aborted == ["a"]
+
+
+def test_an_attempt_that_a_flush_waits_for_is_cut_off_as_well(facts: Facts) -> None:
+    """The flush looks when the timeout is over, and again until the attempt has ended."""
+    flight = facts.flight("a", budget_s=60.0)
+    facts.begin()
+    assert facts.waits_s(flight) == pytest.approx(TIMEOUT_S + CUT_OFF_AGAIN_S)
+    facts.pass_s(TIMEOUT_S + CUT_OFF_AGAIN_S)
+    assert facts.aborted == ["a"]
+    assert facts.waits_s(flight) == pytest.approx(CUT_OFF_AGAIN_S)
+    facts.pass_s(CUT_OFF_AGAIN_S)
+    assert facts.aborted == ["a", "a"]
 
 
 def test_no_thread_is_our_own_trouble(facts: Facts) -> None:
