@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from doow_serverless._config import Config, checked_config
-from doow_serverless._frames.fetching import DOUBT_S, FRESH_S, RETRY_S
 from doow_serverless._frames.keys import READER_RETRY_S, READER_WAIT_S, LogKey
+from doow_serverless._process.fetching import DOUBT_S, FRESH_S, RETRY_S
 from doow_serverless.errors import ConfigurationError, DoowError
 from tests.clock import Clock
 
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:log-key"
 VARIABLE = "DOOW_TRACK_LOG_KEY_SECRET_ARN"
-WHERE = f"the log key could not be read from where {VARIABLE} points"
+WHERE = f"the log key could not be read from Secrets Manager, where {VARIABLE} points"
 REMEDY = (
     "see that the secret is there and that this identity may read it, or remove the variable to "
     "accept unsigned lines"
@@ -150,7 +150,7 @@ def test_a_writer_gets_none_until_it_is_fetched() -> None:
 def test_nothing_is_fetched_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is given, or none at all, asks no other thread."""
     asked: list[object] = []
-    monkeypatch.setattr("doow_serverless._frames.fetching.FetchedKeys.ask", asked.append)
+    monkeypatch.setattr("doow_serverless._process.fetching.FetchedKeys.ask", asked.append)
     for key in (LogKey(), LogKey("given")):
         key.load()
         key.prepare()

@@ -6,6 +6,8 @@ import threading
 from contextvars import Context
 from functools import partial
 
+from .signals import is_from_signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,12 +51,18 @@ class FetchState:
     There are keys or none, a fetch is under way or none, and the last one may have failed a short
     time ago. Facts are methods, each with the time at which it came true.
 
+    Args:
+        fresh_s: See `FRESH_S`.
+        doubt_s: See `DOUBT_S`.
+
     Attributes:
         keys: The keys that were fetched last; empty before.
         trouble: Why the last fetch failed; "" if it did not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fresh_s: float = FRESH_S, doubt_s: float = DOUBT_S) -> None:
+        self._fresh_s = fresh_s
+        self._doubt_s = doubt_s
         self.keys: Keys = ()
         self.trouble = ""
         self._fetch: Fetch | None = None
@@ -64,9 +72,19 @@ class FetchState:
     def __repr__(self) -> str:
         return f"FetchState({len(self.keys)} keys, {self._fetch!r}, {self.trouble!r})"
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a fetch has neither succeeded nor failed yet."""
+        return self._fetch is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last fetch failed or was lost."""
+        return bool(self.trouble) or self._was_lost
+
     def begin(self, now: float, retry_s: float = RETRY_S) -> Fetch | None:
         """Return the fetch to make now; None if none is due, or another one is under way."""
-        is_fresh = bool(self.keys) and now - self._fetched_at < FRESH_S
+        is_fresh = bool(self.keys) and now - self._fetched_at < self._fresh_s
         is_under_way = self._fetch is not None and now - self._fetch.began_at < LOST_S
         if is_fresh or is_under_way or now - self._failed_at < retry_s:
             return None
@@ -108,8 +126,8 @@ class FetchState:
                 self._failed_at = now
 
     def doubt(self, now: float) -> None:
-        """Call the keys old, unless that was done within `DOUBT_S`: a signature fits none."""
-        if now - self._doubted_at >= DOUBT_S:
+        """Call the keys old, since none of them fits, unless that was done within `doubt_s`."""
+        if now - self._doubted_at >= self._doubt_s:
             self._doubted_at = now
             self._fetched_at = float("-inf")
 
@@ -133,15 +151,26 @@ class FetchedKeys:
     Args:
         fetch: Fetches the keys, however long that takes; takes those that are at hand.
         clock: Monotonic seconds.
+        thread_name: The name of the thread.
+        fresh_s, doubt_s: See `FetchState`.
 
     Attributes:
         state: Read it; the methods change it.
     """
 
-    def __init__(self, fetch: Callable[[Keys], Keys], clock: Clock) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[Keys], Keys],
+        clock: Clock,
+        thread_name: str,
+        *,
+        fresh_s: float = FRESH_S,
+        doubt_s: float = DOUBT_S,
+    ) -> None:
         self._get = fetch
         self._clock = clock
-        self.state = FetchState()
+        self._thread_name = thread_name
+        self.state = FetchState(fresh_s, doubt_s)
         self.reset_after_fork()
 
     def __repr__(self) -> str:
@@ -163,15 +192,15 @@ class FetchedKeys:
             fetch = self.state.begin(self._clock(), retry_s)
         if fetch is None:
             return
-        job = partial(self._run, fetch)
-        thread = threading.Thread(target=job, name="doow-log-key", daemon=True)
+        job = partial(self._run, fetch, is_inline=False)
+        thread = threading.Thread(target=job, name=self._thread_name, daemon=True)
         try:
             Context().run(thread.start)  # See `_process.workers`.
         except RuntimeError:
             if aside:
                 self._end(fetch, "the system starts no more threads")
             else:
-                job()
+                self._run(fetch, is_inline=True)
 
     def wait(self, missing_s: float, old_s: float) -> None:
         """Wait for a fetch that is under way; see `FetchState.wait`."""
@@ -196,11 +225,13 @@ class FetchedKeys:
         with self._lock:
             self.state.forgive()
 
-    def _run(self, fetch: Fetch) -> None:
+    def _run(self, fetch: Fetch, *, is_inline: bool) -> None:
         try:
             keys = self._get(self.state.keys)
         except BaseException as problem:  # Whatever a client of AWS raises: others wait.
             self._end(fetch, str(problem))
+            if is_inline and is_from_signal(problem):
+                raise  # It interrupts the application.
         else:
             self._end(fetch, keys)
 
