@@ -45,6 +45,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("WAIT_S", "REFRESH_WAIT_S"):  # A slow machine takes long to make a client.
+        monkeypatch.setattr(f"doow_serverless._delivery.credentials.{name}", 20.0)
     parameters: Any = import_module("aws_lambda_powertools.utilities.parameters")
     client_class: Any = import_module("botocore.client").BaseClient
     counter: Counter[str] = Counter()
@@ -215,7 +217,10 @@ def test_doctor_says_why_a_log_key_cannot_be_read(
     [check] = [check for check in checks if check.name == "log key"]
     assert (check.ok, "can't find the specified secret" in check.detail) == (False, True)
     assert check.remedy.startswith("see that the secret is there")
-    assert "could not be read from where DOOW_TRACK_LOG_KEY_SECRET_ARN points" in check.detail
+    assert (
+        "could not be read from Secrets Manager, where DOOW_TRACK_LOG_KEY_SECRET_ARN points"
+        in check.detail
+    )
 
 
 def test_what_others_log_while_the_key_is_fetched(
