@@ -8,15 +8,16 @@ import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import doow_serverless as doow
 from doow_serverless._config import checked_config
+from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.patient import sending
 from doow_serverless._delivery.results import Failed
+from doow_serverless.errors import DoowError
 from tests.batches import batch
 from tests.lambda_context import LambdaContext
 from tests.network import KEY
@@ -106,12 +107,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    parameters: Any = import_module("aws_lambda_powertools.utilities.parameters")
-    parameters.clear_caches()
-    monkeypatch.setattr(parameters.base, "DEFAULT_PROVIDERS", {})
+    monkeypatch.setattr("doow_serverless._platforms.aws._providers", {})
     yield made
     made.close()
-    parameters.clear_caches()
 
 
 @doow.tracked
@@ -151,6 +149,23 @@ def test_a_silent_store_costs_its_first_seconds_once(
         time.sleep(0.2)
     assert len({event["event_id"] for event in ingest.events()}) == invocations
     assert (store.connections, tracker.engine.outbox.kept_events) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "service"), [(SECRET, "Secrets Manager"), (PARAMETER, "Parameter Store")]
+)
+def test_the_client_gives_up_by_itself(
+    variable: str, service: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three attempts, before another thread would fetch; the reason names the host."""
+    monkeypatch.setattr("doow_serverless._platforms.aws._LIMIT_S", 0.05)
+    credentials = Credentials(None, (variable, "/doow/key"))
+    credentials.load()
+    with pytest.raises(DoowError) as caught:
+        credentials.current(BUDGET_S)
+    where = f"the API key could not be read from {service}, where {variable} points"
+    why = f'GetParameterError: Read timeout on endpoint URL: "{store.url}/"'
+    assert (str(caught.value), store.connections) == (f"{where} ({why})", 3)
 
 
 def test_what_no_response_waits_for_gives_up_in_time(

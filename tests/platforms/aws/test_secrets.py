@@ -47,7 +47,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     for name in ("WAIT_S", "REFRESH_WAIT_S"):  # A slow machine takes long to make a client.
         monkeypatch.setattr(f"doow_serverless._delivery.credentials.{name}", 20.0)
-    parameters: Any = import_module("aws_lambda_powertools.utilities.parameters")
     client_class: Any = import_module("botocore.client").BaseClient
     counter: Counter[str] = Counter()
     call = client_class._make_api_call
@@ -58,10 +57,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     with moto.mock_aws():
         monkeypatch.setattr(client_class, "_make_api_call", counted)
-        parameters.clear_caches()
-        monkeypatch.setattr(parameters.base, "DEFAULT_PROVIDERS", {})
+        monkeypatch.setattr("doow_serverless._platforms.aws._providers", {})
         yield counter
-        parameters.clear_caches()
 
 
 def keep(kind: str, key: str) -> str:
