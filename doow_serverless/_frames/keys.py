@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MISSING_WAIT_S = 3.0
 """Age of a fetch up to which a writer waits for it that has no key, or a reader that has some."""
+AGAIN_WAIT_S = 0.2
+"""The same for a writer after a failure: less than a flush waits for a probe."""
 OLD_WAIT_S = 0.5
 """The same for a writer that has an old one, and goes on with it."""
 READER_WAIT_S = 30.0
@@ -129,8 +131,11 @@ class LogKey:
         """
         if self.kept is None:
             return
+        missing_s = MISSING_WAIT_S if missing_s is None else missing_s
+        if self.is_missing and self.trouble:
+            missing_s = min(missing_s, AGAIN_WAIT_S)
         self._current.ask()
-        self._current.wait(MISSING_WAIT_S if missing_s is None else missing_s, OLD_WAIT_S)
+        self._current.wait(missing_s, OLD_WAIT_S)
         if self.is_missing:
             raise self._unavailable(self.trouble)
 

@@ -46,7 +46,7 @@ class Secret:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine may take long to start a thread."""
-    for name in ("MISSING_WAIT_S", "OLD_WAIT_S"):
+    for name in ("MISSING_WAIT_S", "AGAIN_WAIT_S", "OLD_WAIT_S"):
         monkeypatch.setattr(f"doow_serverless._frames.keys.{name}", MISSING_S)
 
 
@@ -145,6 +145,28 @@ def test_a_writer_gets_none_until_it_is_fetched() -> None:
     key.prepare()
     assert (before, key.signing_key(), key.is_missing) == ((None, True, []), b"key", False)
     assert secret.asked == ["cached"]
+
+
+def test_after_a_failure_a_probe_waits_no_longer_than_its_flush(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first fetch may take a while; the next ones go on without anybody who waits."""
+    waits: list[float] = []
+    secret, clock = Secret(FORBIDDEN), Clock()
+    key = kept(secret, clock=clock)
+    wait = key._current.wait
+
+    def noted(missing_s: float, old_s: float) -> None:
+        waits.append(missing_s)
+        wait(MISSING_S, old_s)
+
+    monkeypatch.setattr("doow_serverless._frames.keys.AGAIN_WAIT_S", 0.2)
+    monkeypatch.setattr(key._current, "wait", noted)
+    for _ in range(2):
+        with pytest.raises(DoowError):
+            key.prepare()
+        clock.now += RETRY_S
+    assert (waits, secret.asked) == ([MISSING_S, 0.2], ["cached", "cached"])
 
 
 def test_nothing_is_fetched_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
