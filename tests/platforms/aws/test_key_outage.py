@@ -16,7 +16,7 @@ import doow_serverless as doow
 from doow_serverless._config import checked_config
 from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.patient import sending
-from doow_serverless._delivery.results import Failed
+from doow_serverless._delivery.results import Failed, Settled
 from doow_serverless.errors import DoowError
 from tests.batches import batch
 from tests.lambda_context import LambdaContext
@@ -179,6 +179,26 @@ def test_what_no_response_waits_for_gives_up_in_time(
     why = f"{where} (no answer yet: see that this network has a route to it)"
     found = [(each.reason, each.message) for each in results if isinstance(each, Failed)]
     assert (found, store.connections) == ([("AUTH_FAILURE", why)] * 2, 1)
+
+
+def test_what_no_response_waits_for_waits_longer(
+    store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an invocation would have given up, a store that answers late still brings the key."""
+    monkeypatch.setenv(SECRET, "doow")
+    monkeypatch.setenv("DOOW_TRACK_ENDPOINT", ingest.url)
+    monkeypatch.setattr(f"{CREDENTIALS}.WAIT_S", 0.0)
+
+    def release() -> None:
+        while not store.connections:
+            time.sleep(0.01)
+        store.release()
+
+    threading.Thread(target=release, daemon=True).start()
+    with sending(*checked_config()) as sender:
+        result = sender.send(batch())
+    assert isinstance(result, Settled)
+    assert (result.accepted, store.connections) == (1, 1)
 
 
 def test_a_key_that_is_revoked_before_its_secret_is_updated(

@@ -233,6 +233,22 @@ def test_after_a_restore_a_failure_is_forgotten(
     assert (credentials.current(), secret.asked) == (KEY, [CACHED, CACHED])
 
 
+def test_a_restored_engine_forgets_a_failure() -> None:
+    """Its first flush fetches the key, and delivers."""
+    clock, secret = Clock(), Secret(PermissionError("no"), KEY)
+    config = Config(environ={VARIABLE: "arn:doow"}, license_id="lic_1", warm_up=False)
+    engine = _engine.Engine(config, MemoryTransport(), clock)
+    kept = engine._credentials.kept
+    assert kept is not None
+    kept._fetch = secret
+    with pytest.raises(DoowError):
+        engine._credentials.current()
+    engine.after_restore()
+    engine.outside.record("tokens")
+    outcome = engine.flush(engine.unattended, 20.0)
+    assert (outcome.accepted, secret.asked) == (1, [CACHED, CACHED])
+
+
 def test_the_init_phase_is_held_once_whatever_the_number_of_trackers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -229,6 +229,19 @@ def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch, *, asid
     assert (fetched.state.keys, fetched.state.trouble, len(source.threads)) == expected
 
 
+def test_an_interrupted_application_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it fetches by itself, Ctrl-C passes; the fetch has failed for all others."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    fetched = FetchedKeys(Source(KeyboardInterrupt("Ctrl-C")), Clock(), "doow-key")
+    with pytest.raises(KeyboardInterrupt):
+        fetched.ask()
+    assert (fetched.state.trouble, fetched.state.is_under_way) == ("Ctrl-C", False)
+
+
 def test_a_child_fetches_although_a_thread_of_its_parent_did() -> None:
     """A fork leaves that thread behind, with its lock and its turn."""
     source = Source(is_open=False)
