@@ -69,11 +69,7 @@ class Credentials:
         self._refused_since = self._refused_last = float("-inf")
         self.kept = None if key_place is None else KeptText("API key", key_place, fetch)
         self._fetched = FetchedKeys(
-            partial(_fetch, self.kept),
-            clock,
-            "doow-api-key",
-            fresh_s=float("inf"),  # A refusal shows when it is old.
-            doubt_s=REFRESH_S,
+            partial(_fetch, self.kept), clock, "doow-api-key", doubt_s=REFRESH_S
         )
 
     def reset_after_fork(self) -> None:

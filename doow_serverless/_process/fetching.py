@@ -52,7 +52,6 @@ class FetchState:
     time ago. Facts are methods, each with the time at which it came true.
 
     Args:
-        fresh_s: See `FRESH_S`.
         doubt_s: See `DOUBT_S`.
 
     Attributes:
@@ -60,8 +59,7 @@ class FetchState:
         trouble: Why the last fetch failed; "" if it did not.
     """
 
-    def __init__(self, fresh_s: float = FRESH_S, doubt_s: float = DOUBT_S) -> None:
-        self._fresh_s = fresh_s
+    def __init__(self, doubt_s: float = DOUBT_S) -> None:
         self._doubt_s = doubt_s
         self.keys: Keys = ()
         self.trouble = ""
@@ -84,7 +82,7 @@ class FetchState:
 
     def begin(self, now: float, retry_s: float = RETRY_S) -> Fetch | None:
         """Return the fetch to make now; None if none is due, or another one is under way."""
-        is_fresh = bool(self.keys) and now - self._fetched_at < self._fresh_s
+        is_fresh = bool(self.keys) and now - self._fetched_at < FRESH_S
         is_under_way = self._fetch is not None and now - self._fetch.began_at < LOST_S
         if is_fresh or is_under_way or now - self._failed_at < retry_s:
             return None
@@ -152,7 +150,7 @@ class FetchedKeys:
         fetch: Fetches the keys, however long that takes; takes those that are at hand.
         clock: Monotonic seconds.
         thread_name: The name of the thread.
-        fresh_s, doubt_s: See `FetchState`.
+        doubt_s: See `FetchState`.
 
     Attributes:
         state: Read it; the methods change it.
@@ -164,13 +162,12 @@ class FetchedKeys:
         clock: Clock,
         thread_name: str,
         *,
-        fresh_s: float = FRESH_S,
         doubt_s: float = DOUBT_S,
     ) -> None:
         self._get = fetch
         self._clock = clock
         self._thread_name = thread_name
-        self.state = FetchState(fresh_s, doubt_s)
+        self.state = FetchState(doubt_s)
         self.reset_after_fork()
 
     def __repr__(self) -> str:

@@ -233,6 +233,40 @@ def test_after_a_restore_a_failure_is_forgotten(
     assert (credentials.current(), secret.asked) == (KEY, [CACHED, CACHED])
 
 
+def test_a_thread_may_ask_before_the_modules_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That failure is not shared any more once they are imported."""
+    secret = SilentSecret()
+    secret.is_released.set()
+    monkeypatch.setattr("doow_serverless._secrets.import_module", lambda _: Platform(secret))
+    credentials = Credentials(None, (VARIABLE, "arn:doow"), clock=Clock())
+    with pytest.raises(DoowError, match="the modules that fetch it are not imported yet"):
+        credentials.current()
+    credentials.load()
+    assert credentials.current() == KEY
+
+
+def test_a_child_fetches_although_a_thread_of_its_parent_did() -> None:
+    """A fork leaves that thread behind; a key that was fetched stays."""
+    has_begun, is_over = threading.Event(), threading.Event()
+
+    def fetch(*_: object) -> str:
+        if not has_begun.is_set():
+            has_begun.set()
+            assert is_over.wait(20)
+            return OTHER
+        return KEY
+
+    credentials = Credentials(None, (VARIABLE, "arn:doow"), fetch, Clock())
+    with pytest.raises(DoowError):
+        credentials.current(0.0)
+    assert has_begun.wait(20)
+    credentials.reset_after_fork()
+    assert credentials.current() == KEY
+    credentials.reset_after_fork()
+    assert credentials.current() == KEY
+    is_over.set()
+
+
 def test_a_restored_engine_forgets_a_failure() -> None:
     """Its first flush fetches the key, and delivers."""
     clock, secret = Clock(), Secret(PermissionError("no"), KEY)
