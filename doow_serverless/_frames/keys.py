@@ -124,7 +124,7 @@ class LogKey:
 
         Args:
             missing_s: Age of a fetch up to which it is waited for if there is no key. Default:
-                `MISSING_WAIT_S`.
+                `MISSING_WAIT_S`. After a failure, `AGAIN_WAIT_S` at most.
 
         Raises:
             DoowError: There is no key.
