@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 SOON_S = 0.5
 """Seconds after which what a forked child records leaves it, where no invocation of it ends."""
 INIT_WAIT_S = 3.0
-"""Seconds of an init phase for which the key, or a connection, is waited for."""
+"""Seconds of an init phase for which keys and connections are waited for, by all engines together:
+the phase lasts ten seconds at most."""
 SNAPSHOT_LIMIT_S = 10.0
 """Seconds of an init phase for the flush before a snapshot; Lambda grants it 130 at least."""
 _PATIENCE_S = 1.0
@@ -54,6 +55,8 @@ _MAX_WARNED = 1_000
 """Things left out that are remembered, so that each is reported once."""
 _MOST_TOLD = 5
 """Reports of what was left out of one event."""
+_waited_s = 0.0
+"""Seconds of them that are used up."""
 _reported: set[tuple[str, str]] = set()
 """Malformed variables of this process that have been reported."""
 _LATE = (
@@ -90,7 +93,7 @@ class Engine:
         self.strict = config.strict
         self.flush_at = config.flush_at
         self.defaults = Defaults(config.license_id, config.attribution, config.removed, config.fold)
-        credentials = Credentials(config.api_key, config.key_place)
+        credentials = Credentials(config.api_key, config.key_place, clock=clock)
         self._credentials = credentials
         self._journal = _journal_of(config, credentials) if config.enabled else None
         self._clock = clock
@@ -290,11 +293,11 @@ class Engine:
             self.outbox.log_key.fetch_aside()
         if mode and is_free and self.config.delivery == "log":  # Dead letters do not wait for it.
             with suppress(DoowError):  # The first flush will report it.
-                self.outbox.log_key.prepare(INIT_WAIT_S)
+                _wait_in_init(self.outbox.log_key.prepare)
         if jobs:
             self.warm_up = self._start_warm_up(jobs)
         if self.warm_up is not None and is_free:
-            self.warm_up.join(INIT_WAIT_S)
+            _wait_in_init(self.warm_up.join)
 
     def _start_warm_up(self, jobs: list[Callable[[], None]]) -> threading.Thread | None:
         thread = threading.Thread(
@@ -318,10 +321,10 @@ class Engine:
 
     def _reach(self) -> None:
         """Fetch the key if it is kept elsewhere, and open a connection if that is asked for."""
+        if self.config.key_place:
+            self._credentials.current(INIT_WAIT_S)
         if self.config.warm_up == "connect":
             self.outbox.sender.connect()
-        else:
-            self._credentials.current()
 
     def last_flush(self, limit_s: float, patience_s: float = 0.0) -> None:
         """Try once more to deliver everything, since the process is about to end.
@@ -398,6 +401,7 @@ class Engine:
             self.outbox.begin_anew()
             # Nobody refuses a signature here, and the snapshot may be months old.
             self.outbox.log_key.expire()
+            self._credentials.expire()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -407,6 +411,16 @@ class Engine:
         self._leaves_soon = False
         self.warm_up = None
         self.ends_at = None
+
+
+def _wait_in_init(wait: Callable[[float], None]) -> None:
+    """Call ``wait`` with the seconds that are left of `INIT_WAIT_S`."""
+    global _waited_s
+    began = time.monotonic()
+    try:
+        wait(max(0.0, INIT_WAIT_S - _waited_s))
+    finally:
+        _waited_s += time.monotonic() - began
 
 
 def _told(left_out: list[LeftOut]) -> Iterator[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SECRET, PARAMETER = "secret", "parameter"
 """The kinds of place: Secrets Manager, and Parameter Store."""
+_SERVICES = {SECRET: "Secrets Manager", PARAMETER: "Parameter Store"}
+"""The names of the services that keep them."""
 _KINDS = {"_SECRET_ARN": SECRET, "_SSM_PARAMETER": PARAMETER}
 """How a variable ends that names a place, and the kind of that place."""
 _FETCHER = "doow_serverless._platforms.aws"
@@ -108,8 +110,13 @@ class KeptText:
             # botocore's messages tell what is forbidden or missing, and hold no secret.
             raise self._unreadable(f"{type(problem).__name__}: {problem}") from None
 
+    def silent(self) -> DoowError:
+        """Return the error to report while the service has not answered."""
+        return self._unreadable("no answer yet: see that this network has a route to it")
+
     def _unreadable(self, why: str) -> DoowError:
         return DoowError(
-            f"the {self._name} could not be read from where {self.variable} points ({clean(why)})",
+            f"the {self._name} could not be read from {_SERVICES[self._kind]}, where "
+            f"{self.variable} points ({clean(why)})",
             ErrorKind.AUTH_FAILURE,
         )

@@ -69,6 +69,7 @@ def _no_default_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test configures for itself."""
     monkeypatch.setattr(_tracker_module, "_tracker", None)
     monkeypatch.setattr(_engine_module, "_reported", set())
+    monkeypatch.setattr(_engine_module, "_waited_s", 0.0)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 FIRST_HOLD_S = 1.0
 LONGEST_HOLD_S = 60.0
 KEY_REFUSED_HOLD_S = 900.0
-"""Seconds after which a refused key is tried again, should it have been restored."""
+"""Seconds after which a refused key is tried again, should it have been restored. A fetched key is
+tried sooner at first; see `Credentials.refused_hold_s`."""
 SPREAD = 0.1
 """Part of a hold-off that was asked for by which it may last longer."""
 LEAST_SPREAD_S = 1.0

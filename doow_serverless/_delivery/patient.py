@@ -207,7 +207,7 @@ def sending(config: Config, endpoint: str) -> Iterator[Sender]:
 
     threading.Thread(target=reap, daemon=True).start()
     try:
-        yield Sender(lambda: transport, credentials)
+        yield Sender(lambda: transport, credentials, key_wait_s=PATIENCE_S)
     finally:
         is_over.set()
         transport.close_idle()

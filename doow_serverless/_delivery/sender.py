@@ -19,7 +19,6 @@ from .answers import (
     wait_asked,
     wait_told,
 )
-from .breaker import KEY_REFUSED_HOLD_S
 from .results import Failed, Settled, Split
 
 TYPE_CHECKING = False
@@ -57,6 +56,7 @@ class Sender:
         transport: Returns the transport. It imports nothing, since attempts run on our threads.
         credentials: The key.
         wall_clock: Unix seconds, for the dates that servers send.
+        key_wait_s: See `Credentials.current`.
     """
 
     def __init__(
@@ -64,7 +64,9 @@ class Sender:
         transport: Callable[[], Transport],
         credentials: Credentials,
         wall_clock: Clock = time.time,
+        key_wait_s: float | None = None,
     ) -> None:
+        self._key_wait_s = key_wait_s
         self._transport = transport
         self._credentials = credentials
         self._wall_clock = wall_clock
@@ -79,7 +81,10 @@ class Sender:
         self._transport().abort(batch_id)
 
     def prepare(self) -> Failed | None:
-        """Fetch the key if that is needed, which may take long; return why nothing can be sent."""
+        """Fetch the key if it is missing; return why nothing can be sent.
+
+        That is an outage like any other: it says nothing about a batch.
+        """
         try:
             self._transport()
             self._credentials.current()
@@ -100,7 +105,7 @@ class Sender:
         """POST ``batch``, on a new connection if ``fresh``; blocks. Raises nothing itself."""
         is_ready = False
         try:
-            key, transport = self._credentials.current(), self._transport()
+            key, transport = self._credentials.current(self._key_wait_s), self._transport()
             is_ready = True
             return self._result(batch, self._answer(batch, key, transport, fresh))
         except TransportFault as fault:
@@ -138,7 +143,7 @@ class Sender:
         if verdict is Verdict.RETRY:
             return Failed(kind, message, is_ambiguous=is_ambiguous)
         if verdict is Verdict.KEY_REFUSED:
-            return Failed(kind, message, KEY_REFUSED_HOLD_S)
+            return Failed(kind, message, self._credentials.refused_hold_s())
         hold_s = wait_asked(answer, self._wall_clock())
         is_in_flight = answer.status == 503
         return Failed(kind, message, hold_s, is_ambiguous=is_ambiguous, is_in_flight=is_in_flight)

@@ -6,30 +6,30 @@ import time
 from contextlib import suppress
 from functools import partial
 
+from doow_serverless._process.fetching import FetchedKeys
 from doow_serverless._process.log import warn
 from doow_serverless._secrets import KeptText
 from doow_serverless._values import why_no_log_key
 from doow_serverless.errors import ConfigurationError, DoowError, ErrorKind
 
-from .fetching import FetchedKeys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from doow_serverless._config import Config
     from doow_serverless._process.clock import Clock
+    from doow_serverless._process.fetching import Keys
     from doow_serverless._secrets import Fetch
-
-    from .fetching import Keys
 
 MISSING_WAIT_S = 3.0
 """Age of a fetch up to which a writer waits for it that has no key, or a reader that has some."""
+AGAIN_WAIT_S = 0.2
+"""The same for a writer after a failure: less than a flush waits for a probe."""
 OLD_WAIT_S = 0.5
 """The same for a writer that has an old one, and goes on with it."""
 READER_WAIT_S = 30.0
 """Age of a fetch up to which a reader waits for it that has no keys; then its platform retries."""
 READER_RETRY_S = 60.0
 """Seconds after a failure before a reader that has old ones fetches its keys again."""
-_SLOW = "the log key is still being fetched"
+_THREAD = "doow-log-key"
 _REMEDY = (
     "see that the secret is there and that this identity may read it, or remove the variable to "
     "accept unsigned lines"
@@ -65,8 +65,8 @@ class LogKey:
         self._key = None if key is None else _encoded(key)
         self._previous = None if previous is None else _encoded(previous)
         self.kept = None if place is None else KeptText("log key", place, fetch)
-        self._current = FetchedKeys(partial(_fetch_current, self.kept), clock)
-        self._versions = FetchedKeys(partial(_fetch_versions, self.kept), clock)
+        self._current = FetchedKeys(partial(_fetch_current, self.kept), clock, _THREAD)
+        self._versions = FetchedKeys(partial(_fetch_versions, self.kept), clock, _THREAD)
         self._told = ""
         self.reset_after_fork()
 
@@ -124,17 +124,24 @@ class LogKey:
 
         Args:
             missing_s: Age of a fetch up to which it is waited for if there is no key. Default:
-                `MISSING_WAIT_S`.
+                `MISSING_WAIT_S`. After a failure, `AGAIN_WAIT_S` at most.
 
         Raises:
             DoowError: There is no key.
         """
         if self.kept is None:
             return
+        missing_s = MISSING_WAIT_S if missing_s is None else missing_s
+        if self.is_missing and self.trouble:
+            missing_s = min(missing_s, AGAIN_WAIT_S)
         self._current.ask()
-        self._current.wait(MISSING_WAIT_S if missing_s is None else missing_s, OLD_WAIT_S)
+        self._current.wait(missing_s, OLD_WAIT_S)
         if self.is_missing:
-            raise DoowError(self.trouble or _SLOW, ErrorKind.AUTH_FAILURE)
+            raise self._unavailable(self.trouble)
+
+    def _unavailable(self, trouble: str) -> DoowError:
+        assert self.kept is not None
+        return DoowError(trouble, ErrorKind.AUTH_FAILURE) if trouble else self.kept.silent()
 
     def fetch_aside(self) -> None:
         """Begin to fetch the key if it is missing or old; nobody waits for that."""
@@ -187,7 +194,7 @@ class LogKey:
         versions.wait(MISSING_WAIT_S if has_keys else READER_WAIT_S, MISSING_WAIT_S)
         keys, trouble = versions.state.keys, versions.state.trouble
         if not keys:
-            raise ConfigurationError(f"{trouble or _SLOW}: {_REMEDY}")
+            raise ConfigurationError(f"{self._unavailable(trouble)}: {_REMEDY}")
         if trouble and trouble != self._told:
             warn(f"{trouble}: the keys that were read before stay in use")
         self._told = trouble

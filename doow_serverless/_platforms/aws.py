@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 _calls: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_LIMIT_S = 5.0
+"""Seconds for which a service that keeps keys may be silent, at each of three attempts."""
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
@@ -141,18 +143,39 @@ def fetch_text(kind: str, place: str, anew: bool, is_previous: bool = False) -> 
         anew: Whether to bypass the cache.
         is_previous: Return the version of the secret before the current one; None if there is none.
     """
-    from aws_lambda_powertools.utilities.parameters import get_parameter, get_secret
-
     with _unlogged():
+        if kind not in _providers:
+            _providers[kind] = _new_provider(kind)
+        get = _providers[kind].get
         if is_previous:
-            value: object = _previous(get_secret, place)
+            value: object = _previous(get, place)
         elif kind == SECRET:
-            value = get_secret(place, force_fetch=anew)
+            value = get(place, force_fetch=anew)
         else:
-            value = get_parameter(place, decrypt=True, force_fetch=anew)
+            value = get(place, decrypt=True, force_fetch=anew)
     if value is None:
         return None
     return _decoded(value) if isinstance(value, bytes) else str(value)
+
+
+_providers: dict[str, Any] = {}
+"""The providers of Powertools, by the kind of place; each has a client and a cache of its own."""
+
+
+def _new_provider(kind: str) -> Any:
+    """Return a provider whose client gives up within half a minute; AWS's own takes five."""
+    from aws_lambda_powertools.utilities.parameters import SecretsProvider, SSMProvider
+    from boto3.session import Session
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=_LIMIT_S,
+        read_timeout=_LIMIT_S,
+        retries={"total_max_attempts": 3, "mode": "standard"},
+    )
+    if kind == SECRET:
+        return SecretsProvider(boto3_client=Session().client("secretsmanager", config=config))
+    return SSMProvider(boto3_client=Session().client("ssm", config=config))
 
 
 def _previous(get_secret: Callable[..., object], place: str) -> object:

@@ -126,7 +126,7 @@ def _log_key(config: Config) -> Iterator[Check]:
 def _fetched(credentials: Credentials) -> str:
     with suppress(Exception):
         credentials.load()  # What is wrong, says the next line.
-    return credentials.current()
+    return credentials.current(LIMIT_S / 2)  # Its own error names the place.
 
 
 def _way(config: Config) -> Iterator[Check]:

@@ -45,7 +45,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    parameters: Any = import_module("aws_lambda_powertools.utilities.parameters")
+    for name in ("WAIT_S", "REFRESH_WAIT_S"):  # A slow machine takes long to make a client.
+        monkeypatch.setattr(f"doow_serverless._delivery.credentials.{name}", 20.0)
     client_class: Any = import_module("botocore.client").BaseClient
     counter: Counter[str] = Counter()
     call = client_class._make_api_call
@@ -56,10 +57,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     with moto.mock_aws():
         monkeypatch.setattr(client_class, "_make_api_call", counted)
-        parameters.clear_caches()
-        monkeypatch.setattr(parameters.base, "DEFAULT_PROVIDERS", {})
+        monkeypatch.setattr("doow_serverless._platforms.aws._providers", {})
         yield counter
-        parameters.clear_caches()
 
 
 def keep(kind: str, key: str) -> str:
@@ -215,7 +214,10 @@ def test_doctor_says_why_a_log_key_cannot_be_read(
     [check] = [check for check in checks if check.name == "log key"]
     assert (check.ok, "can't find the specified secret" in check.detail) == (False, True)
     assert check.remedy.startswith("see that the secret is there")
-    assert "could not be read from where DOOW_TRACK_LOG_KEY_SECRET_ARN points" in check.detail
+    assert (
+        "could not be read from Secrets Manager, where DOOW_TRACK_LOG_KEY_SECRET_ARN points"
+        in check.detail
+    )
 
 
 def test_what_others_log_while_the_key_is_fetched(

@@ -8,10 +8,10 @@ from doow_serverless import Tracker
 from doow_serverless._config import Config
 from doow_serverless._delivery.log_sender import LogSender
 from doow_serverless._delivery.results import Failed, Settled
-from doow_serverless._frames.fetching import RETRY_S
 from doow_serverless._frames.format import BY_LOG, frames_of
 from doow_serverless._frames.keys import LogKey
 from doow_serverless._frames.reader import Part, read_frame
+from doow_serverless._process.fetching import RETRY_S
 from tests.batches import batch
 from tests.clock import Clock
 
@@ -66,7 +66,7 @@ def test_nothing_is_written_before_the_key_is_there(capfd: pytest.CaptureFixture
     ] * 2
     assert isinstance(failures[0], Failed)
     assert failures[0].message == (
-        f"the log key could not be read from where {VARIABLE} points "
+        f"the log key could not be read from Secrets Manager, where {VARIABLE} points "
         "(PermissionError: no), and nothing is written unsigned"
     )
     secret.is_readable = True
@@ -113,5 +113,6 @@ def test_a_batch_waits_in_the_backlog_for_the_key(
         (False, "LOG"), (True, "AUTH_FAILURE"),
     ]  # fmt: skip
     warnings = [each for each in caplog.messages if "unsigned" in each and "dead letter" in each]
-    why = f"the log key could not be read from where {VARIABLE} points (PermissionError: no)"
+    where = f"the log key could not be read from Secrets Manager, where {VARIABLE} points"
+    why = f"{where} (PermissionError: no)"
     assert warnings == [f"{UNSIGNED} ({why})"]

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from doow_serverless._config import Config, checked_config
-from doow_serverless._frames.fetching import DOUBT_S, FRESH_S, RETRY_S
 from doow_serverless._frames.keys import READER_RETRY_S, READER_WAIT_S, LogKey
+from doow_serverless._process.fetching import DOUBT_S, FRESH_S, RETRY_S
 from doow_serverless.errors import ConfigurationError, DoowError
 from tests.clock import Clock
 
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:log-key"
 VARIABLE = "DOOW_TRACK_LOG_KEY_SECRET_ARN"
-WHERE = f"the log key could not be read from where {VARIABLE} points"
+WHERE = f"the log key could not be read from Secrets Manager, where {VARIABLE} points"
 REMEDY = (
     "see that the secret is there and that this identity may read it, or remove the variable to "
     "accept unsigned lines"
@@ -46,7 +46,7 @@ class Secret:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine may take long to start a thread."""
-    for name in ("MISSING_WAIT_S", "OLD_WAIT_S"):
+    for name in ("MISSING_WAIT_S", "AGAIN_WAIT_S", "OLD_WAIT_S"):
         monkeypatch.setattr(f"doow_serverless._frames.keys.{name}", MISSING_S)
 
 
@@ -147,10 +147,32 @@ def test_a_writer_gets_none_until_it_is_fetched() -> None:
     assert secret.asked == ["cached"]
 
 
+def test_after_a_failure_a_probe_waits_no_longer_than_its_flush(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first fetch may take a while; the next ones go on without anybody who waits."""
+    waits: list[float] = []
+    secret, clock = Secret(FORBIDDEN), Clock()
+    key = kept(secret, clock=clock)
+    wait = key._current.wait
+
+    def noted(missing_s: float, old_s: float) -> None:
+        waits.append(missing_s)
+        wait(MISSING_S, old_s)
+
+    monkeypatch.setattr("doow_serverless._frames.keys.AGAIN_WAIT_S", 0.2)
+    monkeypatch.setattr(key._current, "wait", noted)
+    for _ in range(2):
+        with pytest.raises(DoowError):
+            key.prepare()
+        clock.now += RETRY_S
+    assert (waits, secret.asked) == ([MISSING_S, 0.2], ["cached", "cached"])
+
+
 def test_nothing_is_fetched_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is given, or none at all, asks no other thread."""
     asked: list[object] = []
-    monkeypatch.setattr("doow_serverless._frames.fetching.FetchedKeys.ask", asked.append)
+    monkeypatch.setattr("doow_serverless._process.fetching.FetchedKeys.ask", asked.append)
     for key in (LogKey(), LogKey("given")):
         key.load()
         key.prepare()

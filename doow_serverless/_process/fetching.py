@@ -6,6 +6,8 @@ import threading
 from contextvars import Context
 from functools import partial
 
+from .signals import is_from_signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,12 +51,16 @@ class FetchState:
     There are keys or none, a fetch is under way or none, and the last one may have failed a short
     time ago. Facts are methods, each with the time at which it came true.
 
+    Args:
+        doubt_s: See `DOUBT_S`.
+
     Attributes:
         keys: The keys that were fetched last; empty before.
         trouble: Why the last fetch failed; "" if it did not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, doubt_s: float = DOUBT_S) -> None:
+        self._doubt_s = doubt_s
         self.keys: Keys = ()
         self.trouble = ""
         self._fetch: Fetch | None = None
@@ -63,6 +69,16 @@ class FetchState:
 
     def __repr__(self) -> str:
         return f"FetchState({len(self.keys)} keys, {self._fetch!r}, {self.trouble!r})"
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a fetch has neither succeeded nor failed yet."""
+        return self._fetch is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last fetch failed or was lost."""
+        return bool(self.trouble) or self._was_lost
 
     def begin(self, now: float, retry_s: float = RETRY_S) -> Fetch | None:
         """Return the fetch to make now; None if none is due, or another one is under way."""
@@ -108,8 +124,8 @@ class FetchState:
                 self._failed_at = now
 
     def doubt(self, now: float) -> None:
-        """Call the keys old, unless that was done within `DOUBT_S`: a signature fits none."""
-        if now - self._doubted_at >= DOUBT_S:
+        """Call the keys old, since none of them fits, unless that was done within `doubt_s`."""
+        if now - self._doubted_at >= self._doubt_s:
             self._doubted_at = now
             self._fetched_at = float("-inf")
 
@@ -133,15 +149,25 @@ class FetchedKeys:
     Args:
         fetch: Fetches the keys, however long that takes; takes those that are at hand.
         clock: Monotonic seconds.
+        thread_name: The name of the thread.
+        doubt_s: See `FetchState`.
 
     Attributes:
         state: Read it; the methods change it.
     """
 
-    def __init__(self, fetch: Callable[[Keys], Keys], clock: Clock) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[Keys], Keys],
+        clock: Clock,
+        thread_name: str,
+        *,
+        doubt_s: float = DOUBT_S,
+    ) -> None:
         self._get = fetch
         self._clock = clock
-        self.state = FetchState()
+        self._thread_name = thread_name
+        self.state = FetchState(doubt_s)
         self.reset_after_fork()
 
     def __repr__(self) -> str:
@@ -163,15 +189,15 @@ class FetchedKeys:
             fetch = self.state.begin(self._clock(), retry_s)
         if fetch is None:
             return
-        job = partial(self._run, fetch)
-        thread = threading.Thread(target=job, name="doow-log-key", daemon=True)
+        job = partial(self._run, fetch, is_inline=False)
+        thread = threading.Thread(target=job, name=self._thread_name, daemon=True)
         try:
             Context().run(thread.start)  # See `_process.workers`.
         except RuntimeError:
             if aside:
                 self._end(fetch, "the system starts no more threads")
             else:
-                job()
+                self._run(fetch, is_inline=True)
 
     def wait(self, missing_s: float, old_s: float) -> None:
         """Wait for a fetch that is under way; see `FetchState.wait`."""
@@ -196,11 +222,13 @@ class FetchedKeys:
         with self._lock:
             self.state.forgive()
 
-    def _run(self, fetch: Fetch) -> None:
+    def _run(self, fetch: Fetch, *, is_inline: bool) -> None:
         try:
             keys = self._get(self.state.keys)
         except BaseException as problem:  # Whatever a client of AWS raises: others wait.
             self._end(fetch, str(problem))
+            if is_inline and is_from_signal(problem):
+                raise  # It interrupts the application.
         else:
             self._end(fetch, keys)
 

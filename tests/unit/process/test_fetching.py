@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doow_serverless._frames.fetching import (
+from doow_serverless._process.fetching import (
     DOUBT_S,
     FRESH_S,
     LOST_S,
@@ -18,7 +18,7 @@ from doow_serverless._frames.fetching import (
 from tests.clock import Clock
 
 if TYPE_CHECKING:
-    from doow_serverless._frames.fetching import Fetch
+    from doow_serverless._process.fetching import Fetch
 
 KEYS, OTHERS = (b"key",), (b"other",)
 
@@ -172,7 +172,7 @@ class Source:
 def test_all_wait_for_the_same_fetch() -> None:
     """It runs on a thread of its own, and wakes them all."""
     source = Source(is_open=False)
-    fetched = FetchedKeys(source, Clock())
+    fetched = FetchedKeys(source, Clock(), "doow-key")
     seen = []
 
     def wait() -> None:
@@ -187,13 +187,13 @@ def test_all_wait_for_the_same_fetch() -> None:
     source.is_open.set()
     for thread in threads:
         thread.join()
-    assert (seen, source.threads) == ([KEYS] * 8, ["doow-log-key"])
+    assert (seen, source.threads) == ([KEYS] * 8, ["doow-key"])
 
 
 def test_a_fetch_that_hangs_costs_its_first_seconds_only() -> None:
     """Then nobody waits, and no other thread is begun."""
     source, clock = Source(is_open=False), Clock()
-    fetched = FetchedKeys(source, clock)
+    fetched = FetchedKeys(source, clock, "doow-key")
     fetched.ask()
     clock.now += 3.0
     for _ in range(100):
@@ -207,7 +207,7 @@ def test_a_fetch_that_hangs_costs_its_first_seconds_only() -> None:
 @pytest.mark.parametrize("problem", [RuntimeError("no"), SystemExit("no"), KeyboardInterrupt("no")])
 def test_whatever_is_raised_wakes_who_waits(problem: BaseException) -> None:
     """They learn why."""
-    fetched = FetchedKeys(Source(problem), Clock())
+    fetched = FetchedKeys(Source(problem), Clock(), "doow-key")
     fetched.ask()
     fetched.wait(20.0, 20.0)
     assert (fetched.state.keys, fetched.state.trouble) == ((), "no")
@@ -222,17 +222,30 @@ def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch, *, asid
 
     monkeypatch.setattr(threading.Thread, "start", fail)
     source = Source()
-    fetched = FetchedKeys(source, Clock())
+    fetched = FetchedKeys(source, Clock(), "doow-key")
     fetched.ask(aside=aside)
     fetched.wait(20.0, 20.0)
     expected = ((), "the system starts no more threads", 0) if aside else (KEYS, "", 1)
     assert (fetched.state.keys, fetched.state.trouble, len(source.threads)) == expected
 
 
+def test_an_interrupted_application_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it fetches by itself, Ctrl-C passes; the fetch has failed for all others."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    fetched = FetchedKeys(Source(KeyboardInterrupt("Ctrl-C")), Clock(), "doow-key")
+    with pytest.raises(KeyboardInterrupt):
+        fetched.ask()
+    assert (fetched.state.trouble, fetched.state.is_under_way) == ("Ctrl-C", False)
+
+
 def test_a_child_fetches_although_a_thread_of_its_parent_did() -> None:
     """A fork leaves that thread behind, with its lock and its turn."""
     source = Source(is_open=False)
-    fetched = FetchedKeys(source, Clock())
+    fetched = FetchedKeys(source, Clock(), "doow-key")
     fetched.ask()
     assert source.has_begun.wait(20)
     assert fetched._lock.acquire(blocking=False)
