@@ -22,7 +22,7 @@ from doow_serverless._process import forks
 from doow_serverless._recording import buffer as _buffer_module
 from tests.importing import watch_imports
 from tests.network import KEY
-from tests.timing import STARVED_S, OutOfTime, starved_s
+from tests.timing import STARVED_S, OutOfTime, Starvation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -46,11 +46,11 @@ _SURROUNDINGS = {
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Generator[None, object, object]:
     """A failure of a test that the machine left without a processor for long is tried again."""
-    before_s = starved_s()
+    starvation = Starvation()
     try:
         return (yield)
     except Exception as failure:
-        waited_s = starved_s() - before_s
+        waited_s = starvation.seconds()
         if waited_s < STARVED_S:
             raise
         raise OutOfTime(f"failed, and had no processor for {waited_s:.1f} s") from failure
