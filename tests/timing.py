@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +9,6 @@ STARVED_S = 1.0
 """Seconds for which the threads of a test waited for a processor, after which its failure may be
 the machine's: half a budget."""
 _TASKS = Path("/proc/self/task")
-_STAT = Path("/proc/stat")
 
 
 class OutOfTime(AssertionError):
@@ -18,38 +16,29 @@ class OutOfTime(AssertionError):
 
 
 class Starvation:
-    """How long the threads of this process have had no processor since this was made."""
+    """How long the threads of this process had no processor, from when this is made."""
 
     def __init__(self) -> None:
-        self._before = _waited_ns()
-        self._stolen_before_s = _stolen_s()
+        self._before_ns = _waited_ns()
 
     def seconds(self) -> float:
-        """Seconds for which threads that live were ready to run, and did not, or the machine was.
+        """Return how long threads that live were ready to run, and did not; of all together.
 
-        By thread, since one that has ended meanwhile takes its seconds with it.
+        By thread, since a thread that ends takes its seconds with it: a sum over all could fall.
         """
-        waited_ns = sum(
-            max(0, waited - self._before.get(thread, 0)) for thread, waited in _waited_ns().items()
-        )
-        return waited_ns / 1e9 + _stolen_s() - self._stolen_before_s
+        before_ns = self._before_ns
+        waited_ns = (each - before_ns.get(name, 0) for name, each in _waited_ns().items())
+        return sum(max(0, each) for each in waited_ns) / 1e9
 
 
 def _waited_ns() -> dict[str, int]:
     """By thread, https://docs.kernel.org/scheduler/sched-stats.html."""
-    waited = {}
+    waited_ns = {}
     with suppress(OSError):
         for task in _TASKS.iterdir():
             with suppress(OSError, ValueError, IndexError):  # It has just ended.
-                waited[task.name] = int((task / "schedstat").read_text().split()[1])
-    return waited
-
-
-def _stolen_s() -> float:
-    """Seconds that a hypervisor has given to others: https://docs.kernel.org/filesystems/proc.html."""
-    with suppress(OSError, ValueError, IndexError):
-        return int(_STAT.read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+                waited_ns[task.name] = int((task / "schedstat").read_text().split()[1])
+    return waited_ns
 
 
 def within(took_s: float, at_most_s: float, *, at_least_s: float = 0.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,10 @@ def test_the_request_carries_id_and_deadline(
     with start(shape, mode, max_duration_s=60.0) as runtime:
         first, second = (runtime.request("GET", "/id").body for _ in range(2))
         given = runtime.request("GET", "/id", {"X-Vercel-Id": "mine"}).body
-        deadlines = [runtime.request("GET", "/deadline").body.decode() for _ in range(2)]
+        deadlines = []
+        for _ in range(2):
+            time.sleep(0.002)  # A deadline is told in milliseconds.
+            deadlines.append(runtime.request("GET", "/deadline").body.decode())
     assert first.startswith(b"iad1::iad1::")
     assert first != second
     assert given == b"mine"
