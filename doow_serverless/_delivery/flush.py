@@ -282,12 +282,13 @@ class Flusher:
             return
         try:
             with Driving():
-                attempts = self._depart(flushing)
-                outbox = flushing.flights[0].outbox
-                for flight in flushing.flights:
+                flights, attempts = self._depart(flushing)
+                outbox = flights[0].outbox
+                for flight in flights:
                     ordered = flight.outbox.begin_wait(flight, flushing.budget)
                     flight.wake = partial(self._look, flushing)
                     flight.outbox.submit_all(ordered)
+                flushing.flights = flights  # From here on whoever looks may end it.
                 first = attempts.pop(0) if may_send and attempts else None
                 outbox.submit_all(attempts)
                 self._look(flushing)
@@ -298,20 +299,24 @@ class Flusher:
             if flushing.take_end():
                 self._end(flushing)
 
-    def _depart(self, flushing: Flushing) -> list[Attempt]:
-        """Put everything on its way that a flush has to account for; return as of `Sealer.seal`."""
+    def _depart(self, flushing: Flushing) -> tuple[list[OwnedFlight], list[Attempt]]:
+        """Put everything on its way that a flush has to account for.
+
+        Returns:
+            The flights that account for it, and as of `Sealer.seal`.
+        """
         buffer, budget = flushing.buffer, flushing.budget
         with buffer.sealing:
             earlier = buffer.flights[:]
             flight = self._new_flight(buffer)
-            flushing.flights.append(flight)
+            flights = [flight]
             attempts = self._seal_lots(buffer, flight, budget)
             # The unattended one outlives whatever invocation flushes it.
             is_end = flushing.last and buffer is not self.unattended
             events = buffer.take_last() if is_end else buffer.take()
             flight.refused(buffer.take_refused())
             flight.folded(buffer.take_folded())
-            others = self._take_others(flushing, flight)
+            others = self._take_others(buffer, flights)
             lots = [(events, buffer.is_idempotent), (others, False)]
             if not buffer.is_idempotent:
                 # Else unattended events would change a batch that a retry is to seal alike.
@@ -328,12 +333,12 @@ class Flusher:
                     buffer.count(-len(lot))
                     self.dropped.append(lot)
                 raise
-            self._join(flushing, buffer, earlier)
-        return attempts
+            self._join(flights, buffer, earlier)
+        return flights, attempts
 
-    def _take_others(self, flushing: Flushing, flight: OwnedFlight) -> list[Event]:
+    def _take_others(self, buffer: Buffer, flights: list[OwnedFlight]) -> list[Event]:
         """Take what no invocation has recorded, and what buffers held that are gone."""
-        buffer, unattended = flushing.buffer, self.unattended
+        flight, unattended = flights[0], self.unattended
         events: list[Event] = []
         if buffer is not unattended and not unattended.is_idle:
             with unattended.sealing:
@@ -343,7 +348,7 @@ class Flusher:
                 unattended.count(-len(events))
                 flight.refused(unattended.take_refused())
                 flight.folded(unattended.take_folded())
-                self._join(flushing, unattended, unattended.flights[:])
+                self._join(flights, unattended, unattended.flights[:])
         if self.dropped:
             self.take_dropped(into=events)
         if events:
@@ -351,15 +356,20 @@ class Flusher:
             buffer.count(len(events))
         return events
 
-    def _join(self, flushing: Flushing, buffer: Buffer, flights: list[OwnedFlight]) -> None:
-        """Have a flush wait for what has left ``buffer``; it accounts for what no other does."""
-        for other in flights:
+    def _join(
+        self, flights: list[OwnedFlight], buffer: Buffer, earlier: list[OwnedFlight]
+    ) -> None:
+        """Let ``flights`` wait for those that left ``buffer`` earlier.
+
+        They account for those of them that no other flush accounts for.
+        """
+        for other in earlier:
             outbox = other.outbox
-            mine = next((one for one in flushing.flights if one.outbox is outbox), None)
+            mine = next((one for one in flights if one.outbox is outbox), None)
             if mine is None:  # Another tracker has taken over since then.
                 mine = OwnedFlight(other.release, outbox)
                 buffer.flights.append(mine)
-                flushing.flights.append(mine)
+                flights.append(mine)
             outbox.submit_all(outbox.join(mine, other))
             if other.is_closed:
                 _discard(buffer, other)
@@ -376,6 +386,8 @@ class Flusher:
 
     def _look(self, flushing: Flushing) -> None:
         """See whether a flush is over, or when to look again."""
+        if not flushing.flights:
+            return  # A worker seals yet, and will look.
         pauses_s = [flight.outbox.pause_s(flight) for flight in flushing.flights]
         waits_s = [pause_s for pause_s in pauses_s if pause_s is not None]
         if waits_s:
@@ -425,7 +437,7 @@ class Flusher:
                 if not each.is_idle or (self.dropped and each is self.unattended)
             ]
             for flushing in flushes:
-                attempts = self._depart(flushing)
+                flushing.flights, attempts = self._depart(flushing)
                 flushing.flights[0].outbox.submit_all(attempts)
             self._outbox.deliver_last(budget, patience_s)
             for flushing in flushes:

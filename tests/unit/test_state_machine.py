@@ -317,9 +317,11 @@ class ThreadedMachine(Machine):
         raise AssertionError("the threads go on and on")
 
     def is_at_rest(self) -> bool:
-        workers = self.tracker.engine.outbox.workers
-        with workers._lock:
-            return not workers._busy
+        """Whether all threads have done their jobs, those that call the hooks as well."""
+        outbox = self.tracker.engine.outbox
+        return not any(
+            pool._busy for pool in (outbox.workers, outbox.rescuers, outbox.reporter._thread)
+        )
 
 
 TestThreaded = ThreadedMachine.TestCase

@@ -64,9 +64,7 @@ def unready() -> MemoryTransport:
 
 
 def without_key() -> Credentials:
-    credentials = Credentials(None)
-    credentials.kept = Raising(OSError())  # type: ignore[assignment]  # it does as much
-    return credentials
+    return Credentials(None, ("DOOW_API_KEY_SSM_PARAMETER", "/doow/key"), Raising(OSError()))
 
 
 def failure(sender: Sender) -> tuple[ErrorKind, bool, bool]:
@@ -81,7 +79,7 @@ def failure(sender: Sender) -> tuple[ErrorKind, bool, bool]:
     [
         (Sender(unready, Credentials(KEY)), (ErrorKind.NOT_READY, True, False)),
         (Sender(MemoryTransport, Credentials(None)), (ErrorKind.AUTH_FAILURE, True, False)),
-        (Sender(MemoryTransport, without_key()), (ErrorKind.TRANSPORT_ERROR, True, False)),
+        (Sender(MemoryTransport, without_key()), (ErrorKind.AUTH_FAILURE, True, False)),
         (
             Sender(lambda: Raising(OSError()), Credentials(KEY)),  # type: ignore[arg-type,return-value]
             (ErrorKind.TRANSPORT_ERROR, False, True),
