@@ -348,7 +348,7 @@ class Engine:
     def settle(self) -> None:
         """Deliver what is in hand, or write it down, since nobody holds this engine any more."""
         if self._is_replaced:  # Then its successor does what is left to be done.
-            self.flush(self.unattended, self.config.timeout_s)
+            self._flusher.flush_in_job(self.unattended, self.config.timeout_s)
         else:
             self.outbox.close_idle()  # A collector has closed their sockets.
             self.last_flush(self.config.timeout_s, _PATIENCE_S)

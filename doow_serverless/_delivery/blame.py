@@ -49,36 +49,35 @@ class Verdict(Enum):
 
 
 class Blame:
-    """Judges each failure; it holds no lock and no clock."""
+    """Judges each failure; it holds no lock and no clock.
+
+    Attributes:
+        successes: Batches that got through so far.
+    """
 
     def __init__(self) -> None:
         self._first_posts: deque[tuple[str, bool]] = deque(maxlen=LAST)
-        self._successes = 0
+        self.successes = 0
 
     def __repr__(self) -> str:
         failed = sum(has_failed for _, has_failed in self._first_posts)
         return f"Blame({failed} of {len(self._first_posts)} batches failed at first)"
 
-    @property
-    def successes(self) -> int:
-        """Batches that got through so far."""
-        return self._successes
-
     def got_through(self, entry: Entry) -> None:
         """A POST of ``entry`` was answered by a decision."""
-        self._successes += 1
+        self.successes += 1
         self._note(entry, has_failed=False)
 
     def failed(self, entry: Entry, failure: Failed, now: float) -> None:
         """Count a failure of ``entry``."""
         if not failure.is_unsent:
             self._note(entry, has_failed=True)
-            if entry.failures and self._successes > entry.seen_successes:
+            if entry.failures and self.successes > entry.seen_successes:
                 entry.strikes += 1
         if entry.failing_since is None:
             entry.failing_since = now
         entry.failures += 1
-        entry.seen_successes = self._successes
+        entry.seen_successes = self.successes
 
     def _note(self, entry: Entry, *, has_failed: bool) -> None:
         # Not what has failed before: a few batches that fail again and again are not the server.

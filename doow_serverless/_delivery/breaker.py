@@ -49,6 +49,7 @@ class CircuitBreaker:
         uniform: A random number from 0.0 up to 1.0.
 
     Attributes:
+        is_open: Whether nothing may be sent but a probe.
         reason: What opened it, as an error kind; None while it is closed.
         message: What opened it, in words.
         until: When it is due, in seconds on the owner's clock.
@@ -61,6 +62,7 @@ class CircuitBreaker:
         self._regained_at = 0.0
         self._asked_until = 0.0
         self.until = 0.0
+        self.is_open = False
         self.reason: ErrorKind | None = None
         self.message = ""
 
@@ -69,14 +71,9 @@ class CircuitBreaker:
             return "CircuitBreaker(closed)"
         return f"CircuitBreaker(open until {self.until:.1f}, {self.reason}: {self.message!r})"
 
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing may be sent but a probe."""
-        return self.reason is not None
-
     def is_due(self, now: float) -> bool:
         """Whether it is half open: a probe may be sent."""
-        return self.reason is not None and self.until <= now
+        return self.is_open and self.until <= now
 
     def is_asked(self, now: float) -> bool:
         """Whether the server has asked for a hold that lasts yet, which no success cuts short."""
@@ -88,6 +85,7 @@ class CircuitBreaker:
         self._asked_until = 0.0
         self._waited_s = 0.0
         self.until = 0.0
+        self.is_open = False
         self.reason = None
 
     def failed(self, now: float, reason: ErrorKind, message: str) -> None:
@@ -110,6 +108,7 @@ class CircuitBreaker:
     def _hold(self, now: float, reason: ErrorKind, message: str, seconds: float) -> None:
         if self.reason is None:
             self._regained_at = now
+        self.is_open = True
         self.message = message
         self.reason = reason
         self.until = max(self.until, now + seconds)

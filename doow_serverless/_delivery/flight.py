@@ -5,6 +5,8 @@ These are accounts, which the state of the outbox keeps under the outbox's lock.
 
 from __future__ import annotations
 
+from enum import Enum
+
 from doow_serverless._outcome import Outcome
 from doow_serverless._process.log import counted
 from doow_serverless.errors import DoowError, ErrorKind
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from doow_serverless._sealing import Batch
 
+    from .outbox import Outbox
     from .results import Failed, Settled
 
 NEVER = float("inf")
@@ -30,8 +33,11 @@ class Flight:
 
     Args:
         release: Called with the number of events that are settled or kept, on whatever thread.
+        outbox: Has its batches, from the first to the last, also if another has taken over
+            meanwhile: one outbox knows nothing of batches that another has sealed and sent.
 
     Attributes:
+        release, outbox: As given.
         pending: What is neither settled nor given up, by batch id.
         queue: What of it waits to be sent, in order.
         is_closed: Whether its flush is over.
@@ -46,6 +52,7 @@ class Flight:
         "_outcome",
         "ends_at",
         "is_closed",
+        "outbox",
         "pending",
         "probe_ends_at",
         "queue",
@@ -54,8 +61,9 @@ class Flight:
         "wake",
     )
 
-    def __init__(self, release: Callable[[int], None]) -> None:
+    def __init__(self, release: Callable[[int], None], outbox: Outbox | None = None) -> None:
         self.release = release
+        self.outbox: Outbox = outbox  # type: ignore[assignment]  # flights of tests have none
         self.pending: dict[str, Entry] = {}
         self.queue: list[Entry] = []
         self.is_closed = False
@@ -103,7 +111,8 @@ class Flight:
         if self.pending.pop(batch.id, None) is not None:
             self._outcome.accepted += result.accepted
             self._outcome.rejected += result.rejected
-            self._errors += result.errors()
+            if result.rejected:
+                self._errors += result.errors()
 
     def given_up(self, batch: Batch, failure: Failed) -> None:
         """Nobody waits for this batch any more."""
@@ -187,11 +196,22 @@ class Attempt:
         return 0.0 if self.began_at is None else now - self.began_at
 
 
+class State(Enum):
+    """Where a batch stands."""
+
+    WAITING = "a flight accounts for it, and it is to be sent, or sent again"
+    SENT = "a flight accounts for it, and a POST of it is under way"
+    KEPT = "no flight waits for it any more: the backlog, which is sent in the background"
+    KEPT_SENT = "the same, and a POST of it is under way"
+    GONE = "the server has decided, or it is halved, given up or dropped: forgotten"
+
+
 class Entry:
     """A batch that is sealed and not settled.
 
     Attributes:
         batch: The batch.
+        state: Where it stands; `Ledger.move` alone changes it.
         flights: Those that account for it; while there is none, it is kept (the backlog).
         release: Called with the number of its events once they are settled or kept.
         attempts: Its POSTs that are under way.
@@ -226,12 +246,14 @@ class Entry:
         "pauses",
         "release",
         "seen_successes",
+        "state",
         "strikes",
         "was_in_flight",
     )
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
+        self.state = State.WAITING
         self.flights: list[Flight] = []
         self.release: Callable[[int], None] | None = None
         self.attempts: list[Attempt] = []
@@ -267,5 +289,5 @@ class Entry:
         return part
 
     def __repr__(self) -> str:
-        where = "in flight" if self.attempts else "waiting" if self.flights else "kept"
-        return f"Entry({self.batch.id}, {where}, {self.failures} failures, {self.strikes} strikes)"
+        state = self.state.name
+        return f"Entry({self.batch.id}, {state}, {self.failures} failures, {self.strikes} strikes)"

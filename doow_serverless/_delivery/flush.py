@@ -9,17 +9,16 @@ from weakref import WeakSet, ref
 
 from doow_serverless._outcome import Outcome
 from doow_serverless._process.clock import Budget
-from doow_serverless._process.driving import Driving
 from doow_serverless._process.forks import listed
 from doow_serverless._process.log import counted, debug, report_fault
+from doow_serverless._process.workers import AtJob
 from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .flight import summed_up
+from .flight import Flight, summed_up
 from .flushing import Flushing
 from .hooks import HOOKS_WAIT_S
-from .outbox import OwnedFlight
 from .sealer import Sealer
 
 TYPE_CHECKING = False
@@ -117,40 +116,34 @@ class Flusher:
         The batch is cut off here, so that a batch has the same events whatever workers do.
         """
         if buffer.set_off(at_least or self._config.flush_at):
-            self._have_sealed(buffer)
-
-    def _have_sealed(self, buffer: Buffer) -> None:
-        job = partial(self._seal_leaving, buffer)
-        if not self._outbox.rescuers.submit(job):
-            job()
+            self._outbox.rescuers.run(partial(self._seal_leaving, buffer))
 
     def _seal_leaving(self, buffer: Buffer) -> None:
         """Seal what has left ``buffer``, on a flight that its next flush accounts for."""
         try:
-            with Driving(), buffer.sealing:
+            with buffer.sealing:
                 if buffer.leaving:
                     flight = self._new_flight(buffer)
                     flight.outbox.submit_all(self._seal_lots(buffer, flight, None))
         except Exception as fault:
             report_fault("sealing", fault)
 
-    def _seal_lots(
-        self, buffer: Buffer, flight: OwnedFlight, budget: Budget | None
-    ) -> list[Attempt]:
+    def _seal_lots(self, buffer: Buffer, flight: Flight, budget: Budget | None) -> list[Attempt]:
         """Seal what is leaving ``buffer``, lot by lot; return as of `Sealer.seal`."""
         attempts: list[Attempt] = []
         while buffer.leaving:
-            flight.outbox.submit_all(attempts)
+            if attempts:
+                flight.outbox.submit_all(attempts)
             attempts = self._sealer.seal(
                 buffer.leaving[0], flight, is_derived=buffer.is_idempotent, budget=budget
             )
             del buffer.leaving[0]  # Before that a fault leaves the rest of it to the next flush.
         return attempts
 
-    def _new_flight(self, buffer: Buffer) -> OwnedFlight:
+    def _new_flight(self, buffer: Buffer) -> Flight:
         """A flight that ``buffer`` knows of until it is accounted for."""
         # The buffer may be garbage-collected: nothing that travels keeps it alive.
-        flight = OwnedFlight(partial(_release, ref(buffer)), self._outbox)
+        flight = Flight(partial(_release, ref(buffer)), self._outbox)
         buffer.flights.append(flight)
         return flight
 
@@ -167,7 +160,7 @@ class Flusher:
                 # rest travels apart from it, as soon as it is done.
                 root.folded += transaction.take_folded()
                 root.leaving.append(events)
-                self._have_sealed(root)
+                self._outbox.rescuers.run(partial(self._seal_leaving, root))
                 return
             is_counted = False
             transaction.count(-len(events))
@@ -205,6 +198,10 @@ class Flusher:
         """
         if self._is_needless(buffer, last):
             return Outcome()
+        return self.flush_in_job(buffer, limit_s, last=last)
+
+    def flush_in_job(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
+        """As :meth:`flush`, also on a thread that runs jobs: for those jobs themselves."""
         flushing = Flushing(buffer, Budget(limit_s, self._clock), self._clock, last=last)
         try:
             self._begin(flushing)
@@ -244,11 +241,11 @@ class Flusher:
             limit_s: Gives the seconds to wait, once such a thread runs.
         """
 
+        # If there are no more threads, nothing is sent either, but written down.
         def flush() -> None:
-            self.flush(buffer, limit_s())
+            self.flush_in_job(buffer, limit_s())
 
-        if not self._outbox.rescuers.submit(flush):
-            flush()  # Where there are no more threads nothing is sent either, but written down.
+        self._outbox.rescuers.run(flush)
 
     def _is_needless(self, buffer: Buffer, last: bool) -> bool:
         """Whether there is nothing to flush, or this is no thread to wait on."""
@@ -261,18 +258,14 @@ class Flusher:
 
     def _begin(self, flushing: Flushing) -> None:
         """Have a worker make a flush, that of the first call; this thread if there is none."""
-        make, outbox = self._make, self._outbox
-        if outbox.workers.offer(partial(make, flushing, may_send=True)):
-            return
-        # All may hang: what others cannot send in time they can still write down.
-        if not outbox.rescuers.submit(partial(make, flushing, may_send=False)):
-            make(flushing, may_send=False)
+        outbox = self._outbox
+        if not outbox.workers.offer(partial(self._make, flushing, may_send=True)):
+            # All may hang: what others cannot send in time they can still write down.
+            outbox.rescuers.run(partial(self._make, flushing, may_send=False))
 
     def _have_looked(self, flushing: Flushing, gap_s: float) -> None:
         """Have a worker look at a flush whose time has come; see `Flushing.wait`."""
-        job = partial(self._look_at, flushing, gap_s)
-        if not self._outbox.rescuers.submit(job):
-            job()
+        self._outbox.rescuers.run(partial(self._look_at, flushing, gap_s))
 
     # ── the flush; runs on a worker ────────────────────────────────────────────────────────────
 
@@ -281,25 +274,27 @@ class Flusher:
         if not flushing.take():
             return
         try:
-            with Driving():
-                flights, attempts = self._depart(flushing)
-                outbox = flights[0].outbox
-                for flight in flights:
-                    ordered = flight.outbox.begin_wait(flight, flushing.budget)
-                    flight.wake = partial(self._look, flushing)
+            flights, attempts = self._depart(flushing)
+            outbox = flights[0].outbox
+            for flight in flights:
+                ordered = flight.outbox.begin_wait(flight, flushing.budget)
+                flight.wake = partial(self._look, flushing)
+                if ordered:
                     flight.outbox.submit_all(ordered)
-                flushing.flights = flights  # From here on whoever looks may end it.
-                first = attempts.pop(0) if may_send and attempts else None
+            flushing.flights = flights  # From here on whoever looks may end it.
+            first = attempts.pop(0) if may_send and attempts else None
+            if attempts:
                 outbox.submit_all(attempts)
+            if first is None:
                 self._look(flushing)
-                if first is not None:
-                    outbox.send(first, outbox.state)
+            else:  # Once it begins, the flush looks.
+                outbox.send(first, outbox.state)
         except Exception as fault:
             report_fault("flushing", fault)
             if flushing.take_end():
                 self._end(flushing)
 
-    def _depart(self, flushing: Flushing) -> tuple[list[OwnedFlight], list[Attempt]]:
+    def _depart(self, flushing: Flushing) -> tuple[list[Flight], list[Attempt]]:
         """Put everything on its way that a flush has to account for.
 
         Returns:
@@ -314,17 +309,18 @@ class Flusher:
             # The unattended one outlives whatever invocation flushes it.
             is_end = flushing.last and buffer is not self.unattended
             events = buffer.take_last() if is_end else buffer.take()
-            flight.refused(buffer.take_refused())
-            flight.folded(buffer.take_folded())
+            _note_counts(buffer, flight)
             others = self._take_others(buffer, flights)
-            lots = [(events, buffer.is_idempotent), (others, False)]
-            if not buffer.is_idempotent:
-                # Else unattended events would change a batch that a retry is to seal alike.
-                lots = [([*events, *others], False)]
+            is_derived = buffer.is_idempotent
+            # Unattended events would change a batch that a retry is to seal alike.
+            lots = (
+                [(events, True), (others, False)] if is_derived else [([*events, *others], False)]
+            )
             try:
                 for lot, is_derived in lots:
                     if lot:
-                        flight.outbox.submit_all(attempts)
+                        if attempts:
+                            flight.outbox.submit_all(attempts)
                         attempts = self._sealer.seal(
                             lot, flight, is_derived=is_derived, budget=budget
                         )
@@ -333,10 +329,11 @@ class Flusher:
                     buffer.count(-len(lot))
                     self.dropped.append(lot)
                 raise
-            self._join(flights, buffer, earlier)
+            if earlier:
+                self._join(flights, buffer, earlier)
         return flights, attempts
 
-    def _take_others(self, buffer: Buffer, flights: list[OwnedFlight]) -> list[Event]:
+    def _take_others(self, buffer: Buffer, flights: list[Flight]) -> list[Event]:
         """Take what no invocation has recorded, and what buffers held that are gone."""
         flight, unattended = flights[0], self.unattended
         events: list[Event] = []
@@ -346,8 +343,7 @@ class Flusher:
                     events += lot
                 unattended.leaving.clear()
                 unattended.count(-len(events))
-                flight.refused(unattended.take_refused())
-                flight.folded(unattended.take_folded())
+                _note_counts(unattended, flight)
                 self._join(flights, unattended, unattended.flights[:])
         if self.dropped:
             self.take_dropped(into=events)
@@ -356,9 +352,7 @@ class Flusher:
             buffer.count(len(events))
         return events
 
-    def _join(
-        self, flights: list[OwnedFlight], buffer: Buffer, earlier: list[OwnedFlight]
-    ) -> None:
+    def _join(self, flights: list[Flight], buffer: Buffer, earlier: list[Flight]) -> None:
         """Let ``flights`` wait for those that left ``buffer`` earlier.
 
         They account for those of them that no other flush accounts for.
@@ -367,7 +361,7 @@ class Flusher:
             outbox = other.outbox
             mine = next((one for one in flights if one.outbox is outbox), None)
             if mine is None:  # Another tracker has taken over since then.
-                mine = OwnedFlight(other.release, outbox)
+                mine = Flight(other.release, outbox)
                 buffer.flights.append(mine)
                 flights.append(mine)
             outbox.submit_all(outbox.join(mine, other))
@@ -377,10 +371,9 @@ class Flusher:
     def _look_at(self, flushing: Flushing, gap_s: float) -> None:
         """Time has passed: what hangs is cut off, what is due is sent, and what is over ends."""
         try:
-            with Driving():
-                for flight in flushing.flights:
-                    flight.outbox.look(gap_s)
-                self._look(flushing)
+            for flight in flushing.flights:
+                flight.outbox.look(gap_s)
+            self._look(flushing)
         except Exception as fault:
             report_fault("flushing", fault)
 
@@ -404,15 +397,20 @@ class Flusher:
         outcome.elapsed_s = flushing.budget.spent()
         if self._config.debug:
             debug(f"flushed {outcome}")
-        errors = summed_up(errors)
+        if errors:
+            errors = summed_up(errors)
         reporter = self._outbox.reporter
         if flushing.hooks_are_here:
             flushing.errors = errors
             flushing.end()
             return
-        is_late = reporter.is_late
-        flushing.leave_within(0.0 if is_late else max(flushing.budget.remaining(), HOOKS_WAIT_S))
-        reporter.tell(errors, outcome, flushing.end)
+        if reporter.is_wanted:
+            left_s = 0.0 if reporter.is_late else max(flushing.budget.remaining(), HOOKS_WAIT_S)
+            flushing.leave_within(left_s)
+        if reporter.is_wanted or errors:
+            reporter.tell(errors, outcome, flushing.end)
+        else:
+            flushing.end()
 
     def take_dropped(self, into: list[Event]) -> None:
         """Move what buffers held that were garbage-collected before their invocation ended."""
@@ -430,7 +428,7 @@ class Flusher:
         for transaction in endless_transactions():
             if not transaction.is_closed and transaction.root in self.buffers():
                 self.end_transaction(transaction, discard=False)
-        with Driving():
+        with AtJob():
             flushes = [
                 Flushing(each, budget, self._clock)
                 for each in self.buffers()
@@ -501,18 +499,26 @@ class Flusher:
         self.dropped.clear()
 
 
+def _note_counts(buffer: Buffer, flight: Flight) -> None:
+    """Let ``flight`` account for what ``buffer`` has refused, and folded."""
+    if buffer.refused:
+        flight.refused(buffer.take_refused())
+    if buffer.folded:
+        flight.folded(buffer.take_folded())
+
+
 def _release(buffer: ref[Buffer], events: int) -> None:
     alive = buffer()
     if alive is not None:
         alive.count(-events)
 
 
-def _discard(buffer: Buffer, flight: OwnedFlight) -> None:
+def _discard(buffer: Buffer, flight: Flight) -> None:
     with suppress(ValueError):  # Another flush has accounted for it.
         buffer.flights.remove(flight)
 
 
-def _closed(flights: list[OwnedFlight], outcome: Outcome) -> list[DoowError]:
+def _closed(flights: list[Flight], outcome: Outcome) -> list[DoowError]:
     """Close ``flights``, and add to ``outcome`` what became of them; what must be reported."""
     errors = []
     for outbox in dict.fromkeys(flight.outbox for flight in flights):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from doow_serverless._recording.buffer import Buffer
     from doow_serverless.errors import DoowError
 
-    from .outbox import OwnedFlight
+    from .flight import Flight
 
     Look = Callable[["Flushing", float], object]
 
@@ -79,7 +79,7 @@ class Flushing:
         self._clock = clock
         self.last = last
         self.hooks_are_here = hooks_are_here
-        self.flights: list[OwnedFlight] = []
+        self.flights: list[Flight] = []
         self.outcome = Outcome()
         self.errors: list[DoowError] | None = None
         self.is_over = False

@@ -7,9 +7,8 @@ from collections import deque
 from functools import partial
 from time import monotonic
 
-from doow_serverless._process.driving import Driving, is_driven_here
 from doow_serverless._process.log import call_hook, warn
-from doow_serverless._process.workers import Workers
+from doow_serverless._process.workers import Workers, is_job_here
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +31,14 @@ class Reporter:
 
     Args:
         config: Names the hooks.
+
+    Attributes:
+        is_wanted: Whether there is any hook.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.is_wanted = config.on_error is not None or config.on_flush is not None
         self._thread = Workers(1)
         self._calls: deque[Callable[[], object]] = deque()
         self._began_at: float | None = None
@@ -54,7 +57,7 @@ class Reporter:
         """Tell of ``error``; wait a little for the hook, unless this is a thread of delivery."""
         done = threading.Event()
         self.tell([error], None, done.set)
-        if not self.is_late and not is_driven_here():
+        if not self.is_late and not is_job_here():
             done.wait(HOOKS_WAIT_S)
 
     def tell(
@@ -74,8 +77,7 @@ class Reporter:
             then()
         else:
             self._calls.append(partial(_both, call, then))
-            if not self._thread.submit(self._call_next):
-                self._call_next()
+            self._thread.run(self._call_next)
 
     def tell_here(self, errors: Sequence[DoowError], outcome: Outcome | None) -> None:
         """Tell the hooks on this thread."""
@@ -93,8 +95,7 @@ class Reporter:
     def _call_next(self) -> None:
         self._began_at = monotonic()
         try:
-            with Driving():
-                self._calls.popleft()()
+            self._calls.popleft()()
         finally:
             self._began_at = None
         dropped, self._dropped = self._dropped, 0

@@ -1,24 +1,141 @@
 """Where each batch stands, and the orders that follow when it moves; it knows no time.
 
-An entry is waited for by flights, or kept: never both, and never neither.
+`NEXT` is the whole of it: what becomes of a batch in each state at each fact. The lists of what a
+flight has to send, and of what is kept, follow from the state, and change in `Ledger.move` alone.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from enum import Enum
+
 from doow_serverless._process.log import counted
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .flight import Entry
-from .kept import Kept
-from .orders import Orders
+from .flight import Entry, State
 from .results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from doow_serverless._sealing import Batch
 
-    from .flight import Flight
+    from .flight import Attempt, Flight
     from .results import Settled
+
+
+class Fact(Enum):
+    """What happens to a batch."""
+
+    JOINED = "one more flight accounts for it"
+    ORDERED = "a POST of it is ordered, the first or one beside others that are doubted"
+    FAILED = "a POST came back, the server has not decided, and no other POST of it is hoped for"
+    LEFT = "the last flight that accounted for it is over"
+    ENDED = "the server has decided, or it is halved, given up or dropped"
+
+
+WAITING, SENT, KEPT, KEPT_SENT, GONE = State
+NEXT: dict[Fact, dict[State, State]] = {
+    Fact.JOINED: {WAITING: WAITING, SENT: SENT, KEPT: WAITING, KEPT_SENT: SENT},
+    Fact.ORDERED: {WAITING: SENT, SENT: SENT, KEPT: KEPT_SENT, KEPT_SENT: KEPT_SENT},
+    Fact.FAILED: {WAITING: WAITING, SENT: WAITING, KEPT: KEPT, KEPT_SENT: KEPT},
+    Fact.LEFT: {WAITING: KEPT, SENT: KEPT_SENT},
+    Fact.ENDED: dict.fromkeys((WAITING, SENT, KEPT, KEPT_SENT), GONE),
+}
+"""The state in which a fact puts a batch, by the state in which it was; no other pair happens."""
+BACKLOG = (KEPT, KEPT_SENT)
+
+
+class Orders:
+    """Orders, to be carried out in the order of the attributes.
+
+    Attributes:
+        split: Batches that journal and log shall know by their halves, and if they are in the log.
+        write_down: What was not delivered, and why: into the log.
+        settled: Ids of batches that are no longer sent.
+        given_up: Those of them that the journal keeps all the same, for the next process to try.
+        release: What to call with how many events that are off its hands.
+        report: Errors that no flush accounts for.
+        abort: Ids of batches whose POSTs are to be cut off.
+        send: Attempts to make.
+        wake: Flights whose flush has something to look at.
+    """
+
+    __slots__ = (
+        "abort",
+        "given_up",
+        "release",
+        "report",
+        "send",
+        "settled",
+        "split",
+        "wake",
+        "write_down",
+    )
+
+    def __init__(self) -> None:
+        self.split: list[tuple[Batch, tuple[Batch, Batch], bool | None]] = []
+        self.write_down: list[tuple[Entry, ErrorKind]] = []
+        self.settled: list[str] = []
+        self.given_up: list[str] = []
+        self.release: list[tuple[Callable[[int], None], int]] = []
+        self.report: list[DoowError] = []
+        self.abort: list[str] = []
+        self.send: list[Attempt] = []
+        self.wake: list[Flight] = []
+
+    def __repr__(self) -> str:
+        said = (f"{name}={value!r}" for name in self.__slots__ if (value := getattr(self, name)))
+        return f"Orders({', '.join(said)})"
+
+
+class Kept:
+    """The backlog: entries by batch id, what failed least first; bounded in events and bytes.
+
+    Attributes:
+        events: Events in it.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._bytes = 0
+        self.events = 0
+
+    def __repr__(self) -> str:
+        return f"Kept({len(self)} batches, {self.events} events, {self._bytes} bytes)"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def __contains__(self, entry: Entry) -> bool:
+        return self._entries.get(entry.batch.id) is entry
+
+    def put(self, entry: Entry, *, first: bool) -> None:
+        """Keep an entry, before all others or behind them; one that is kept moves there."""
+        if entry not in self:
+            self.events += len(entry.batch)
+            self._bytes += len(entry.batch.body)
+            self._entries[entry.batch.id] = entry
+        self._entries.move_to_end(entry.batch.id, last=not first)
+
+    def take(self, entry: Entry) -> None:
+        """Keep an entry no longer."""
+        del self._entries[entry.batch.id]
+        self.events -= len(entry.batch)
+        self._bytes -= len(entry.batch.body)
+
+    @property
+    def excess(self) -> Entry | None:
+        """The oldest entry if all of them are too many or too large; None otherwise."""
+        if self.events <= self._max_events and self._bytes <= self._max_bytes:
+            return None
+        return next(iter(self._entries.values()), None)
 
 
 class Ledger:
@@ -47,35 +164,52 @@ class Ledger:
         """Whether an entry is neither settled nor replaced by its halves."""
         return self.entries.get(entry.batch.id) is entry
 
+    def move(self, entry: Entry, fact: Fact, *, first: bool = False) -> None:
+        """Let ``entry`` go where a fact puts it: before all others if ``first``, or behind them."""
+        before, entry.state = entry.state, NEXT[fact][entry.state]
+        after = entry.state
+        if after is WAITING:
+            for flight in entry.flights:
+                if entry not in flight.queue:
+                    flight.queue.insert(0 if first else len(flight.queue), entry)
+        elif before is WAITING:
+            for flight in entry.flights:
+                flight.queue.remove(entry)
+        was_kept, is_kept = before in BACKLOG, after in BACKLOG
+        if was_kept and not is_kept:
+            self.kept.take(entry)
+        elif is_kept and (not was_kept or (fact is Fact.FAILED and not first)):
+            self.kept.put(entry, first=first)
+        if after is GONE:
+            del self.entries[entry.batch.id]
+
     # ── waiting ────────────────────────────────────────────────────────────────────────────────
 
     def account(self, batch: Batch, flight: Flight) -> Entry:
-        """Have ``flight`` account for a batch, be it new or known."""
+        """Let ``flight`` account for a batch, be it new or known."""
         entry = self.entries.get(batch.id)
         if entry is None:
             entry = self.entries[batch.id] = Entry(batch)
             entry.release = flight.release
         else:  # Work that was done again while its batch was not settled: one batch, two accounts.
             self.orders.release.append((flight.release, len(batch)))
-            self.kept.take(entry)
-        self.have_wait(entry, flight)
+        self.join(entry, flight)
         return entry
 
-    def have_wait(self, entry: Entry, flight: Flight) -> None:
-        """Have ``flight`` account for an entry, and send it, unless it travels already."""
+    def join(self, entry: Entry, flight: Flight) -> None:
+        """Let ``flight`` account for an entry, and send it, unless it travels already."""
         if flight not in entry.flights:
             entry.flights.append(flight)
         flight.pending[entry.batch.id] = entry
-        if not entry.attempts and entry not in flight.queue:
-            flight.queue.append(entry)
         if flight not in self.flights:
             self.flights.append(flight)
+        self.move(entry, Fact.JOINED)
 
     def absorb(self, flight: Flight, other: Flight) -> None:
-        """Have ``flight`` account for all that ``other`` does, for which nobody waits."""
+        """Let ``flight`` account for all that ``other`` does, for which nobody waits."""
         for entry in list(other.pending.values()):
             entry.flights.remove(other)
-            self.have_wait(entry, flight)
+            self.join(entry, flight)
         flight.absorb(other)
         other.is_closed = True
         self.leave(other)
@@ -85,110 +219,43 @@ class Ledger:
         if flight in self.flights:
             self.flights.remove(flight)
 
-    def unqueue(self, entry: Entry) -> None:
-        """Have an entry wait for no attempt, since one is made, or it is settled."""
-        for flight in entry.flights:
-            if entry in flight.queue:
-                flight.queue.remove(entry)
-
-    def put_again(self, entry: Entry, not_before: float) -> None:
-        """Send a batch once more, behind what has not failed."""
-        entry.not_before = not_before
-        if entry in self.kept:
-            self.kept.put_last(entry)
-        for flight in entry.flights:
-            if entry not in flight.queue:
-                flight.queue.append(entry)
-
-    def put_back(self, entry: Entry) -> None:
-        """Send a batch once more, in the place where it was."""
-        for flight in entry.flights:
-            if entry not in flight.queue:
-                flight.queue.insert(0, entry)
-
-    # ── settled, or taken apart ────────────────────────────────────────────────────────────────
-
-    def settle(self, entry: Entry, result: Settled) -> None:
-        """The server has decided: the flights have it on their account, or it is reported."""
-        self.forget(entry)
-        if not entry.flights:
-            self.orders.report += result.errors()
-        for flight in entry.flights:
-            flight.settled(entry.batch, result)
-            if not flight.pending:
-                self.leave(flight)
-
-    def halve(self, entry: Entry, halves: tuple[Batch, Batch]) -> None:
-        """Have two batches stand for one, in its place: what was known of it holds for them."""
-        del self.entries[entry.batch.id]
-        self.unqueue(entry)
-        was_kept = self.kept.take(entry)
-        for flight in entry.flights:
-            flight.pending.pop(entry.batch.id, None)
-        for half in reversed(halves):
-            known = self.entries.get(half.id)
-            if known is None:
-                self._put_part(entry.part(half), is_kept=was_kept)
-            else:
-                self._join(entry, known)
-        self.orders.split.append((entry.batch, halves, entry.is_written))
-
-    def _put_part(self, part: Entry, *, is_kept: bool) -> None:
-        self.entries[part.batch.id] = part
-        for flight in part.flights:
-            flight.pending[part.batch.id] = part
-            flight.queue.insert(0, part)
-        if is_kept:
-            self.kept.put(part, first=True)
-
-    def _join(self, entry: Entry, half: Entry) -> None:
-        """Have those that waited for an entry wait for its half, which is known from before."""
-        if entry.flights:
-            if not entry.is_released and entry.release is not None:
-                self.orders.release.append((entry.release, len(half.batch)))
-            self.kept.take(half)
-        for flight in entry.flights:
-            self.have_wait(half, flight)
-
-    def abandon(self, entry: Entry, failure: Failed) -> None:
-        """An event cannot be delivered: it stands in the log, and is left alone."""
-        why = f"it cannot be delivered, though others can: {failure.message}"
-        self.write_down(entry, failure.reason)
-        self.orders.given_up.append(entry.batch.id)
-        self.forget(entry)
-        for flight in entry.flights:
-            flight.given_up(entry.batch, Failed(failure.reason, why))
-        if not entry.flights:
-            text = f"{counted(len(entry.batch))} given up: {why}"
-            self.orders.report.append(DoowError(text, failure.reason, entry.batch.event_ids))
-
-    def forget(self, entry: Entry) -> None:
-        """An entry is settled, or will never be."""
-        self.entries.pop(entry.batch.id, None)
-        self.kept.take(entry)
-        self.unqueue(entry)
-        self.orders.settled.append(entry.batch.id)
-        self._release(entry)
-
-    # ── given up, and kept ─────────────────────────────────────────────────────────────────────
-
     def give_up(self, flight: Flight, entry: Entry, failure: Failed) -> None:
         """A flight waits for an entry no more; if none does, it is kept and written down."""
         flight.given_up(entry.batch, failure)
-        if entry in flight.queue:
-            flight.queue.remove(entry)
-        entry.flights.remove(flight)
-        if not entry.flights:
-            self._release(entry)
-            self.keep(entry, failure.reason)
+        if len(entry.flights) > 1:
+            if entry.state is WAITING:
+                flight.queue.remove(entry)
+            entry.flights.remove(flight)
+            return
+        self.move(entry, Fact.LEFT)
+        entry.flights.clear()
+        self._release(entry)
+        self.write_down(entry, failure.reason)
+        self._drop_excess()
+
+    # ── kept ───────────────────────────────────────────────────────────────────────────────────
 
     def keep(self, entry: Entry, reason: ErrorKind | None) -> None:
-        """Keep an entry, and drop the oldest beyond the bounds; for a ``reason``, write it down."""
+        """Keep an entry that no flight accounts for; for a ``reason``, write it down."""
+        self._put(entry, KEPT, first=False)
         if reason is not None:
             self.write_down(entry, reason)
-        self.kept.put(entry)
+        self._drop_excess()
+
+    def _put(self, entry: Entry, state: State, *, first: bool) -> None:
+        """Put a new entry where it belongs."""
+        self.entries[entry.batch.id] = entry
+        entry.state = state
+        for flight in entry.flights:
+            flight.pending[entry.batch.id] = entry
+            flight.queue.insert(0 if first else len(flight.queue), entry)
+        if state is KEPT:
+            self.kept.put(entry, first=first)
+
+    def _drop_excess(self) -> None:
+        """Drop the oldest entries beyond the bounds."""
         dropped: list[str] = []
-        for oldest in self.kept.take_excess():
+        while (oldest := self.kept.excess) is not None:
             # What came from a journal, or of a split, may not stand in the log so far.
             self.write_down(oldest, ErrorKind.DROPPED_EVENTS)
             self.forget(oldest)
@@ -200,10 +267,63 @@ class Ledger:
     def _release(self, entry: Entry) -> None:
         if not entry.is_released and entry.release is not None:
             entry.is_released = True
-            self.orders.release.append((entry.release, len(entry.batch)))
+            self.orders.release.append((entry.release, len(entry.batch.event_ids)))
 
     def write_down(self, entry: Entry, reason: ErrorKind) -> None:
-        """Have an entry stand in the log of dead letters, once."""
+        """Order that an entry is written to the log of dead letters, once."""
         if not entry.is_written:
             entry.is_written = True
             self.orders.write_down.append((entry, reason))
+
+    # ── settled, or taken apart ────────────────────────────────────────────────────────────────
+
+    def forget(self, entry: Entry) -> None:
+        """An entry is settled, or will never be."""
+        self.move(entry, Fact.ENDED)
+        self.orders.settled.append(entry.batch.id)
+        self._release(entry)
+
+    def settle(self, entry: Entry, result: Settled) -> None:
+        """The server has decided: the flights have it on their account, or it is reported."""
+        self.forget(entry)
+        if not entry.flights:
+            self.orders.report += result.errors()
+        for flight in entry.flights:
+            flight.settled(entry.batch, result)
+            if not flight.pending:
+                self.leave(flight)
+
+    def abandon(self, entry: Entry, failure: Failed) -> None:
+        """An event cannot be delivered: it stands in the log, and is left alone."""
+        why = f"it cannot be delivered, though others can: {failure.message}"
+        self.write_down(entry, failure.reason)
+        self.orders.given_up.append(entry.batch.id)
+        self.forget(entry)
+        for flight in entry.flights:
+            flight.given_up(entry.batch, Failed(failure.reason, why))
+            if not flight.pending:
+                self.leave(flight)
+        if not entry.flights:
+            text = f"{counted(len(entry.batch))} given up: {why}"
+            self.orders.report.append(DoowError(text, failure.reason, entry.batch.event_ids))
+
+    def halve(self, entry: Entry, halves: tuple[Batch, Batch]) -> None:
+        """Let two batches stand for one, in its place: what was known of it holds for them."""
+        state = WAITING if entry.flights else KEPT
+        self.move(entry, Fact.ENDED)
+        for flight in entry.flights:
+            del flight.pending[entry.batch.id]
+        for half in reversed(halves):
+            known = self.entries.get(half.id)
+            if known is None:
+                self._put(entry.part(half), state, first=True)
+            else:
+                self._join_half(entry, known)
+        self.orders.split.append((entry.batch, halves, entry.is_written))
+
+    def _join_half(self, entry: Entry, half: Entry) -> None:
+        """Let those that waited for an entry wait for its half, which is known from before."""
+        if entry.flights and not entry.is_released and entry.release is not None:
+            self.orders.release.append((entry.release, len(half.batch)))
+        for flight in entry.flights:
+            self.join(half, flight)

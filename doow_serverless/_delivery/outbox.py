@@ -14,10 +14,9 @@ from doow_serverless._frames.format import BY_LOG, SPLIT
 from doow_serverless._frames.keys import LogKey
 from doow_serverless._keeping.dead_letters import DeadLetters
 from doow_serverless._process.clock import FROZEN_S, LONGEST_PAUSE_S
-from doow_serverless._process.driving import Driving, is_driven_here
 from doow_serverless._process.log import debug, report_fault
 from doow_serverless._process.signals import is_from_signal
-from doow_serverless._process.workers import Workers
+from doow_serverless._process.workers import Workers, is_job_here
 from doow_serverless._redaction import show
 
 from .flight import Flight
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
 
     from .credentials import Credentials
     from .flight import Attempt, Entry
+    from .ledger import Orders
     from .log_sender import LogSender
-    from .orders import Orders
     from .results import Result
     from .sender import Transport
 
@@ -53,22 +52,6 @@ LEAST_WRITING_S = 0.03
 """Seconds of the last flush that are left for writing down what it could not deliver, at least."""
 WRITTEN_PER_S = 4e6
 """Sealed bytes that are written down in a second where the machine is slow."""
-
-
-class OwnedFlight(Flight):
-    """The flight of a buffer.
-
-    Args:
-        release: As of `Flight`.
-        outbox: Has its batches, from the first to the last, also if another has taken over
-            meanwhile: one outbox knows nothing of batches that another has sealed and sent.
-    """
-
-    __slots__ = ("outbox",)
-
-    def __init__(self, release: Callable[[int], None], outbox: Outbox) -> None:
-        super().__init__(release)
-        self.outbox = outbox
 
 
 class Outbox:
@@ -199,8 +182,8 @@ class Outbox:
 
     @property
     def is_driven_here(self) -> bool:
-        """Whether this thread drives delivery, or has been interrupted while it held its lock."""
-        return is_driven_here() or self._lock._is_owned()  # type: ignore[attr-defined]  # as `Condition`
+        """Whether this thread runs a job, or has been interrupted while it held the lock."""
+        return is_job_here() or self._lock._is_owned()  # type: ignore[attr-defined]  # as `Condition`
 
     def add(self, flight: Flight, batch: Batch) -> list[Attempt]:
         """Have ``flight`` account for ``batch``; return the attempts that are to be made."""
@@ -259,10 +242,15 @@ class Outbox:
         """
         errors = []
         for flight in flights:
-            self._note(self.state.close, flight)
+            with self._lock:
+                # What is settled has left already, unless it was a probe that is accounted for.
+                flight.is_closed = is_settled = not (flight.pending or flight.probe_ends_at)
+            if not is_settled:
+                self._note(self.state.close, flight)
             errors += flight.account(outcome)
-        self._dead_letters.wait()
-        outcome.backlog = self.kept_events
+        if errors:
+            self._dead_letters.wait()
+        outcome.backlog = self.state.kept.events
         return errors
 
     def pause_s(self, flight: Flight) -> float | None:
@@ -331,7 +319,7 @@ class Outbox:
         The process is about to end: a part of the budget is left for writing, and so many seconds
         beyond it, should that not be enough.
         """
-        flight = Flight(lambda _: None)
+        flight = Flight(lambda _: None, self)
         if self._config.obstacle is None:
             self._note(self.state.wait_for_all, flight)
         with self._lock:
@@ -357,13 +345,13 @@ class Outbox:
 
     def _bring(self, fact: Callable[..., object], *args: object) -> list[Attempt]:
         """Bring a fact to the state, carry out all that it orders but to send, and return that."""
-        with Driving():
-            with self._lock:
-                fact(*args, self._now())
-                orders = self.state.take_orders()
-            self._carry_out(orders)
+        with self._lock:
+            fact(*args, self._now())
+            orders = self.state.take_orders()
+        self._carry_out(orders)
+        if self._successor is not None:
             self._hand_over()
-            return orders.send
+        return orders.send
 
     def _now(self) -> float:
         """The time of a fact, before which the process may have been frozen; with the lock held."""
@@ -375,7 +363,8 @@ class Outbox:
 
     def _carry_out(self, orders: Orders) -> None:
         """Do as ordered, without locks, since buffers have theirs; all but to send."""
-        self._write_down(orders)
+        if orders.write_down or orders.split or orders.settled:
+            self._write_down(orders)
         for release, events in orders.release:
             release(events)
         for error in orders.report:
@@ -422,12 +411,12 @@ class Outbox:
     def send(self, attempt: Attempt, state: OutboxState) -> None:
         """Make an attempt that ``state`` has ordered, and those that follow; blocks."""
         try:
-            with Driving():
-                following: Attempt | None = attempt
-                while following is not None:
-                    following = self._try(following, state)
-                if self._is_recovering and not self.state.kept:
-                    self.recover()
+            following: Attempt | None = attempt
+            while following is not None:
+                following = self._try(following, state)
+            if self._is_recovering and not self.state.kept:
+                self.recover()
+            if self._successor is not None:
                 self._hand_over()
         except Exception as fault:
             report_fault("sending", fault)
@@ -435,7 +424,8 @@ class Outbox:
     def _try(self, attempt: Attempt, state: OutboxState) -> Attempt | None:
         """Make an attempt; the next one for this thread, if any."""
         trouble = self.sender.prepare()  # The server has no part in how long that takes.
-        self.log_key.fetch_aside()
+        if self.log_key.kept is not None:
+            self.log_key.fetch_aside()
         is_reused = not attempt.is_fresh and self.sender.reuses_connection()
         if not self._begins(attempt, state, is_reused):
             return None
@@ -445,9 +435,11 @@ class Outbox:
                 return None  # What has begun anew since then leaves it to another process.
             state.answer(attempt, result, self._now())
             orders = state.take_orders()
-        self.submit_all(orders.send[1:])
+        following = orders.send.pop(0) if orders.send else None
+        if orders.send:
+            self.submit_all(orders.send)
         self._carry_out(orders)
-        return orders.send[0] if orders.send else None
+        return following
 
     def _begins(self, attempt: Attempt, state: OutboxState, is_reused: bool) -> bool:
         """Let ``attempt`` begin; False if nobody wants it, or if it is another process's now.
@@ -459,7 +451,8 @@ class Outbox:
                 return False
             begins = state.begin(attempt, self._now(), is_reused=is_reused)
             orders = state.take_orders()
-        self.submit_all(orders.send)
+        if orders.send:
+            self.submit_all(orders.send)
         self._carry_out(orders)
         return begins
 

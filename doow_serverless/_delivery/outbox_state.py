@@ -4,19 +4,13 @@ Facts go in, as calls, each with the time at which it came true; orders come out
 :meth:`OutboxState.take_orders`, for the outbox to carry out. There are no threads, clocks, locks or
 sockets here, so that every order of facts can be tried.
 
-A batch is in one of these states:
+Where a batch stands, and where a fact puts it, the table `NEXT` of the ledger says. Here is decided
+which of these facts an answer, the time, or a flush stands for:
 
-    waiting     a flight accounts for it, and it waits to be sent (or to be sent again)
-    in flight   one POST of it is under way, or two while the first is doubted
-    kept        no flight waits for it any more: the backlog, which is sent in the background
-    settled     the server has decided: it is forgotten here
-
-and these facts move it:
-
-    add         → waiting; kept at once while the breaker is open
-    begin       → in flight
-    answer      → settled; halved (413, or strikes); waiting or kept again
-    close       → kept, and written down, once the last flight that waited for it has left
+    add         joined; at once left, while the breaker is open
+    begin       a POST that was ordered begins
+    answer      ended (decided, or halved), or failed: to be sent again
+    close       left, and written down, once the last flight that accounted for a batch is over
 
 What goes out next: while the breaker is closed, up to PARALLEL batches of each flight, and one of
 the backlog, after a rate limit at the pace of the account; while it is open, nothing; once it is
@@ -32,8 +26,7 @@ from doow_serverless.errors import ErrorKind
 from .blame import Blame, Verdict
 from .breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
 from .flight import Attempt, Entry
-from .ledger import Ledger
-from .orders import Orders
+from .ledger import Fact, Ledger, Orders
 from .pace import BacklogPace, Hedges, Pace
 from .results import Failed, Settled, Split
 
@@ -44,7 +37,6 @@ if TYPE_CHECKING:
     from doow_serverless._sealing import Batch
 
     from .flight import Flight
-    from .kept import Kept
     from .results import Result
 
 PARALLEL = 4
@@ -73,6 +65,7 @@ class OutboxState:
 
     Attributes:
         breaker: Whether sending is worth a try.
+        kept: The backlog.
     """
 
     def __init__(
@@ -91,6 +84,7 @@ class OutboxState:
         self._hedges = Hedges()
         self._backlog_pace = BacklogPace(uniform)
         self._ledger = Ledger(max_events, max_bytes)
+        self.kept = self._ledger.kept
         self.breaker = CircuitBreaker(uniform)
 
     def __repr__(self) -> str:
@@ -103,11 +97,6 @@ class OutboxState:
         """The orders that the facts so far have led to, each once."""
         orders, self._ledger.orders = self._ledger.orders, Orders()
         return orders
-
-    @property
-    def kept(self) -> Kept:
-        """The backlog."""
-        return self._ledger.kept
 
     @property
     def is_idle(self) -> bool:
@@ -151,7 +140,7 @@ class OutboxState:
         ``logged_as`` says as what, it goes to no log as one that a relay may gather.
         """
         if batch.id not in self._ledger.entries:
-            entry = self._ledger.entries[batch.id] = Entry(batch)
+            entry = Entry(batch)
             entry.is_written = is_written
             entry.is_released = True
             entry.is_ambiguous = reason is None  # A process that is gone may have sent it.
@@ -162,8 +151,7 @@ class OutboxState:
         """Take out what is kept and not under way: another outbox delivers it."""
         free = [entry for entry in self.kept if not entry.attempts]
         for entry in free:
-            del self._ledger.entries[entry.batch.id]
-            self.kept.take(entry)
+            self._ledger.move(entry, Fact.ENDED)
         return free
 
     def end(self, _: float) -> None:
@@ -176,7 +164,7 @@ class OutboxState:
     def wait(self, flight: Flight, ends_at: float, now: float) -> None:
         """A flush begins to wait for a flight."""
         flight.waiting_since, flight.ends_at = now, ends_at
-        if self.breaker.is_due(now):
+        if self.breaker.is_open and self.breaker.is_due(now):
             flight.probe_ends_at = now + self.breaker.probe_wait_s(now, ends_at - now)
         for entry in flight.queue:
             if not entry.was_in_flight:  # What failed in the background is due once somebody waits.
@@ -187,7 +175,7 @@ class OutboxState:
         """A flush has to account for what ``other`` has on its way, or to wait for it as well."""
         if other.is_waited_for:
             for entry in list(other.pending.values()):
-                self._ledger.have_wait(entry, flight)
+                self._ledger.join(entry, flight)
         elif not other.is_closed:
             self._ledger.absorb(flight, other)
         self._pump(now)
@@ -195,23 +183,24 @@ class OutboxState:
     def wait_for_all(self, flight: Flight, now: float) -> None:
         """A flush is about to wait for whatever is not settled: the last one of the process."""
         self.breaker.close()
-        for entry in list(self._ledger.entries.values()):
-            self.kept.take(entry)
+        for entry in self._ledger.entries.values():
             entry.not_before = now
-            self._ledger.have_wait(entry, flight)
+            self._ledger.join(entry, flight)
 
     def pause_s(self, flight: Flight, now: float) -> float | None:
         """Seconds until the flush should look again; None when there is nothing to wait for."""
+        if not flight.pending:
+            return None
         ends_at = self._waits_until(flight, now) if self.breaker.is_open else flight.ends_at
-        hopes = (each.attempts or each.not_before < ends_at for each in flight.pending.values())
-        if ends_at <= now or not any(hopes):
+        hopes = [e for e in flight.pending.values() if e.attempts or e.not_before < ends_at]
+        if ends_at <= now or not hopes:
             return None
         looks = [self._cut_off_at(attempt, now) for attempt in self._under_way]
         if not self.breaker.is_open:
             looks += [entry.not_before for entry in flight.queue]
             looks += [self._pace.doubt_at(flight, each) for each in self._doubtful_of(flight)]
             looks += [self._pace.outage_at(each.attempts[0]) for each in self._unwaited()]
-        return min([ends_at, *(look for look in looks if look > now)]) - now
+        return min([ends_at, *[look for look in looks if look > now]]) - now
 
     def _waits_until(self, flight: Flight, now: float) -> float:
         """How long a flush waits while the breaker is open, in seconds on the clock of the facts.
@@ -299,6 +288,7 @@ class OutboxState:
         entry = attempt.entry
         entry.not_before = now + FIRST_HOLD_S
         if self._ledger.knows(entry) and not entry.attempts:
+            self._ledger.move(entry, Fact.FAILED, first=True)
             failure = Failed(ErrorKind.TIMEOUT, "the system starts no more threads")
             for flight in list(entry.flights):
                 self._ledger.give_up(flight, entry, failure)
@@ -325,10 +315,17 @@ class OutboxState:
 
     def tick(self, now: float) -> None:
         """Time has passed: doubt what is silent, cut off what hangs, send what is due."""
-        for attempt in self._under_way:
+        begun = [attempt for attempt in self._under_way if attempt.began_at is not None]
+        if begun:
+            self._look_at(begun, now)
+        self._pump(now)
+
+    def _look_at(self, begun: list[Attempt], now: float) -> None:
+        """Cut off what hangs, note an outage, and doubt what is silent on kept connections."""
+        for attempt in begun:
             if attempt.silent_s(now) > self._give_up_after_s:
                 self._ledger.orders.abort.append(attempt.entry.batch.id)
-        if not self.breaker.is_open and any(self._is_telling(one, now) for one in self._unwaited()):
+        if not self.breaker.is_open and [e for e in self._unwaited() if self._is_telling(e, now)]:
             self.breaker.failed(now, SILENT.reason, SILENT.message)
             self._ledger.orders.wake += self._ledger.flights
         for flight in self._ledger.flights:
@@ -337,7 +334,6 @@ class OutboxState:
                     if self._pace.doubt_at(flight, attempt) <= now and self._hedges.take():
                         attempt.is_doubted = True
                         self._order(attempt.entry, now, is_fresh=True).is_hedge = True
-        self._pump(now)
 
     def _unwaited(self) -> list[Entry]:
         """What is under way though no flush waits for it any more."""
@@ -374,14 +370,15 @@ class OutboxState:
                     self._probe.is_probe = True
             return
         for flight in self._ledger.flights:
-            if flight.ends_at <= now:
-                continue  # Its flush is about to leave: what is not sent is about to be kept.
-            travelling = sum(1 for entry in flight.pending.values() if entry.attempts)
-            for entry in list(flight.queue):
-                if travelling < PARALLEL and entry.not_before <= now:
-                    self._order(entry, now, is_fresh=entry.last is not None)
-                    travelling += 1
-        self._pump_kept(now)
+            # A flush that is about to leave sends no more: what is not sent is about to be kept.
+            if flight.queue and flight.ends_at > now:
+                travelling = len([entry for entry in flight.pending.values() if entry.attempts])
+                for entry in list(flight.queue):
+                    if travelling < PARALLEL and entry.not_before <= now:
+                        self._order(entry, now, is_fresh=entry.last is not None)
+                        travelling += 1
+        if self.kept.events or self._backlog_pace.is_limited:
+            self._pump_kept(now)
 
     def _pump_kept(self, now: float) -> None:
         if not self.kept:
@@ -425,7 +422,7 @@ class OutboxState:
         return min(due, key=lambda entry: entry.failures, default=None)
 
     def _order(self, entry: Entry, now: float, *, is_fresh: bool) -> Attempt:
-        self._ledger.unqueue(entry)
+        self._ledger.move(entry, Fact.ORDERED)
         attempt = Attempt(entry, now, is_fresh=is_fresh)
         entry.attempts.append(attempt)
         self._under_way.append(attempt)
@@ -452,11 +449,12 @@ class OutboxState:
 
     def _got_through(self, attempt: Attempt, now: float) -> None:
         self._blame.got_through(attempt.entry)
-        self._pace.note(attempt.silent_s(now))
+        silent_s = attempt.silent_s(now)
+        self._pace.note(silent_s)
         self._hedges.note_answer()
         if attempt.is_hedge:
             self._hedges.note_won()
-        self._backlog_pace.note(len(attempt.entry.batch), now)
+        self._backlog_pace.note(len(attempt.entry.batch.event_ids), now)
         if self.breaker.is_open and not self.breaker.is_asked(now):
             self.breaker.close()
             self._ledger.orders.wake += self._ledger.flights
@@ -470,26 +468,26 @@ class OutboxState:
         entry.is_ambiguous = entry.is_ambiguous or failure.is_ambiguous
         if entry.attempts and failure.is_in_flight:
             # Should the other bring nothing.
-            self._ledger.put_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
+            self._send_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
             return
         if entry.attempts and not self._is_hopeless(entry.attempts[0], now):
             return  # The other attempt, which is under way, has the last word.
         if attempt.is_reused and failure.is_stale:
             # The server had closed it while it was idle: that is no failure of the server.
             entry.last = failure
-            self._ledger.put_again(entry, now)
+            self._send_again(entry, now)
             return
         if failure.is_in_flight and entry.is_ambiguous and not entry.was_in_flight:
             # Another attempt, of which we know nothing any more, is being processed just now.
             entry.was_in_flight = True
             entry.last = failure
-            self._ledger.put_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
+            self._send_again(entry, now + (failure.hold_s or FIRST_HOLD_S))
             return
         entry.last = failure
         if failure.hold_s or failure.reason is ErrorKind.RATE_LIMITED:
             # The server complains of its load, or of the key: not of this batch.
             self._open(failure, now)
-            self._ledger.put_back(entry)
+            self._ledger.move(entry, Fact.FAILED, first=True)
         else:
             self._blame.failed(entry, failure, now)
             verdict = Verdict.AGAIN if entry.attempts else self._blame.verdict(entry, now)
@@ -506,7 +504,12 @@ class OutboxState:
         alone = attempt.seen_successes == self._blame.successes
         if alone and (self.breaker.is_open or (failure.hold_s == 0.0 and entry.flights)):
             self._open(failure, now)
-        self._ledger.put_again(entry, now + self._backoff_s(entry, now))
+        self._send_again(entry, now + self._backoff_s(entry, now))
+
+    def _send_again(self, entry: Entry, not_before: float) -> None:
+        """A batch is to be sent once more, behind those that have not failed."""
+        entry.not_before = not_before
+        self._ledger.move(entry, Fact.FAILED)
 
     def _open(self, failure: Failed, now: float) -> None:
         if failure.reason is ErrorKind.RATE_LIMITED:

@@ -42,31 +42,35 @@ class BacklogPace:
 
     Args:
         uniform: A random number from 0.0 up to 1.0, so that they do not go in step.
+
+    Attributes:
+        is_limited: Whether the server has told of its limit since the last backlog was gone.
     """
 
     def __init__(self, uniform: Callable[[], float]) -> None:
         self._uniform = uniform
-        self._is_limited = False
+        self.is_limited = False
         self._next_at = 0.0
 
     def __repr__(self) -> str:
-        return f"BacklogPace(next at {self._next_at:.1f})" if self._is_limited else "BacklogPace()"
+        return f"BacklogPace(next at {self._next_at:.1f})" if self.is_limited else "BacklogPace()"
 
     def limit(self) -> None:
         """The server has told of its limit."""
-        self._is_limited = True
+        self.is_limited = True
 
     def catch_up(self) -> None:
         """There is no backlog any more."""
-        self._is_limited = False
+        self.is_limited = False
 
     def note(self, events: int, now: float) -> None:
         """The server has taken so many events."""
-        self._next_at = now + events / ACCOUNT_EVENTS_PER_S * (1.0 + self._uniform() / 2)
+        spread = self._uniform() / 2 if self.is_limited else 0.0
+        self._next_at = now + events / ACCOUNT_EVENTS_PER_S * (1.0 + spread)
 
     def allows(self, now: float) -> bool:
         """Whether a batch of the backlog may go."""
-        return not self._is_limited or self._next_at <= now
+        return not self.is_limited or self._next_at <= now
 
 
 class Hedges:

@@ -35,7 +35,7 @@ class Settled:
         hold_s: float = 0.0,
     ) -> None:
         self.hold_s = hold_s
-        self.accepted = len(batch) - len(rejected)
+        self.accepted = len(batch.event_ids) - len(rejected)
         self.rejected = rejected
         self.reason = reason
         self.message = message

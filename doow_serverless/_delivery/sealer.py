@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from doow_serverless._recording.event import Event
     from doow_serverless._sealing import Batch
 
-    from .flight import Attempt
-    from .outbox import Outbox, OwnedFlight
+    from .flight import Attempt, Flight
+    from .outbox import Outbox
 
 
 class Sealer:
@@ -49,7 +49,7 @@ class Sealer:
     def seal(
         self,
         events: list[Event],
-        flight: OwnedFlight,
+        flight: Flight,
         *,
         is_derived: bool,
         budget: Budget | None,
@@ -68,9 +68,10 @@ class Sealer:
         outbox = flight.outbox
         attempts: list[Attempt] = []
         for batch in self._batches_of(tuple(events), outbox, is_derived):
-            outbox.submit_all(attempts)
+            if attempts:
+                outbox.submit_all(attempts)
             attempts = outbox.add(flight, batch)
-            del events[: len(batch)]
+            del events[: len(batch.event_ids)]
             if events and budget is not None and not budget.remaining():
                 break
         if events:

@@ -122,15 +122,17 @@ class Sender:
 
     def _answer(self, batch: Batch, key: str, transport: Transport, fresh: bool) -> Answer:
         answer = transport.post(batch, key, fresh=fresh)
-        if judge(answer) is Verdict.KEY_REFUSED and self._credentials.replace(key):
+        if answer.status == 401 and self._credentials.replace(key):
             answer = transport.post(batch, self._credentials.current())
         return answer
 
     def _result(self, batch: Batch, answer: Answer) -> Result:
         """What the answer means for the batch: here a 429, a 413, a 207 are decided."""
-        verdict, kind, message = judge(answer), kind_of(answer), describe(answer)
+        verdict = judge(answer)
         if verdict is Verdict.ACCEPTED:
-            return Settled(batch, kind, message, [], wait_told(answer, self._wall_clock()))
+            hold_s = wait_told(answer, self._wall_clock())
+            return Settled(batch, ErrorKind.PARTIAL_ACCEPT, "", [], hold_s)
+        kind, message = kind_of(answer), describe(answer)
         if verdict is Verdict.PARTIAL:
             refused = rejections(answer, batch.event_ids)
             hold_s = wait_told(answer, self._wall_clock())

@@ -97,8 +97,7 @@ class DeadLetters:
             written = self._last = threading.Event()
         at_unix_s = self._wall_clock()
         job = partial(self._write, batch, reason, at_unix_s, written)
-        if not self._thread.submit(job):
-            job()  # No thread can be started: better to wait than to lose it.
+        self._thread.run(job)  # If no thread can be started, here: better to wait than to lose it.
         return True
 
     def wait(self, limit_s: float = WAIT_S) -> None:

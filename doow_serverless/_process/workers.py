@@ -1,5 +1,8 @@
 """Jobs on other threads: the threads are the process's, and each of its many ``Workers`` a bound.
 
+Code of the user's may run inside a job: a hook, or a finalizer, which runs on any thread in the
+middle of whatever that was doing. It must not wait there for another job: hence `is_job_here`.
+
 Daemons, because a thread that waits on a dead network must keep no process alive; kept between
 jobs, because starting one costs more than the job; kept by the process, so that whoever had jobs
 leaves no threads behind; and not ``concurrent.futures``, which joins its threads at exit however
@@ -102,21 +105,45 @@ class _Thread:
             _starting.discard(me)
 
     def _run(self) -> None:
-        while True:
-            self._given.acquire()
-            job, self._job = self._job, None
-            if job is not None:
-                job()
-            del job  # An idle thread must keep nothing alive.
-            if not self._home.rest(self):
-                return
+        with AtJob():
+            while True:
+                self._given.acquire()
+                job, self._job = self._job, None
+                if job is not None:
+                    job()
+                del job  # An idle thread must keep nothing alive.
+                if not self._home.rest(self):
+                    return
+
+
+class AtJob:
+    """While this thread runs jobs."""
+
+    __slots__ = ("_is_first",)
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        self._is_first = me not in _at_job
+        _at_job.add(me)
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_first:
+            _at_job.discard(threading.get_ident())
+
+
+def is_job_here() -> bool:
+    """Whether this thread runs a job."""
+    return threading.get_ident() in _at_job
 
 
 _idle = IdleThreads()
 _starting: set[int] = set()
 """Threads that are starting another one."""
+_at_job: set[int] = set()
+"""Threads that run jobs."""
 reset_in_child(_idle.forget)
 reset_in_child(_starting.clear)
+reset_in_child(_at_job.clear)
 
 
 class Workers:
@@ -152,6 +179,12 @@ class Workers:
                 return True
             self._busy += 1
         return self._start(job)
+
+    def run(self, job: Job) -> None:
+        """As :meth:`submit`; on this thread if the system starts no other."""
+        if not self.submit(job):
+            with AtJob():
+                job()
 
     def offer(self, job: Job) -> bool:
         """As :meth:`submit`, but False if the job would have to wait for a thread as well."""

@@ -303,16 +303,22 @@ class Buffer:
 
     def take(self, at_least: int = 1) -> list[Event]:
         """All events that wait, if they are so many, or fill a batch; they stay in hand."""
-        if not self._events and not self._aside:
-            return []
+        return self._take(at_least) if self._events or self._aside else []
+
+    def take_last(self) -> list[Event]:
+        """Take all events, and accept no more."""
+        return self._take(1, is_last=True)
+
+    def _take(self, at_least: int, *, is_last: bool = False) -> list[Event]:
         events: list[Event] = []
         try:
-            with self.root._lock:
+            with (self._root or self)._lock:
                 if self._has(at_least):
                     events, self._events = self._events, []
                     self._note_left()
-                    if self.is_own_work:
+                    if self.parent is not None and self.is_own_work:
                         events = [self._named(event) for event in events]
+                self.is_closed |= is_last
         except BaseException:  # Raised by a signal, just then.
             self._events[:0] = events
             raise
@@ -334,7 +340,8 @@ class Buffer:
 
     def _has(self, at_least: int) -> bool:
         """Whether so many events wait, or fill a batch; with the lock held."""
-        self._take_in()
+        if self._aside:
+            self._take_in()
         is_full = len(self._events) >= at_least or self._bytes_waiting >= self._batch_bytes
         return bool(self._events) and is_full
 
@@ -347,13 +354,6 @@ class Buffer:
     def is_held_here(self) -> bool:
         """Whether this thread holds the lock, and was interrupted by a finalizer or a signal."""
         return bool(self.root._lock._is_owned())  # type: ignore[attr-defined]  # as `Condition` does
-
-    def take_last(self) -> list[Event]:
-        """Take all events, and accept no more."""
-        with self.root._lock:
-            self._take_in()
-            self.is_closed = True
-        return self.take()
 
     def _take_in(self) -> None:
         """Record what was set aside; with the lock held."""
@@ -427,7 +427,7 @@ class Buffer:
 
     def count(self, events: int) -> None:
         """Change the number of events in hand."""
-        root = self.root
+        root = self._root or self
         with root._lock:
             # Their bytes are reckoned by the average, since a batch knows no sizes of its events.
             average = root._bytes_in_hand / root.in_hand if root.in_hand > 0 else 0.0

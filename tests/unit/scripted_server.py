@@ -27,7 +27,7 @@ ANSWERS: list[int | str] = [*STATUSES, "fault", LOST, LOST_BY_A_GATEWAY]
 class Jobs:
     """In the place of `Workers`: runs jobs at once, or later."""
 
-    def __init__(self) -> None:
+    def __init__(self, _: int = 64) -> None:
         self.is_slow = False
         self.waiting: deque[Callable[[], None]] = deque()
 
@@ -37,6 +37,9 @@ class Jobs:
         else:
             job()
         return True
+
+    def run(self, job: Callable[[], None]) -> None:
+        self.submit(job)
 
     def offer(self, job: Callable[[], None]) -> bool:
         return not self.is_slow and self.submit(job)

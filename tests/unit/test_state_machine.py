@@ -42,7 +42,7 @@ TICK_S = FLUSH_S / 50
 class Machine(RuleBasedStateMachine):
     """One process that records, flushes, fails and forks."""
 
-    workers: Callable[[], Any] = Jobs
+    workers: Callable[..., Any] = Jobs
     hooks_wait_s = 0.0  # Jobs run at once, or when the machine says so.
 
     @initialize(flush_at=st.sampled_from([2, 5, 500]), bound=st.sampled_from([12, 10_000]))
@@ -50,7 +50,7 @@ class Machine(RuleBasedStateMachine):
         self.lock = threading.Lock()
         self.patches: list[Any] = [
             mock.patch.object(outbox, "Workers", type(self).workers),
-            mock.patch.object(hooks, "Workers", lambda _: type(self).workers()),
+            mock.patch.object(hooks, "Workers", type(self).workers),
             mock.patch.object(hooks, "HOOKS_WAIT_S", type(self).hooks_wait_s),
         ]
         for patch in self.patches:

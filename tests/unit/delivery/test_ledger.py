@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from doow_serverless._delivery.flight import Flight
-from doow_serverless._delivery.ledger import Ledger
+from doow_serverless._delivery.flight import Entry, Flight, State
+from doow_serverless._delivery.ledger import NEXT, Fact, Ledger
 from doow_serverless._delivery.results import Failed
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
@@ -27,6 +27,76 @@ def carry_out(ledger: Ledger) -> None:
     for release, events in ledger.orders.release:
         release(events)
     ledger.orders.release.clear()
+
+
+def entry_in(state: State, ledger: Ledger) -> Entry:
+    """Return a batch in this state, between two others that wait, or are kept, as it is."""
+    flight = new_flight([])
+    _, entry, _ = entries = [ledger.account(batch(batch_id=one), flight) for one in "abc"]
+    if state in (State.SENT, State.KEPT_SENT):
+        ledger.move(entry, Fact.ORDERED)
+    if state in (State.KEPT, State.KEPT_SENT):
+        for each in entries:
+            ledger.give_up(flight, each, WHY)
+    if state is State.GONE:
+        ledger.forget(entry)
+    assert entry.state is state
+    return entry
+
+
+def where(entry: Entry, ledger: Ledger, flight: Flight) -> tuple[bool, bool, bool]:
+    """Whether it is known, is in the queue of the flight, and is kept."""
+    return ledger.knows(entry), entry in flight.queue, entry in ledger.kept
+
+
+PLACES = {
+    State.WAITING: (True, True, False),
+    State.SENT: (True, False, False),
+    State.KEPT: (True, False, True),
+    State.KEPT_SENT: (True, False, True),
+    State.GONE: (False, False, False),
+}
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("fact", Fact)
+def test_each_fact_puts_a_batch_where_the_table_says(
+    ledger: Ledger, fact: Fact, state: State
+) -> None:
+    """And into the lists that follow from it; what cannot happen is an error, and changes none."""
+    entry = entry_in(state, ledger)
+    flight = entry.flights[0] if entry.flights else new_flight([])
+    assert where(entry, ledger, flight) == PLACES[state]
+    if state not in NEXT[fact]:
+        with pytest.raises(KeyError):
+            ledger.move(entry, fact)
+        assert (entry.state, where(entry, ledger, flight)) == (state, PLACES[state])
+        return
+    if fact is Fact.JOINED:
+        ledger.join(entry, flight)
+    else:
+        ledger.move(entry, fact)
+    assert entry.state is NEXT[fact][state]
+    assert where(entry, ledger, flight) == PLACES[entry.state]
+
+
+def test_what_has_failed_goes_behind_all_others(ledger: Ledger) -> None:
+    """In the backlog as well, unless the server has not complained of it."""
+    entry = entry_in(State.KEPT, ledger)
+    ledger.move(entry, Fact.FAILED, first=True)
+    assert [each.batch.id for each in ledger.kept] == ["a", "b", "c"]
+    ledger.move(entry, Fact.FAILED)
+    assert [each.batch.id for each in ledger.kept] == ["a", "c", "b"]
+
+
+def test_whoever_leaves_first_takes_the_batch_from_nobody(ledger: Ledger) -> None:
+    """It waits for an attempt on the account of the other."""
+    one, other = new_flight([]), new_flight([])
+    entry = ledger.account(batch(batch_id="a"), one)
+    ledger.account(batch(batch_id="a"), other)
+    ledger.give_up(one, entry, WHY)
+    assert (entry.state, one.queue, other.queue) == (State.WAITING, [], [entry])
+    assert (entry.flights, list(ledger.kept), ledger.orders.write_down) == ([other], [], [])
 
 
 def test_a_half_that_is_known_from_before_is_one_batch(ledger: Ledger) -> None:
@@ -71,9 +141,13 @@ def test_what_the_server_did_not_complain_of_keeps_its_place(ledger: Ledger) -> 
     """First in the queue, once."""
     flight = new_flight([])
     first, second = (ledger.account(batch(batch_id=one), flight) for one in "ab")
-    ledger.unqueue(first)
-    ledger.put_back(first)
-    ledger.put_back(first)
+    ledger.move(first, Fact.ORDERED)
+    assert flight.queue == [second]
+    ledger.move(first, Fact.FAILED, first=True)
+    ledger.move(first, Fact.FAILED, first=True)
+    assert flight.queue == [first, second]
+    ledger.move(second, Fact.ORDERED)
+    ledger.move(second, Fact.FAILED)
     assert flight.queue == [first, second]
 
 
@@ -115,7 +189,7 @@ def test_events_are_released_once(ledger: Ledger) -> None:
     flight = new_flight(released)
     entry = ledger.account(batch(3), flight)
     ledger.give_up(flight, entry, WHY)
-    ledger.have_wait(entry, flight)
+    ledger.join(entry, flight)
     ledger.forget(entry)
     carry_out(ledger)
     assert released == [3]

@@ -511,6 +511,6 @@ def test_it_says_what_it_knows(facts: Facts) -> None:
     attempt = facts.begin()
     assert repr(facts.state).startswith("1 flights, 1 POSTs under way, Kept(0 batches")
     assert repr(attempt) == "Attempt(a, any, began_at=100.0)"
-    assert repr(attempt.entry) == "Entry(a, in flight, 0 failures, 0 strikes)"
+    assert repr(attempt.entry) == "Entry(a, SENT, 0 failures, 0 strikes)"
     assert repr(attempt.entry.flights[0]) == "Flight(open, 1 pending, 0 to send)"
     assert repr(Failed(TIMEOUT, "why")) == "Failed(TIMEOUT, 'why', hold_s=None)"

@@ -42,17 +42,12 @@ def test_whether_doow_may_have_what_it_did_not_confirm(
 
 
 class Raising:
-    """A transport of the user's, or a key's place, that raises this."""
-
-    variable = "DOOW_TRACK_API_KEY"
+    """A transport of the user's that raises this."""
 
     def __init__(self, problem: BaseException) -> None:
         self.problem = problem
 
     def post(self, *_: object, **__: object) -> Answer:
-        raise self.problem
-
-    def fetch(self, *, anew: bool) -> str:
         raise self.problem
 
 
@@ -64,7 +59,10 @@ def unready() -> MemoryTransport:
 
 
 def without_key() -> Credentials:
-    return Credentials(None, ("DOOW_API_KEY_SSM_PARAMETER", "/doow/key"), Raising(OSError()))
+    def fetch(*_: object) -> str | None:
+        raise OSError
+
+    return Credentials(None, ("DOOW_TRACK_API_KEY_SSM_PARAMETER", "/doow/key"), fetch)
 
 
 def failure(sender: Sender) -> tuple[ErrorKind, bool, bool]:
