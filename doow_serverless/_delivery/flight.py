@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from doow_serverless._outcome import Outcome
 from doow_serverless._process.log import counted
 from doow_serverless.errors import DoowError, ErrorKind
 
@@ -15,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from doow_serverless._outcome import Outcome
     from doow_serverless._sealing import Batch
 
     from .outbox import Outbox
@@ -35,21 +35,26 @@ class Flight:
         release: Called with the number of events that are settled or kept, on whatever thread.
         outbox: Has its batches, from the first to the last, also if another has taken over
             meanwhile: one outbox knows nothing of batches that another has sealed and sent.
+        waiting_since, ends_at: When its flush began to wait, and until when it may; never, if no
+            flush waits yet.
 
     Attributes:
-        release, outbox: As given.
+        release, outbox, waiting_since, ends_at: As given.
         pending: What is neither settled nor given up, by batch id.
         queue: What of it waits to be sent, in order.
         is_closed: Whether its flush is over.
-        waiting_since, ends_at: When its flush began to wait, and until when it may.
         probe_ends_at: Until when it may wait while the breaker is open; 0.0 where that is no use.
         wake: Called once there is nothing to wait for, or the next look is due earlier.
     """
 
     __slots__ = (
+        "_accepted",
         "_errors",
+        "_folded",
         "_given_up",
-        "_outcome",
+        "_rejected",
+        "_requests",
+        "_unsent",
         "ends_at",
         "is_closed",
         "outbox",
@@ -61,17 +66,25 @@ class Flight:
         "wake",
     )
 
-    def __init__(self, release: Callable[[int], None], outbox: Outbox | None = None) -> None:
+    def __init__(
+        self,
+        release: Callable[[int], None],
+        outbox: Outbox | None = None,
+        waiting_since: float = NEVER,
+        ends_at: float = NEVER,
+    ) -> None:
         self.release = release
         self.outbox: Outbox = outbox  # type: ignore[assignment]  # flights of tests have none
         self.pending: dict[str, Entry] = {}
         self.queue: list[Entry] = []
         self.is_closed = False
-        self.waiting_since = NEVER
-        self.ends_at = NEVER
+        self.waiting_since = waiting_since
+        self.ends_at = ends_at
         self.probe_ends_at = 0.0
         self.wake: Callable[[], object] | None = None
-        self._outcome = Outcome()
+        self._accepted = self._folded = self._requests = 0
+        self._rejected: list[tuple[str, str]] = []
+        self._unsent: dict[ErrorKind, int] = {}
         self._errors: list[DoowError] = []
         self._given_up: dict[tuple[ErrorKind, str, float | None], list[str]] = {}
 
@@ -87,51 +100,64 @@ class Flight:
     def refused(self, events: int) -> None:
         """Account for events that were never recorded, for want of room."""
         if events:
-            self._outcome.add_unsent(ErrorKind.DROPPED_EVENTS, events)
+            self._count_unsent(ErrorKind.DROPPED_EVENTS, events)
             why = "max_queue_size events or max_queue_bytes were waiting already"
             text = f"{counted(events)} dropped: {why}"
             self._errors.append(DoowError(text, ErrorKind.DROPPED_EVENTS))
 
     def folded(self, calls: int) -> None:
         """Account for calls that became a part of an event of others."""
-        self._outcome.folded += calls
+        self._folded += calls
 
     def late(self, events: int) -> None:
         """Account for events that could not be sealed in time: they are kept by others."""
-        self._outcome.add_unsent(ErrorKind.TIMEOUT, events)
+        self._count_unsent(ErrorKind.TIMEOUT, events)
         text = f"{counted(events)} not delivered: the budget was used up before they were sealed"
         self._errors.append(DoowError(text, ErrorKind.TIMEOUT))
 
     def begun(self) -> None:
         """A POST of one of its batches has begun."""
-        self._outcome.requests += 1
+        self._requests += 1
 
     def settled(self, batch: Batch, result: Settled) -> None:
         """The server has decided on a batch."""
         if self.pending.pop(batch.id, None) is not None:
-            self._outcome.accepted += result.accepted
-            self._outcome.rejected += result.rejected
+            self._accepted += result.accepted
             if result.rejected:
+                self._rejected += result.rejected
                 self._errors += result.errors()
 
     def given_up(self, batch: Batch, failure: Failed) -> None:
         """Nobody waits for this batch any more."""
         if self.pending.pop(batch.id, None) is not None:
-            self._outcome.add_unsent(failure.reason, len(batch))
+            self._count_unsent(failure.reason, len(batch))
             why = (failure.reason, failure.message, failure.hold_s)
             self._given_up.setdefault(why, []).extend(batch.event_ids)
 
+    def _count_unsent(self, reason: ErrorKind, events: int) -> None:
+        self._unsent[reason] = self._unsent.get(reason, 0) + events
+
     def absorb(self, other: Flight) -> None:
         """Account for what has become of the events of ``other`` as well."""
-        self._outcome.add(other._outcome)
+        self._accepted += other._accepted
+        self._folded += other._folded
+        self._requests += other._requests
+        self._rejected += other._rejected
         self._errors += other._errors
+        for reason, events in other._unsent.items():
+            self._count_unsent(reason, events)
         for why, ids in other._given_up.items():
             self._given_up.setdefault(why, []).extend(ids)
         other.pending, other.queue = {}, []
 
     def account(self, outcome: Outcome) -> list[DoowError]:
         """Add to ``outcome`` what became of each event; what must be reported."""
-        outcome.add(self._outcome)
+        outcome.accepted += self._accepted
+        outcome.folded += self._folded
+        outcome.requests += self._requests
+        outcome.rejected += self._rejected
+        for reason, events in self._unsent.items():
+            outcome.add_unsent(reason, events)
         unsent = [
             DoowError(f"{counted(len(ids))} not delivered: {why}", reason, ids, hold_s or None)
             for (reason, why, hold_s), ids in self._given_up.items()

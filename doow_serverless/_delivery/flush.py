@@ -16,7 +16,7 @@ from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
 
-from .flight import Flight, summed_up
+from .flight import NEVER, Flight, summed_up
 from .flushing import Flushing
 from .hooks import HOOKS_WAIT_S
 from .sealer import Sealer
@@ -140,10 +140,14 @@ class Flusher:
             del buffer.leaving[0]  # Before that a fault leaves the rest of it to the next flush.
         return attempts
 
-    def _new_flight(self, buffer: Buffer) -> Flight:
-        """A flight that ``buffer`` knows of until it is accounted for."""
+    def _new_flight(self, buffer: Buffer, budget: Budget | None = None) -> Flight:
+        """A flight that ``buffer`` knows of until it is accounted for; waited for in a budget."""
         # The buffer may be garbage-collected: nothing that travels keeps it alive.
-        flight = Flight(partial(_release, ref(buffer)), self._outbox)
+        release = partial(_release, ref(buffer))
+        if budget is None:
+            flight = Flight(release, self._outbox)
+        else:
+            flight = Flight(release, self._outbox, budget.began_at, budget.ends_at)
         buffer.flights.append(flight)
         return flight
 
@@ -211,7 +215,7 @@ class Flusher:
             self._begin(flushing)
             flushing.wait(self._have_looked)
             report_fault("flushing", fault)
-        return flushing.outcome
+        return flushing.outcome or Outcome()
 
     async def aflush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As :meth:`flush`, without blocking the event loop."""
@@ -231,7 +235,7 @@ class Flusher:
             self._outbox.reporter.tell_here(flushing.errors, flushing.outcome)
         if cancelled is not None:
             raise cancelled
-        return flushing.outcome
+        return flushing.outcome or Outcome()
 
     def flush_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
         """Have other threads deliver what was recorded so far, while the handler still runs.
@@ -276,19 +280,16 @@ class Flusher:
         try:
             flights, attempts = self._depart(flushing)
             outbox = flights[0].outbox
-            for flight in flights:
-                ordered = flight.outbox.begin_wait(flight, flushing.budget)
-                flight.wake = partial(self._look, flushing)
-                if ordered:
-                    flight.outbox.submit_all(ordered)
-            flushing.flights = flights  # From here on whoever looks may end it.
             first = attempts.pop(0) if may_send and attempts else None
             if attempts:
                 outbox.submit_all(attempts)
-            if first is None:
+            for flight in flights:
+                flight.wake = partial(self._look, flushing)
+            flushing.flights = flights  # From here on whoever looks may end it.
+            if first is not None:
+                outbox.send(first, outbox.state)  # Once it begins, the flush looks.
+            if not flushing.is_over:
                 self._look(flushing)
-            else:  # Once it begins, the flush looks.
-                outbox.send(first, outbox.state)
         except Exception as fault:
             report_fault("flushing", fault)
             if flushing.take_end():
@@ -303,7 +304,7 @@ class Flusher:
         buffer, budget = flushing.buffer, flushing.budget
         with buffer.sealing:
             earlier = buffer.flights[:]
-            flight = self._new_flight(buffer)
+            flight = self._new_flight(buffer, budget)
             flights = [flight]
             attempts = self._seal_lots(buffer, flight, budget)
             # The unattended one outlives whatever invocation flushes it.
@@ -324,7 +325,8 @@ class Flusher:
                         attempts = self._sealer.seal(
                             lot, flight, is_derived=is_derived, budget=budget
                         )
-            except BaseException:  # The next flush takes the rest along.
+            except BaseException:  # The next flush takes the rest along, and accounts for this.
+                flight.waiting_since = flight.ends_at = NEVER
                 for lot, _ in lots:
                     buffer.count(-len(lot))
                     self.dropped.append(lot)
@@ -361,7 +363,8 @@ class Flusher:
             outbox = other.outbox
             mine = next((one for one in flights if one.outbox is outbox), None)
             if mine is None:  # Another tracker has taken over since then.
-                mine = Flight(other.release, outbox)
+                first = flights[0]
+                mine = Flight(other.release, outbox, first.waiting_since, first.ends_at)
                 buffer.flights.append(mine)
                 flights.append(mine)
             outbox.submit_all(outbox.join(mine, other))
@@ -381,7 +384,8 @@ class Flusher:
         """See whether a flush is over, or when to look again."""
         if not flushing.flights:
             return  # A worker seals yet, and will look.
-        pauses_s = [flight.outbox.pause_s(flight) for flight in flushing.flights]
+        waited_for = [flight for flight in flushing.flights if flight.pending]
+        pauses_s = [flight.outbox.pause_s(flight) for flight in waited_for]
         waits_s = [pause_s for pause_s in pauses_s if pause_s is not None]
         if waits_s:
             flushing.look_again(min(waits_s))
@@ -390,11 +394,12 @@ class Flusher:
 
     def _end(self, flushing: Flushing) -> None:
         """Account for a flush: what is not settled is kept; report, and call the hooks."""
-        outcome, flights = flushing.outcome, flushing.flights
-        errors = _closed(flights, outcome)
-        for flight in flights:
+        outcome = Outcome()
+        errors: list[DoowError] = []
+        for flight in flushing.flights:
+            errors += flight.outbox.close(flight, outcome)
             _discard(flushing.buffer, flight)
-        outcome.elapsed_s = flushing.budget.spent()
+        flushing.account(outcome)
         if self._config.debug:
             debug(f"flushed {outcome}")
         if errors:
@@ -466,11 +471,10 @@ class Flusher:
     def _take_back_early(self, other: Flusher) -> None:
         """Have what ``other`` has sent early be nobody's to wait for."""
         for buffer in other.buffers():
-            early = [flight for flight in buffer.flights if not flight.is_waited_for]
-            for flight in early:
+            for flight in [each for each in buffer.flights if not each.is_waited_for]:
                 _discard(buffer, flight)
-            for error in _closed(early, Outcome()):
-                other._outbox.report(error)
+                for error in flight.outbox.close(flight, Outcome()):
+                    other._outbox.report(error)
 
     def write_down_all(self, patience_s: float) -> None:
         """Write down what waits, and send none of it: other processes have the same in hand.
@@ -516,11 +520,3 @@ def _release(buffer: ref[Buffer], events: int) -> None:
 def _discard(buffer: Buffer, flight: Flight) -> None:
     with suppress(ValueError):  # Another flush has accounted for it.
         buffer.flights.remove(flight)
-
-
-def _closed(flights: list[Flight], outcome: Outcome) -> list[DoowError]:
-    """Close ``flights``, and add to ``outcome`` what became of them; what must be reported."""
-    errors = []
-    for outbox in dict.fromkeys(flight.outbox for flight in flights):
-        errors += outbox.close([one for one in flights if one.outbox is outbox], outcome)
-    return errors

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from doow_serverless._outcome import Outcome
 from doow_serverless._process.clock import FROZEN_S, LONGEST_PAUSE_S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from doow_serverless._outcome import Outcome
     from doow_serverless._process.clock import Budget, Clock
     from doow_serverless._recording.buffer import Buffer
     from doow_serverless.errors import DoowError
@@ -41,7 +41,7 @@ class Flushing:
 
     Attributes:
         flights: What it waits for.
-        outcome: What became of the events, once :attr:`is_over`.
+        outcome: What became of the events; None until they are accounted for.
         errors: What is to be reported, if the caller calls the hooks.
         is_over: Whether there is nothing to wait for any more.
         wake: Wakes the caller.
@@ -80,7 +80,7 @@ class Flushing:
         self.last = last
         self.hooks_are_here = hooks_are_here
         self.flights: list[Flight] = []
-        self.outcome = Outcome()
+        self.outcome: Outcome | None = None
         self.errors: list[DoowError] | None = None
         self.is_over = False
         self._is_taken = [False]
@@ -116,6 +116,11 @@ class Flushing:
         """The events are accounted for; the caller waits no longer for the hooks than that."""
         self._leaves_at = self._clock() + seconds
         self.wake()
+
+    def account(self, outcome: Outcome) -> None:
+        """All that it waited for is settled or kept."""
+        outcome.elapsed_s = self._clock() - self.budget.began_at
+        self.outcome = outcome
 
     def end(self) -> None:
         """There is nothing to wait for any more."""

@@ -193,10 +193,6 @@ class Outbox:
         """Have ``flight`` account for ``other``, or wait for it as well; return as of `add`."""
         return self._bring(self.state.join, flight, other)
 
-    def begin_wait(self, flight: Flight, budget: Budget) -> list[Attempt]:
-        """A flush begins to wait for ``flight``; return as of `add`."""
-        return self._bring(self.state.wait, flight, budget.ends_at)
-
     def note_late(self, flight: Flight, events: int) -> None:
         """So many events of ``flight`` could not be sealed in time."""
         with self._lock:
@@ -224,7 +220,7 @@ class Outbox:
         """Block until everything of ``flight`` is settled or given up, or ``budget`` is used up."""
         changed = threading.Event()
         flight.wake = changed.set
-        self.submit_all(self.begin_wait(flight, budget))
+        self._note(self.state.wait, flight, budget.ends_at)
         while (pause_s := self.pause_s(flight)) is not None:
             began = self._clock()
             changed.wait(min(pause_s, LONGEST_PAUSE_S))
@@ -234,20 +230,14 @@ class Outbox:
                 budget.extend(missing_s)
             self.look(missing_s if missing_s > FROZEN_S else 0.0)
 
-    def close(self, flights: list[Flight], outcome: Outcome) -> list[DoowError]:
-        """Give up what is not settled, and add to ``outcome`` what became of each event.
-
-        Returns:
-            What must be reported.
-        """
-        errors = []
-        for flight in flights:
-            with self._lock:
-                # What is settled has left already, unless it was a probe that is accounted for.
-                flight.is_closed = is_settled = not (flight.pending or flight.probe_ends_at)
-            if not is_settled:
-                self._note(self.state.close, flight)
-            errors += flight.account(outcome)
+    def close(self, flight: Flight, outcome: Outcome) -> list[DoowError]:
+        """Give up what is not settled; add to ``outcome``, and return, as of `Flight.account`."""
+        with self._lock:
+            # What is settled has left already, unless it waited for a probe.
+            flight.is_closed = is_settled = not (flight.pending or flight.probe_ends_at)
+        if not is_settled:
+            self._note(self.state.close, flight)
+        errors = flight.account(outcome)
         if errors:
             self._dead_letters.wait()
         outcome.backlog = self.state.kept.events
@@ -262,7 +252,7 @@ class Outbox:
 
     def redeliver(self) -> None:
         """Have other threads send what is kept, as far as that is worth a try."""
-        if not self.state.is_idle:
+        if self.state.entries:
             self.rescuers.submit(self.look)
 
     def recover(self) -> None:

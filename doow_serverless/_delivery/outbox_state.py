@@ -65,6 +65,7 @@ class OutboxState:
 
     Attributes:
         breaker: Whether sending is worth a try.
+        entries: Those of all batches that are not settled, by batch id.
         kept: The backlog.
     """
 
@@ -84,6 +85,7 @@ class OutboxState:
         self._hedges = Hedges()
         self._backlog_pace = BacklogPace(uniform)
         self._ledger = Ledger(max_events, max_bytes)
+        self.entries = self._ledger.entries
         self.kept = self._ledger.kept
         self.breaker = CircuitBreaker(uniform)
 
@@ -101,7 +103,7 @@ class OutboxState:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to send, and nothing under way."""
-        return not self._ledger.entries and not self._under_way
+        return not self.entries and not self._under_way
 
     @property
     def is_waited_for(self) -> bool:
@@ -111,7 +113,7 @@ class OutboxState:
     @property
     def unsettled_bytes(self) -> int:
         """Sealed bytes that are neither settled nor written down."""
-        entries = self._ledger.entries.values()
+        entries = self.entries.values()
         return sum(len(each.batch.body) for each in entries if not each.is_written)
 
     # ── facts: batches ─────────────────────────────────────────────────────────────────────────
@@ -122,7 +124,7 @@ class OutboxState:
         if flight.is_closed or (self.breaker.is_open and not self.breaker.is_due(now)):
             self._ledger.give_up(flight, entry, self._held_off() or SILENT)
         else:
-            self._pump(now)
+            self._begin_wait(flight, now)
 
     def keep(
         self,
@@ -139,7 +141,7 @@ class OutboxState:
         ``reason`` it is written down. Otherwise it may have been sent or written before: unless
         ``logged_as`` says as what, it goes to no log as one that a relay may gather.
         """
-        if batch.id not in self._ledger.entries:
+        if batch.id not in self.entries:
             entry = Entry(batch)
             entry.is_written = is_written
             entry.is_released = True
@@ -156,7 +158,7 @@ class OutboxState:
 
     def end(self, _: float) -> None:
         """The process may end at any moment: what is not settled is written down, whoever waits."""
-        for entry in self._ledger.entries.values():
+        for entry in self.entries.values():
             self._ledger.write_down(entry, entry.last.reason if entry.last else ErrorKind.TIMEOUT)
 
     # ── facts: flushes ─────────────────────────────────────────────────────────────────────────
@@ -164,11 +166,16 @@ class OutboxState:
     def wait(self, flight: Flight, ends_at: float, now: float) -> None:
         """A flush begins to wait for a flight."""
         flight.waiting_since, flight.ends_at = now, ends_at
-        if self.breaker.is_open and self.breaker.is_due(now):
-            flight.probe_ends_at = now + self.breaker.probe_wait_s(now, ends_at - now)
-        for entry in flight.queue:
-            if not entry.was_in_flight:  # What failed in the background is due once somebody waits.
-                entry.not_before = now
+        self._begin_wait(flight, now)
+
+    def _begin_wait(self, flight: Flight, now: float) -> None:
+        if flight.is_waited_for:
+            if self.breaker.is_open and self.breaker.is_due(now) and not flight.probe_ends_at:
+                wait_s = self.breaker.probe_wait_s(now, flight.ends_at - now)
+                flight.probe_ends_at = now + wait_s
+            for entry in flight.queue:
+                if not entry.was_in_flight:  # What failed in the background is due, as is the rest.
+                    entry.not_before = now
         self.tick(now)
 
     def join(self, flight: Flight, other: Flight, now: float) -> None:
@@ -178,12 +185,12 @@ class OutboxState:
                 self._ledger.join(entry, flight)
         elif not other.is_closed:
             self._ledger.absorb(flight, other)
-        self._pump(now)
+        self._begin_wait(flight, now)
 
     def wait_for_all(self, flight: Flight, now: float) -> None:
         """A flush is about to wait for whatever is not settled: the last one of the process."""
         self.breaker.close()
-        for entry in self._ledger.entries.values():
+        for entry in self.entries.values():
             entry.not_before = now
             self._ledger.join(entry, flight)
 
@@ -218,8 +225,8 @@ class OutboxState:
 
         The transport counts the timeout from its POST, which begins after the attempt.
         """
-        left_s = self._give_up_after_s - attempt.silent_s(now)
-        return now + max(0.0, left_s) + CUT_OFF_AGAIN_S
+        ends_at = (attempt.began_at or now) + self._give_up_after_s
+        return max(now, ends_at) + CUT_OFF_AGAIN_S
 
     def close(self, flight: Flight, now: float) -> None:
         """A flush stops waiting: what is not settled is kept, and written down."""
@@ -449,8 +456,7 @@ class OutboxState:
 
     def _got_through(self, attempt: Attempt, now: float) -> None:
         self._blame.got_through(attempt.entry)
-        silent_s = attempt.silent_s(now)
-        self._pace.note(silent_s)
+        self._pace.note(now - (attempt.began_at or now))
         self._hedges.note_answer()
         if attempt.is_hedge:
             self._hedges.note_won()

@@ -61,16 +61,17 @@ class Budget:
 
     Attributes:
         limit_s: How many seconds it had at first.
+        began_at: When it began, on that clock.
         ends_at: When it is used up, on that clock.
     """
 
-    __slots__ = ("_began_at", "_clock", "ends_at", "limit_s")
+    __slots__ = ("_clock", "began_at", "ends_at", "limit_s")
 
     def __init__(self, limit_s: float, clock: Clock = monotonic) -> None:
         self.limit_s = max(0.0, limit_s)
         self._clock = clock
-        self._began_at = clock()
-        self.ends_at = self._began_at + self.limit_s
+        self.began_at = clock()
+        self.ends_at = self.began_at + self.limit_s
 
     def __repr__(self) -> str:
         return f"Budget({self.remaining():.3f} of {self.limit_s:.3f} s left)"
@@ -85,7 +86,7 @@ class Budget:
 
     def spent(self) -> float:
         """Seconds since it began; more than ``limit_s`` when it was overrun."""
-        return self._clock() - self._began_at
+        return self._clock() - self.began_at
 
 
 def iso_time(unix_ms: int) -> str:

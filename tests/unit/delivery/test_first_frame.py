@@ -114,7 +114,7 @@ def test_a_late_key(pipe: Pipe) -> None:
     """The dead letter came first: its reason is its own, and that of the signed frame as well."""
     secret, sealed = Secret(), batch()
     one = outbox(secret=secret)
-    one.close([flown(one, sealed)], Outcome())
+    one.close(flown(one, sealed), Outcome())
     first = pipe.parts(1)
     secret.is_open.set()
     assert seen([*first, *pipe.parts(1)]) == [
@@ -135,7 +135,7 @@ def test_a_stuck_pipe(pipe: Pipe) -> None:
     one.sender._output.write = tell  # type: ignore[union-attr, method-assign]
     flight = flown(one, sealed)
     assert has_begun.wait(20)
-    one.close([flight], Outcome())
+    one.close(flight, Outcome())
     assert seen(pipe.parts(2)) == [(sealed.id, "LOG", True)] * 2
 
 
@@ -143,7 +143,7 @@ def test_no_dead_letter(pipe: Pipe) -> None:
     """Then a late frame is the first one after all."""
     secret, sealed = Secret(), batch()
     one = outbox(secret=secret, dead_letter="off")
-    one.close([flown(one, sealed)], Outcome())
+    one.close(flown(one, sealed), Outcome())
     secret.is_open.set()
     assert seen(pipe.parts(1)) == [(sealed.id, "LOG", True)]
 
