@@ -41,6 +41,7 @@ class Flight:
     Attributes:
         release, outbox, waiting_since, ends_at: As given.
         pending: What is neither settled nor given up, by batch id.
+        requests: How many POSTs of its batches have begun.
         queue: What of it waits to be sent, in order.
         is_closed: Whether its flush is over.
         probe_ends_at: Until when it may wait while the breaker is open; 0.0 where that is no use.
@@ -53,7 +54,6 @@ class Flight:
         "_folded",
         "_given_up",
         "_rejected",
-        "_requests",
         "_unsent",
         "ends_at",
         "is_closed",
@@ -62,6 +62,7 @@ class Flight:
         "probe_ends_at",
         "queue",
         "release",
+        "requests",
         "waiting_since",
         "wake",
     )
@@ -82,7 +83,7 @@ class Flight:
         self.ends_at = ends_at
         self.probe_ends_at = 0.0
         self.wake: Callable[[], object] | None = None
-        self._accepted = self._folded = self._requests = 0
+        self._accepted = self._folded = self.requests = 0
         self._rejected: list[tuple[str, str]] = []
         self._unsent: dict[ErrorKind, int] = {}
         self._errors: list[DoowError] = []
@@ -115,10 +116,6 @@ class Flight:
         text = f"{counted(events)} not delivered: the budget was used up before they were sealed"
         self._errors.append(DoowError(text, ErrorKind.TIMEOUT))
 
-    def begun(self) -> None:
-        """A POST of one of its batches has begun."""
-        self._requests += 1
-
     def settled(self, batch: Batch, result: Settled) -> None:
         """The server has decided on a batch."""
         if self.pending.pop(batch.id, None) is not None:
@@ -141,7 +138,7 @@ class Flight:
         """Account for what has become of the events of ``other`` as well."""
         self._accepted += other._accepted
         self._folded += other._folded
-        self._requests += other._requests
+        self.requests += other.requests
         self._rejected += other._rejected
         self._errors += other._errors
         for reason, events in other._unsent.items():
@@ -154,7 +151,7 @@ class Flight:
         """Add to ``outcome`` what became of each event; what must be reported."""
         outcome.accepted += self._accepted
         outcome.folded += self._folded
-        outcome.requests += self._requests
+        outcome.requests += self.requests
         outcome.rejected += self._rejected
         for reason, events in self._unsent.items():
             outcome.add_unsent(reason, events)

@@ -162,7 +162,7 @@ class Ledger:
 
     def knows(self, entry: Entry) -> bool:
         """Whether an entry is neither settled nor replaced by its halves."""
-        return self.entries.get(entry.batch.id) is entry
+        return entry.state is not GONE
 
     def move(self, entry: Entry, fact: Fact, *, first: bool = False) -> None:
         """Let ``entry`` go where a fact puts it: before all others if ``first``, or behind them."""

@@ -38,6 +38,7 @@ class LogSender:
         wall_clock: Unix seconds.
     """
 
+    is_ready = False
     reuses_connection = staticmethod(bool)
 
     def __init__(self, config: Config, log_key: LogKey, wall_clock: Clock = time.time) -> None:

@@ -353,7 +353,7 @@ class Outbox:
 
     def _carry_out(self, orders: Orders) -> None:
         """Do as ordered, without locks, since buffers have theirs; all but to send."""
-        if orders.write_down or orders.split or orders.settled:
+        if orders.write_down or orders.split or (orders.settled and self.journal is not None):
             self._write_down(orders)
         for release, events in orders.release:
             release(events)
@@ -413,7 +413,8 @@ class Outbox:
 
     def _try(self, attempt: Attempt, state: OutboxState) -> Attempt | None:
         """Make an attempt; the next one for this thread, if any."""
-        trouble = self.sender.prepare()  # The server has no part in how long that takes.
+        # The server has no part in how long that takes.
+        trouble = None if self.sender.is_ready else self.sender.prepare()
         if self.log_key.kept is not None:
             self.log_key.fetch_aside()
         is_reused = not attempt.is_fresh and self.sender.reuses_connection()

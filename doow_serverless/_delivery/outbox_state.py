@@ -25,7 +25,7 @@ from doow_serverless.errors import ErrorKind
 
 from .blame import Blame, Verdict
 from .breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
-from .flight import Attempt, Entry
+from .flight import NEVER, Attempt, Entry, State
 from .ledger import Fact, Ledger, Orders
 from .pace import BacklogPace, Hedges, Pace
 from .results import Failed, Settled, Split
@@ -169,7 +169,7 @@ class OutboxState:
         self._begin_wait(flight, now)
 
     def _begin_wait(self, flight: Flight, now: float) -> None:
-        if flight.is_waited_for:
+        if flight.waiting_since < NEVER:
             if self.breaker.is_open and self.breaker.is_due(now) and not flight.probe_ends_at:
                 wait_s = self.breaker.probe_wait_s(now, flight.ends_at - now)
                 flight.probe_ends_at = now + wait_s
@@ -279,13 +279,13 @@ class OutboxState:
         entry = attempt.entry
         if attempt.began_at is not None:
             return False  # A signal came just when it was ordered: so it was ordered twice.
-        if not self._ledger.knows(entry):
+        if entry.state is State.GONE:
             self._drop(attempt)
             return False
         attempt.began_at, attempt.is_reused = now, is_reused
         attempt.seen_successes = self._blame.successes
         for flight in entry.flights:
-            flight.begun()
+            flight.requests += 1
             self._ledger.orders.wake.append(flight)  # It may have to doubt this connection.
         return True
 
@@ -305,7 +305,7 @@ class OutboxState:
         """An attempt has come back."""
         self._drop(attempt)
         entry = attempt.entry
-        if not self._ledger.knows(entry):
+        if entry.state is State.GONE:
             return  # Another attempt was faster.
         if not isinstance(result, Failed):
             self._got_through(attempt, now)

@@ -57,6 +57,9 @@ class Sender:
         credentials: The key.
         wall_clock: Unix seconds, for the dates that servers send.
         key_wait_s: See `Credentials.current`.
+
+    Attributes:
+        is_ready: Whether the key and the transport have been at hand, which they then stay.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Sender:
         self._transport = transport
         self._credentials = credentials
         self._wall_clock = wall_clock
+        self.is_ready = False
 
     def connect(self) -> None:
         """Have a connection at hand, and the key; blocks, and may raise."""
@@ -91,6 +95,7 @@ class Sender:
         except BaseException as problem:  # Whatever a client of AWS raises.
             _pass_on_signal(problem)
             return _trouble(problem, is_unsent=True)
+        self.is_ready = True
         return None
 
     def reuses_connection(self) -> bool:

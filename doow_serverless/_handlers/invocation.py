@@ -153,7 +153,7 @@ class Invocation(Span):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._end(failed=has_failed(kind)):
+        if self._end(failed=kind is not None and has_failed(kind)):
             self._flush(last=True)
         self._is_left = True
 
@@ -161,7 +161,7 @@ class Invocation(Span):
         if kind is GeneratorExit:
             # The coroutine is being closed, and may not await any more.
             self.__exit__(kind)
-        elif self._end(failed=has_failed(kind)):
+        elif self._end(failed=kind is not None and has_failed(kind)):
             self._is_left = (
                 True  # A flush that is cancelled has sent all: no second one, that blocks.
             )
@@ -216,7 +216,8 @@ class Invocation(Span):
         self._token = current.set(self._scope)
         if self._owned is not None:
             self._hold(life, self._owned)
-        engine.report_removed(options.removed)
+        if options.removed:
+            engine.report_removed(options.removed)
         if options.metric is not None:
             self._scope.record(options.metric)
 

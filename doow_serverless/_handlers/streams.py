@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from doow_serverless._callables import Span
 
 
+_PLAIN = frozenset({type(None), dict, str, bytes, list, tuple, bool, int})
+"""Types of most results, which have no stream."""
+
+
 def is_stream(result: Any) -> bool:
     """Whether ``result`` is a response whose body is yet to be produced.
 
     Told by what it has, since no framework is imported here: Starlette's ``StreamingResponse``,
     which is FastAPI's and that of Azure's HTTP streams, keeps its body in ``body_iterator``.
     """
-    return guarded(_has_stream, result) is True
+    return type(result) not in _PLAIN and guarded(_has_stream, result) is True
 
 
 def _has_stream(result: Any) -> bool:

@@ -74,9 +74,9 @@ def _arguments(frame: FrameType) -> Iterator[Any]:
         yield from value if type(value) is tuple else (value,)
 
 
-def has_failed(kind: type[BaseException] | None) -> bool:
+def has_failed(kind: type[BaseException]) -> bool:
     """Whether what ends by an exception of this kind has failed: a suspension goes on later."""
-    return kind is not None and not (
+    return not (
         are_possible()
         and any(
             base.__name__ == "SuspendExecution" and base.__module__.startswith(_SDK)

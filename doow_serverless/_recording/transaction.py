@@ -119,7 +119,7 @@ class Block(Span):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        generator, failed = self._scope.generator, has_failed(kind)
+        generator, failed = self._scope.generator, kind is not None and has_failed(kind)
         if generator is not None:
             generator.leave()
             # Whoever consumes it has had enough: what it did so far, it did.

@@ -37,8 +37,8 @@ def test_what_the_server_has_decided() -> None:
         refused = [(entry.batch.event_ids[0], f"of {entry.batch.id}")]
         result = Settled(entry.batch, ErrorKind.PARTIAL_ACCEPT, "207", refused)
         flight.settled(entry.batch, result)
-    flight.begun()
-    flight.begun()
+    flight.requests += 1
+    flight.requests += 1
     outcome, errors = account(flight)
     assert outcome == Outcome(2, [("a-0", "of a"), ("b-0", "of b")], requests=2)
     assert [(str(error), error.kind, error.event_ids) for error in errors] == [
