@@ -220,8 +220,12 @@ class Ledger:
             self.flights.remove(flight)
 
     def give_up(self, flight: Flight, entry: Entry, failure: Failed) -> None:
-        """A flight waits for an entry no more; if none does, it is kept and written down."""
+        """A flight waits for an entry no more: it is written down, and if no other waits, kept.
+
+        The response that waited goes back, after which a platform may end the process.
+        """
         flight.given_up(entry.batch, failure)
+        self.write_down(entry, failure.reason)
         if len(entry.flights) > 1:
             if entry.state is WAITING:
                 flight.queue.remove(entry)
@@ -230,7 +234,6 @@ class Ledger:
         self.move(entry, Fact.LEFT)
         entry.flights.clear()
         self._release(entry)
-        self.write_down(entry, failure.reason)
         self._drop_excess()
 
     # ── kept ───────────────────────────────────────────────────────────────────────────────────

@@ -83,6 +83,7 @@ class OutboxState:
         self._blame = Blame()
         self._pace = Pace()
         self._hedges = Hedges()
+        self._lacks_hedges = False
         self._backlog_pace = BacklogPace(uniform)
         self._ledger = Ledger(max_events, max_bytes)
         self.entries = self._ledger.entries
@@ -318,7 +319,11 @@ class OutboxState:
         else:
             self._failed(attempt, result, now)
         self._ledger.orders.wake += entry.flights
-        self._pump(now)
+        if self._lacks_hedges:  # The answer may allow one more.
+            self._lacks_hedges = False
+            self.tick(now)
+        else:
+            self._pump(now)
 
     def tick(self, now: float) -> None:
         """Time has passed: doubt what is silent, cut off what hangs, send what is due."""
@@ -338,9 +343,15 @@ class OutboxState:
         for flight in self._ledger.flights:
             if flight.is_waited_for and not self.breaker.is_open:
                 for attempt in self._doubtful_of(flight):
-                    if self._pace.doubt_at(flight, attempt) <= now and self._hedges.take():
-                        attempt.is_doubted = True
-                        self._order(attempt.entry, now, is_fresh=True).is_hedge = True
+                    if self._pace.doubt_at(flight, attempt) <= now:
+                        self._hedge(attempt, now)
+
+    def _hedge(self, attempt: Attempt, now: float) -> None:
+        """Send a batch once more on a new connection, if that is not done too often."""
+        self._lacks_hedges = not self._hedges.take()
+        if not self._lacks_hedges:
+            attempt.is_doubted = True
+            self._order(attempt.entry, now, is_fresh=True).is_hedge = True
 
     def _unwaited(self) -> list[Entry]:
         """What is under way though no flush waits for it any more."""

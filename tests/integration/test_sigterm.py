@@ -259,8 +259,8 @@ def test_a_signal_while_another_thread_waits_in_its_flush(tmp_path: Path) -> Non
     "lock",
     [
         "tracker.engine.unattended._lock",
-        "tracker.engine._flusher._departures._making",
-        "tracker.engine._flusher._departures.of(tracker.engine.unattended).lock",
+        "tracker.engine.unattended.sealing",
+        "tracker.engine.outbox.rescuers._lock",
         "tracker.engine.outbox.workers._lock",
         "tracker.engine.outbox._lock",
         "threading._active_limbo_lock",
@@ -277,7 +277,8 @@ def test_a_signal_while_a_lock_is_held(tmp_path: Path, ingest: Ingest, lock: str
             time.sleep(60)
     """
     ended = run(script, ingest.url, tmp_path)
-    assert (ended.status, ended.stderr) == (-signal.SIGTERM, "")
+    # What could not be sent may have been reported by then.
+    assert (ended.status, "Traceback" in ended.stderr) == (-signal.SIGTERM, False)
     within(ended.took_s, SIGTERM_LIMIT_S * 1.5 + 1.0 + TOLERANCE_S)
 
 
