@@ -19,8 +19,9 @@ LATEST_DOUBT = 0.4
 """The same, unless the server usually needs longer."""
 HEDGES_PER_ANSWER = 0.05
 """Second POSTs for each answer, so that a slow server has hardly more to do."""
-MOST_HEDGES = 2.0
-"""Second POSTs at once, and before the first answer."""
+MOST_HEDGES = 4.0
+"""Second POSTs at once, and before the first answer: as many as a flush sends side by side, since
+a freeze kills all kept connections together."""
 DOUBT_S = 0.5
 """Seconds beyond what the server has needed so far that are no cause for doubt."""
 EARLIEST_DOUBT_S = 0.1
