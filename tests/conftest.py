@@ -19,6 +19,7 @@ from doow_serverless import _engine as _engine_module
 from doow_serverless import _tracker as _tracker_module
 from doow_serverless._engine import Engine
 from doow_serverless._process import forks
+from doow_serverless._process.workers import is_job_here
 from doow_serverless._recording import buffer as _buffer_module
 from tests.importing import watch_imports
 from tests.network import KEY
@@ -112,6 +113,13 @@ def contained_faults(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     logger.setLevel(level)
     if request.node.get_closest_marker("contains") is None:
         assert faults.lines == []
+
+
+@pytest.fixture(autouse=True)
+def _thread_of_the_application() -> Iterator[None]:
+    """No test leaves its own thread marked as one of ours, whose flushes wait for nothing."""
+    yield
+    assert not is_job_here()
 
 
 @pytest.fixture(autouse=True)

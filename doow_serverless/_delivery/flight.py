@@ -13,11 +13,11 @@ from doow_serverless.errors import DoowError, ErrorKind
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from doow_serverless._outcome import Outcome
     from doow_serverless._sealing import Batch
 
-    from .outbox import Outbox
     from .results import Failed, Settled
 
 NEVER = float("inf")
@@ -33,8 +33,8 @@ class Flight:
 
     Args:
         release: Called with the number of events that are settled or kept, on whatever thread.
-        outbox: Has its batches, from the first to the last, also if another has taken over
-            meanwhile: one outbox knows nothing of batches that another has sealed and sent.
+        outbox: The `Outbox` that has its batches, from the first to the last, also if another has
+            taken over meanwhile: one outbox knows nothing of batches that another has sent.
         waiting_since, ends_at: When its flush began to wait, and until when it may; never, if no
             flush waits yet.
 
@@ -70,12 +70,12 @@ class Flight:
     def __init__(
         self,
         release: Callable[[int], None],
-        outbox: Outbox | None = None,
+        outbox: Any = None,
         waiting_since: float = NEVER,
         ends_at: float = NEVER,
     ) -> None:
         self.release = release
-        self.outbox: Outbox = outbox  # type: ignore[assignment]  # flights of tests have none
+        self.outbox = outbox
         self.pending: dict[str, Entry] = {}
         self.queue: list[Entry] = []
         self.is_closed = False

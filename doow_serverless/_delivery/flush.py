@@ -11,7 +11,7 @@ from doow_serverless._outcome import Outcome
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.forks import listed
 from doow_serverless._process.log import counted, debug, report_fault
-from doow_serverless._process.workers import AtJob
+from doow_serverless._process.workers import do_here
 from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
@@ -433,20 +433,22 @@ class Flusher:
         for transaction in endless_transactions():
             if not transaction.is_closed and transaction.root in self.buffers():
                 self.end_transaction(transaction, discard=False)
-        with AtJob():
-            flushes = [
-                Flushing(each, budget, self._clock)
-                for each in self.buffers()
-                if not each.is_idle or (self.dropped and each is self.unattended)
-            ]
-            for flushing in flushes:
-                flushing.flights, attempts = self._depart(flushing)
-                flushing.flights[0].outbox.submit_all(attempts)
-            self._outbox.deliver_last(budget, patience_s)
-            for flushing in flushes:
-                self._end(flushing)
+        flushes = [
+            Flushing(each, budget, self._clock)
+            for each in self.buffers()
+            if not each.is_idle or (self.dropped and each is self.unattended)
+        ]
+        do_here(partial(self._make_last, flushes, budget, patience_s))
         for flushing in flushes:
             flushing.wait(lambda *_: None)  # For the hooks.
+
+    def _make_last(self, flushes: list[Flushing], budget: Budget, patience_s: float) -> None:
+        for flushing in flushes:
+            flushing.flights, attempts = self._depart(flushing)
+            self._outbox.submit_all(attempts)
+        self._outbox.deliver_last(budget, patience_s)
+        for flushing in flushes:
+            self._end(flushing)
 
     def take_over(self, other: Flusher) -> None:
         """Take over what ``other`` has recorded and not sealed; it records here from now on.

@@ -106,10 +106,10 @@ class Flushing:
         return _first(self._is_ended)
 
     def look_again(self, seconds: float) -> None:
-        """The caller is to have someone look again after so long."""
+        """Somebody must look again after so long, unless that is due earlier already."""
         at = self._clock() + seconds
-        is_earlier, self._look_at = at < self._look_at, at
-        if is_earlier:
+        if at < self._look_at:
+            self._look_at = at
             self.wake()
 
     def leave_within(self, seconds: float) -> None:

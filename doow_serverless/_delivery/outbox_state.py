@@ -83,9 +83,10 @@ class OutboxState:
         self._blame = Blame()
         self._pace = Pace()
         self._hedges = Hedges()
-        self._lacks_hedges = False
         self._backlog_pace = BacklogPace(uniform)
         self._ledger = Ledger(max_events, max_bytes)
+        self._lacks_hedges = False
+        self._looked_at = self._pumped_at = 0.0
         self.entries = self._ledger.entries
         self.kept = self._ledger.kept
         self.breaker = CircuitBreaker(uniform)
@@ -204,11 +205,15 @@ class OutboxState:
         if ends_at <= now or not hopes:
             return None
         looks = [self._cut_off_at(attempt, now) for attempt in self._under_way]
+        sends: list[float] = []
         if not self.breaker.is_open:
-            looks += [entry.not_before for entry in flight.queue]
+            sends = [entry.not_before for entry in flight.queue]
             looks += [self._pace.doubt_at(flight, each) for each in self._doubtful_of(flight)]
             looks += [self._pace.outage_at(each.attempts[0]) for each in self._unwaited()]
-        return min([ends_at, *[look for look in looks if look > now]]) - now
+        # A moment that has come since the last fact would be missed if nobody looked now.
+        moments = [at for at in sends if at > self._pumped_at]
+        moments += [at for at in looks if at > self._looked_at]
+        return max(0.0, min([ends_at, *moments]) - now)
 
     def _waits_until(self, flight: Flight, now: float) -> float:
         """How long a flush waits while the breaker is open, in seconds on the clock of the facts.
@@ -249,7 +254,7 @@ class OutboxState:
             worst = worst or SILENT
         if worst is not None:
             self.breaker.failed(now, worst.reason, worst.message)
-        self._pump(now)
+        self.tick(now)
 
     def _why_unanswered(self, entry: Entry) -> Failed:
         """Why no attempt of a batch has come back before its flush was over."""
@@ -319,14 +324,14 @@ class OutboxState:
         else:
             self._failed(attempt, result, now)
         self._ledger.orders.wake += entry.flights
-        if self._lacks_hedges:  # The answer may allow one more.
-            self._lacks_hedges = False
+        if self._lacks_hedges and not isinstance(result, Failed):  # Which may allow one more.
             self.tick(now)
         else:
             self._pump(now)
 
     def tick(self, now: float) -> None:
         """Time has passed: doubt what is silent, cut off what hangs, send what is due."""
+        self._looked_at = now
         begun = [attempt for attempt in self._under_way if attempt.began_at is not None]
         if begun:
             self._look_at(begun, now)
@@ -347,7 +352,7 @@ class OutboxState:
                         self._hedge(attempt, now)
 
     def _hedge(self, attempt: Attempt, now: float) -> None:
-        """Send a batch once more on a new connection, if that is not done too often."""
+        """Send a batch once more on a new connection, unless that is done too often."""
         self._lacks_hedges = not self._hedges.take()
         if not self._lacks_hedges:
             attempt.is_doubted = True
@@ -371,6 +376,8 @@ class OutboxState:
             if attempt.began_at is not None:
                 attempt.began_at += gap_s
         self._probe = None
+        self._looked_at += gap_s
+        self._pumped_at += gap_s
         for flight in self._ledger.flights:
             flight.waiting_since += gap_s
             flight.ends_at += gap_s
@@ -379,6 +386,7 @@ class OutboxState:
     # ── what goes out next ─────────────────────────────────────────────────────────────────────
 
     def _pump(self, now: float) -> None:
+        self._pumped_at = now
         if self.breaker.is_open:
             is_free = self._probe is None or self._is_hopeless(self._probe, now)
             if is_free and self.breaker.is_due(now):
