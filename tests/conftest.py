@@ -20,6 +20,7 @@ from doow_serverless import _tracker as _tracker_module
 from doow_serverless._engine import Engine
 from doow_serverless._process import forks
 from doow_serverless._process.workers import is_job_here
+from doow_serverless._recording.scope import current
 from doow_serverless._recording import buffer as _buffer_module
 from tests.importing import watch_imports
 from tests.network import KEY
@@ -116,10 +117,12 @@ def contained_faults(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def _thread_of_the_application() -> Iterator[None]:
-    """No test leaves its own thread marked as one of ours, whose flushes wait for nothing."""
+def _nothing_is_left_open() -> Iterator[None]:
+    """No test leaves an invocation open, nor its thread marked as one of ours."""
     yield
-    assert not is_job_here()
+    left, is_ours = current.get(), is_job_here()
+    current.set(None)
+    assert (left, is_ours) == (None, False)
 
 
 @pytest.fixture(autouse=True)
