@@ -130,7 +130,9 @@ class Flusher:
             with Driving(), buffer.sealing:
                 if buffer.leaving:
                     flight = self._new_flight(buffer)
-                    flight.outbox.submit_all(self._seal_lots(buffer, flight, None))
+                    attempts = self._seal_lots(buffer, flight, None)
+                    flight.outbox.watch()
+                    flight.outbox.submit_all(attempts)
         except Exception as fault:
             report_fault("sealing", fault)
 
@@ -268,9 +270,9 @@ class Flusher:
         if not outbox.rescuers.submit(partial(make, flushing, may_send=False)):
             make(flushing, may_send=False)
 
-    def _have_looked(self, flushing: Flushing, gap_s: float) -> None:
+    def _have_looked(self, flushing: Flushing) -> None:
         """Have a worker look at a flush whose time has come; see `Flushing.wait`."""
-        job = partial(self._look_at, flushing, gap_s)
+        job = partial(self._look_at, flushing)
         if not self._outbox.rescuers.submit(job):
             job()
 
@@ -364,12 +366,12 @@ class Flusher:
             if other.is_closed:
                 _discard(buffer, other)
 
-    def _look_at(self, flushing: Flushing, gap_s: float) -> None:
+    def _look_at(self, flushing: Flushing) -> None:
         """Time has passed: what hangs is cut off, what is due is sent, and what is over ends."""
         try:
             with Driving():
                 for flight in flushing.flights:
-                    flight.outbox.look(gap_s)
+                    flight.outbox.look()
                 self._look(flushing)
         except Exception as fault:
             report_fault("flushing", fault)

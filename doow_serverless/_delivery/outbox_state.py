@@ -115,9 +115,9 @@ class OutboxState:
         return not self._ledger.entries and not self._under_way
 
     @property
-    def is_waited_for(self) -> bool:
-        """Whether any flush waits."""
-        return any(flight.is_waited_for for flight in self._ledger.flights)
+    def is_sending(self) -> bool:
+        """Whether any POST is under way."""
+        return bool(self._under_way)
 
     @property
     def unsettled_bytes(self) -> int:
