@@ -326,7 +326,7 @@ class OutboxState:
     def tick(self, now: float) -> None:
         """Time has passed: doubt what is silent, cut off what hangs, send what is due."""
         for attempt in self._under_way:
-            if attempt.silent_s(now) > self._give_up_after_s:
+            if self._is_overdue(attempt, now):
                 self._ledger.orders.abort.append(attempt.entry.batch.id)
         if not self.breaker.is_open and any(self._is_telling(one, now) for one in self._unwaited()):
             self.breaker.failed(now, SILENT.reason, SILENT.message)
@@ -338,6 +338,16 @@ class OutboxState:
                         attempt.is_doubted = True
                         self._order(attempt.entry, now, is_fresh=True).is_hedge = True
         self._pump(now)
+
+    def _is_overdue(self, attempt: Attempt, now: float) -> bool:
+        """Whether to cut off ``attempt``.
+
+        A function that is quick, and frozen in between, hardly runs: what it still hangs on after
+        a second freeze is measured by the clock.
+        """
+        frozen_too = attempt.freezes > 1
+        silent_s = now - attempt.ordered_at if frozen_too else attempt.silent_s(now)
+        return silent_s > self._give_up_after_s
 
     def _unwaited(self) -> list[Entry]:
         """What is under way though no flush waits for it any more."""
@@ -354,6 +364,7 @@ class OutboxState:
         """
         for attempt in self._under_way:
             attempt.is_doubted = True
+            attempt.freezes += 1
             if attempt.began_at is not None:
                 attempt.began_at += gap_s
         self._probe = None
