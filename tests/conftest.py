@@ -20,8 +20,8 @@ from doow_serverless import _tracker as _tracker_module
 from doow_serverless._engine import Engine
 from doow_serverless._process import forks
 from doow_serverless._process.workers import is_job_here
-from doow_serverless._recording.scope import current
 from doow_serverless._recording import buffer as _buffer_module
+from doow_serverless._recording.scope import current
 from tests.importing import watch_imports
 from tests.network import KEY
 from tests.timing import STARVED_S, OutOfTime, Starvation

@@ -184,12 +184,14 @@ class Attempt:
         is_probe: Whether it is to find out whether the server is back.
         is_doubted: Whether another was sent beside it, since it was silent for too long.
         began_at: When it began, in seconds of time that the process was not frozen; None before.
+        freezes: How often the process was frozen since it was ordered.
         seen_successes: How many batches had got through by then.
     """
 
     __slots__ = (
         "began_at",
         "entry",
+        "freezes",
         "is_doubted",
         "is_fresh",
         "is_hedge",
@@ -208,6 +210,7 @@ class Attempt:
         self.is_hedge = False
         self.is_doubted = False
         self.began_at: float | None = None
+        self.freezes = 0
         self.seen_successes = 0
 
     def __repr__(self) -> str:

@@ -124,7 +124,9 @@ class Flusher:
             with buffer.sealing:
                 if buffer.leaving:
                     flight = self._new_flight(buffer)
-                    flight.outbox.submit_all(self._seal_lots(buffer, flight, None))
+                    attempts = self._seal_lots(buffer, flight, None)
+                    flight.outbox.watch()
+                    flight.outbox.submit_all(attempts)
         except Exception as fault:
             report_fault("sealing", fault)
 
@@ -267,9 +269,9 @@ class Flusher:
             # All may hang: what others cannot send in time they can still write down.
             outbox.rescuers.run(partial(self._make, flushing, may_send=False))
 
-    def _have_looked(self, flushing: Flushing, gap_s: float) -> None:
+    def _have_looked(self, flushing: Flushing) -> None:
         """Have a worker look at a flush whose time has come; see `Flushing.wait`."""
-        self._outbox.rescuers.run(partial(self._look_at, flushing, gap_s))
+        self._outbox.rescuers.run(partial(self._look_at, flushing))
 
     # ── the flush; runs on a worker ────────────────────────────────────────────────────────────
 
@@ -371,11 +373,11 @@ class Flusher:
             if other.is_closed:
                 _discard(buffer, other)
 
-    def _look_at(self, flushing: Flushing, gap_s: float) -> None:
+    def _look_at(self, flushing: Flushing) -> None:
         """Time has passed: what hangs is cut off, what is due is sent, and what is over ends."""
         try:
             for flight in flushing.flights:
-                flight.outbox.look(gap_s)
+                flight.outbox.look()
             self._look(flushing)
         except Exception as fault:
             report_fault("flushing", fault)

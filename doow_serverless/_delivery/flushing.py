@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from doow_serverless._process.clock import FROZEN_S, LONGEST_PAUSE_S
+from doow_serverless._process.clock import FROZEN_S, WATCH_S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .flight import Flight
 
-    Look = Callable[["Flushing", float], object]
+    Look = Callable[["Flushing"], object]
 
 GRACE_S = 1.0
 """Seconds beyond the budget in which a worker writes down what was not delivered."""
@@ -108,6 +108,8 @@ class Flushing:
     def look_again(self, seconds: float) -> None:
         """Somebody must look again after so long, unless that is due earlier already."""
         at = self._clock() + seconds
+        if self.outcome is None:  # After a freeze it may be later than the caller knows of.
+            self._leaves_at = max(self._leaves_at, at + GRACE_S)
         if at < self._look_at:
             self._look_at = at
             self.wake()
@@ -142,7 +144,7 @@ class Flushing:
         while (pause_s := self.pause_s(look)) is not None:
             began = self._clock()
             self._changed.acquire(timeout=pause_s)
-            self.note_pause(look, began, pause_s)
+            self.note_pause(began)
 
     def pause_s(self, look: Look) -> float | None:
         """Seconds for which the caller is to wait; None if it is to wait no more."""
@@ -151,16 +153,15 @@ class Flushing:
             return None
         if now >= self._look_at:
             self._look_at = NEVER  # Until a worker has looked.
-            look(self, 0.0)
-        return min(max(0.0, min(self._look_at, self._leaves_at) - now), LONGEST_PAUSE_S)
+            look(self)
+        return min(max(0.0, min(self._look_at, self._leaves_at) - now), WATCH_S)
 
-    def note_pause(self, look: Look, began: float, pause_s: float) -> None:
-        """The caller has waited; so much longer than it meant to that the process was frozen?"""
-        missing_s = self._clock() - began - pause_s
-        if missing_s > FROZEN_S:
-            self.budget.extend(missing_s)
-            self._leaves_at += missing_s
-            look(self, missing_s)
+    def note_pause(self, began: float) -> None:
+        """The caller has waited since ``began``; for so long that the process was frozen?"""
+        gap_s = self._clock() - began
+        if gap_s > FROZEN_S:
+            self.budget.extend(gap_s)
+            self._leaves_at += gap_s
 
 
 def _first(is_taken: list[bool]) -> bool:

@@ -171,3 +171,23 @@ def test_the_timeout_holds_for_a_request_that_a_flush_waits_for(
         batches = {request.batch["batch_id"] for request in server.requests}
     assert (len(server.requests), len(batches)) == (2, 1)
     assert [(each.accepted, each.requests) for each in service.outcomes] == [(1, 2)]
+
+
+@pytest.mark.parametrize("hang", [silent, dripping_head, dripping_body])
+def test_the_timeout_holds_for_a_request_that_no_flush_waits_for(
+    hang: Callable[[Peer], None], new_tracker: Callable[..., Tracker]
+) -> None:
+    """It is cut off although no invocation comes any more."""
+    is_cut_off = threading.Event()
+
+    def behave(peer: Peer) -> None:
+        try:
+            hang(peer)
+        finally:
+            is_cut_off.set()
+
+    with Server(behave) as server:
+        service = Service(new_tracker, server.url, budget=0.1, timeout=0.3)
+        service.invoke("evt_1")
+        assert is_cut_off.wait(30)
+    assert [each.unsent for each in service.outcomes] == [{ErrorKind.TIMEOUT: 1}]

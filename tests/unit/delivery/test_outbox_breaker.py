@@ -10,7 +10,7 @@ from doow_serverless._delivery.results import Failed
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch
-from tests.unit.delivery.facts import ERROR_500, RESET, Facts, fail, keep
+from tests.unit.delivery.facts import ERROR_500, RESET, TIMEOUT_S, Facts, fail, keep
 
 if TYPE_CHECKING:
     from doow_serverless._delivery.flight import Attempt
@@ -145,7 +145,7 @@ def test_waits_for_probes_are_bounded_in_all(facts: Facts) -> None:
         waited_s += facts.now - began
         facts.close(flight)
         facts.pass_s(1.0)
-        for attempt in [each for each in facts.state._under_way if each.silent_s(facts.now) > 10]:
+        for attempt in [each for each in facts.state.under_way if each.silent_s(facts.now) > 10]:
             facts.answer(attempt, RESET)
     assert 2 * budget_s < waited_s <= 3 * budget_s
 
@@ -372,6 +372,21 @@ def test_time_in_the_freezer_is_no_silence(facts: Facts) -> None:
     facts.send()
     facts.answer(frozen)
     assert (facts.settled, facts.state.is_idle) == (["a"], True)
+
+
+@pytest.mark.parametrize(("seconds", "aborted"), [(600.0, ["a"]), (TIMEOUT_S / 2, [])])
+def test_what_hangs_over_a_second_freeze_is_cut_off(
+    facts: Facts, seconds: float, aborted: list[str]
+) -> None:
+    """At its timeout by the clock, since a quick function that is frozen in between hardly runs."""
+    facts.flight("a")
+    facts.begin()
+    for _ in range(2):
+        assert facts.aborted == []
+        facts.now += seconds
+        facts.state.thaw(seconds)
+        facts.pass_s(0.0)
+    assert facts.aborted == aborted
 
 
 def test_time_in_the_freezer_is_no_budget(facts: Facts) -> None:
