@@ -116,7 +116,14 @@ class Flusher:
         The batch is cut off here, so that a batch has the same events whatever workers do.
         """
         if buffer.set_off(at_least or self._config.flush_at):
-            self._outbox.rescuers.run(partial(self._seal_leaving, buffer))
+            self._seal_meanwhile(buffer)
+
+    def _seal_meanwhile(self, buffer: Buffer) -> None:
+        """Have a worker seal what has left ``buffer``; the next flush does if there is none.
+
+        Never this thread, which may have been interrupted while it seals.
+        """
+        self._outbox.rescuers.submit(partial(self._seal_leaving, buffer))
 
     def _seal_leaving(self, buffer: Buffer) -> None:
         """Seal what has left ``buffer``, on a flight that its next flush accounts for."""
@@ -166,7 +173,7 @@ class Flusher:
                 # rest travels apart from it, as soon as it is done.
                 root.folded += transaction.take_folded()
                 root.leaving.append(events)
-                self._outbox.rescuers.run(partial(self._seal_leaving, root))
+                self._seal_meanwhile(root)
                 return
             is_counted = False
             transaction.count(-len(events))

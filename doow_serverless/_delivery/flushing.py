@@ -128,6 +128,8 @@ class Flushing:
         """There is nothing to wait for any more."""
         self.is_over = True
         self.wake()
+        # It would keep its buffer until the next collection of garbage, if there is one.
+        self.flights, self.wake = [], _wake_nobody
 
     def _signal(self) -> None:
         with suppress(RuntimeError):  # It has been woken already.
@@ -162,6 +164,10 @@ class Flushing:
         if gap_s > FROZEN_S:
             self.budget.extend(gap_s)
             self._leaves_at += gap_s
+
+
+def _wake_nobody() -> None:
+    """The caller has been woken for the last time."""
 
 
 def _first(is_taken: list[bool]) -> bool:

@@ -36,6 +36,13 @@ def test_while_it_is_open_nothing_is_sent_and_nobody_waits(facts: Facts) -> None
     assert (facts.kept(), facts.written) == (["a", "b"], ["a", "b"])
 
 
+def test_a_flush_that_nobody_waits_for_is_forgotten(facts: Facts) -> None:
+    """A process that meters through an outage keeps its batches, and no account of each flush."""
+    fail(facts, "a")
+    flight = facts.flight("b", "c")
+    assert (flight.pending, facts.state._ledger.flights) == ({}, [])
+
+
 def test_what_failed_most_in_an_outage_is_not_last_to_leave(facts: Facts) -> None:
     """Its pauses had grown with its failures; once the server is back, they are over."""
     flight = facts.flight("a")
