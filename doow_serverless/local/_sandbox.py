@@ -118,7 +118,8 @@ class Sandbox:
             if self.stopped:
                 return
             if self._freezer is not None:
-                _cgroups.set_frozen(self._freezer, True)
+                with contextlib.suppress(FileNotFoundError):  # It has just ended.
+                    _cgroups.set_frozen(self._freezer, True)
                 self.stopped = self.alive
             else:
                 self.send_signal(signal.SIGSTOP)
