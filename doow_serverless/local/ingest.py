@@ -69,7 +69,7 @@ class Ingest:
             store, checked, max_json_bytes=max_json_bytes, on_post=on_post, account=account
         )
         try:
-            self._server: ServerThread | None = self._bound(port)
+            self._server = self._bound(port)
         except OSError:
             store.close()
             raise
@@ -82,7 +82,6 @@ class Ingest:
         """Serve, also again after :meth:`stop`: on the same port, with the same ledger."""
         with self._life:
             if not self._started:
-                self._server = self._server or self._bound(self.port)
                 self._server.start()
                 self._started = True
         return self
@@ -90,14 +89,18 @@ class Ingest:
     def stop(self) -> None:
         """Cut every connection and refuse new ones: an outage, until :meth:`start`."""
         with self._life:
-            if self._server:
+            if self._started:
                 self._server.stop()
-            self._server = None
-            self._started = False
+                # Bound again at once, so that nobody else takes the port; it refuses as long as
+                # nobody listens.
+                self._server = self._bound(self.port)
+                self._started = False
 
     def close(self) -> None:
         """Stop for good; what arrived can still be read."""
-        self.stop()
+        with self._life:
+            self._server.stop()
+            self._started = False
         with self._app.changed:
             self._app.store.close()
 

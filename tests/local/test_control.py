@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -59,6 +60,14 @@ def test_an_outage() -> None:
         post(ingest, batch())
     assert event_ids(ingest) == ["evt_1"]
     assert [each.duplicate for each in ingest.posts()] == [False, True]
+
+
+def test_an_outage_leaves_the_port_to_nobody() -> None:
+    """While it is stopped, no other socket can be bound to its port, where it will start again."""
+    with Ingest() as ingest, socket.socket() as other:
+        ingest.stop()
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", ingest.port))
 
 
 def test_control_over_http(ingest: Ingest) -> None:
