@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from doow_serverless.local._faults import Fault
     from doow_serverless.local._posts import Post
 
+REBIND_LIMIT_S = 10.0
+"""Seconds after which a port that was our own a moment ago counts as taken."""
+
 
 class Ingest:
     """An HTTP server on a port of this machine, served from a thread, or as a context manager.
@@ -91,9 +94,7 @@ class Ingest:
         with self._life:
             if self._started:
                 self._server.stop()
-                # Bound again at once, so that nobody else takes the port; it refuses as long as
-                # nobody listens.
-                self._server = self._bound(self.port)
+                self._server = self._bound_again()
                 self._started = False
 
     def close(self) -> None:
@@ -172,6 +173,20 @@ class Ingest:
         """Answer ``key`` with 401 from now on."""
         with self._app.changed:
             self._app.keys.revoke(key)
+
+    def _bound_again(self) -> ServerThread:
+        """Bind the port at once, so that nobody else takes it; it refuses while nobody listens.
+
+        A process that this one is just starting shares the closed socket until it runs its program.
+        """
+        ends_at = time.monotonic() + REBIND_LIMIT_S
+        while True:
+            try:
+                return self._bound(self.port)
+            except OSError:
+                if time.monotonic() > ends_at:
+                    raise
+                time.sleep(0.005)
 
     def _bound(self, port: int) -> ServerThread:
         # Nothing but faults keeps a request open here, so there is nothing to wait for at the end.
