@@ -13,8 +13,12 @@ load balancer that fails everything makes every batch fail at a third of its POS
 about any of them. So the first POSTs of the last `LAST` batches give the rate ``p`` at which a POST
 fails that has nothing wrong with it. If other batches got through between the failures of a batch,
 ``p`` to the power of these failures is the chance that it has nothing wrong with it either. At one
-in a hundred it is halved, which costs nothing but requests. At one in a million, and no earlier
-than `PATIENCE_S` after its first failure, a single event is given up.
+in a hundred it is halved, which costs nothing but requests.
+
+At one in a million, and no earlier than `PATIENCE_S` after its first failure, a single event is
+given up. Here ``p`` is at least the rate at which retries fail: they go out on new connections,
+which may reach worse instances than the kept ones do. Batches that got through in the end tell that
+rate. As long as there are none, every other retry is supposed to fail.
 
 A batch of which an answer was lost stays whole, since Doow may have it, and knows it by its id
 alone: its halves would count again.
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from .results import Failed
 
 LAST = 64
-"""Batches whose first POSTs tell how often POSTs fail."""
+"""Batches that tell how often POSTs fail."""
 SPLIT_AT = 1e-2
 """The chance that a batch is well at which it is halved."""
 GIVE_UP_AT = 1e-6
@@ -57,6 +61,7 @@ class Blame:
 
     def __init__(self) -> None:
         self._first_posts: deque[tuple[str, bool]] = deque(maxlen=LAST)
+        self._failed_retries: deque[int] = deque(maxlen=LAST)
         self.successes = 0
 
     def __repr__(self) -> str:
@@ -67,6 +72,8 @@ class Blame:
         """A POST of ``entry`` was answered by a decision."""
         self.successes += 1
         self._note(entry, has_failed=False)
+        if entry.failures and not entry.is_part:
+            self._failed_retries.append(entry.failures - 1)
 
     def failed(self, entry: Entry, failure: Failed, now: float) -> None:
         """Count a failure of ``entry``."""
@@ -86,14 +93,25 @@ class Blame:
 
     def verdict(self, entry: Entry, now: float) -> Verdict:
         """What is to be done with ``entry``, which has just failed."""
-        chance = self._rate(entry) ** entry.strikes
+        rate = self._rate(entry)
         if len(entry.batch) > 1 and not entry.is_ambiguous:
-            return Verdict.SPLIT if chance <= SPLIT_AT else Verdict.AGAIN
+            return Verdict.SPLIT if rate**entry.strikes <= SPLIT_AT else Verdict.AGAIN
         since = entry.failing_since
         is_old = since is not None and now - since >= PATIENCE_S
+        chance = max(rate, self._rate_of_retries()) ** entry.strikes
         return Verdict.GIVE_UP if is_old and chance <= GIVE_UP_AT else Verdict.AGAIN
 
     def _rate(self, entry: Entry) -> float:
-        """How often a POST fails that has nothing wrong with it (Laplace's rule of succession)."""
+        """How often a first POST fails that has nothing wrong with it."""
         others = [failed for batch_id, failed in self._first_posts if batch_id != entry.batch.id]
-        return (sum(others) + 1) / (len(others) + 2)
+        return _rate(sum(others), len(others))
+
+    def _rate_of_retries(self) -> float:
+        """How often a retry has failed before one got through."""
+        failed = sum(self._failed_retries)
+        return _rate(failed, failed + len(self._failed_retries))
+
+
+def _rate(failed: int, posts: int) -> float:
+    """Estimate a rate from a few cases (Laplace's rule of succession)."""
+    return (failed + 1) / (posts + 2)

@@ -247,7 +247,7 @@ class Entry:
         strikes: Those of them between which other batches got through.
         failing_since: When the first of them was; None before.
         pauses: How often it has waited in the background since the last outage.
-        is_part: Whether it is a part of a batch that was halved.
+        is_part: Whether it is a part of a batch that had failed.
         seen_successes: How many batches had got through when it failed last.
         is_ambiguous: Whether the server may be at work on an attempt that broke off.
         was_in_flight: Whether the server has said so.
@@ -303,7 +303,7 @@ class Entry:
         part.flights = list(self.flights)
         part.release = self.release
         part.last = self.last
-        part.is_part = True
+        part.is_part = self.is_part or self.failures > 0
         part.failing_since = self.failing_since
         # One more failure decides about it.
         part.strikes = max(0, self.strikes - 1)
