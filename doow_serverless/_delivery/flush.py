@@ -18,7 +18,7 @@ from doow_serverless.errors import DoowError, ErrorKind
 
 from .flight import NEVER, Flight, summed_up
 from .flushing import Flushing
-from .hooks import HOOKS_WAIT_S
+from .hooks import HOOKS_WAIT_S, LATE_S
 from .sealer import Sealer
 
 TYPE_CHECKING = False
@@ -233,15 +233,13 @@ class Flusher:
         from .async_wait import wait_for  # It imports asyncio, as async code has.
 
         budget = Budget(limit_s, self._clock)
-        flushing = Flushing(buffer, budget, self._clock, last=last, hooks_are_here=True)
+        flushing = Flushing(buffer, budget, self._clock, last=last)
         try:
             self._begin(flushing)
             cancelled = await wait_for(flushing, self._have_looked)
         except Exception as fault:
             report_fault("flushing", fault)
             return Outcome()
-        if flushing.errors is not None:
-            self._outbox.reporter.tell_here(flushing.errors, flushing.outcome)
         if cancelled is not None:
             raise cancelled
         return flushing.outcome or Outcome()
@@ -414,13 +412,9 @@ class Flusher:
         if errors:
             errors = summed_up(errors)
         reporter = self._outbox.reporter
-        if flushing.hooks_are_here:
-            flushing.errors = errors
-            flushing.end()
-            return
         if reporter.is_wanted:
-            left_s = 0.0 if reporter.is_late else max(flushing.budget.remaining(), HOOKS_WAIT_S)
-            flushing.leave_within(left_s)
+            left_s = min(max(flushing.budget.remaining(), HOOKS_WAIT_S), LATE_S)
+            flushing.leave_within(0.0 if reporter.is_late else left_s)
         if reporter.is_wanted or errors:
             reporter.tell(errors, outcome, flushing.end)
         else:

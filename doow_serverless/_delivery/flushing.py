@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from doow_serverless._outcome import Outcome
     from doow_serverless._process.clock import Budget, Clock
     from doow_serverless._recording.buffer import Buffer
-    from doow_serverless.errors import DoowError
 
     from .flight import Flight
 
@@ -37,12 +36,10 @@ class Flushing:
         budget: The time that it may take.
         clock: Monotonic seconds.
         last: Whether the invocation is over, so that the buffer takes no more.
-        hooks_are_here: Whether the caller calls the hooks, since they expect its event loop.
 
     Attributes:
         flights: What it waits for.
         outcome: What became of the events; None until they are accounted for.
-        errors: What is to be reported, if the caller calls the hooks.
         is_over: Whether there is nothing to wait for any more.
         wake: Wakes the caller.
     """
@@ -56,9 +53,7 @@ class Flushing:
         "_look_at",
         "budget",
         "buffer",
-        "errors",
         "flights",
-        "hooks_are_here",
         "is_over",
         "last",
         "outcome",
@@ -72,16 +67,13 @@ class Flushing:
         clock: Clock,
         *,
         last: bool = False,
-        hooks_are_here: bool = False,
     ) -> None:
         self.buffer = buffer
         self.budget = budget
         self._clock = clock
         self.last = last
-        self.hooks_are_here = hooks_are_here
         self.flights: list[Flight] = []
         self.outcome: Outcome | None = None
-        self.errors: list[DoowError] | None = None
         self.is_over = False
         self._is_taken = [False]
         self._is_ended = [False]
