@@ -7,7 +7,7 @@ stands), ``flight`` (what a flush waits for), ``kept`` (the backlog), ``pace`` (
 is), ``breaker`` (whether sending is worth a try) and ``blame`` (who is at fault); then ``outbox``
 (its driver, with the threads), ``sender`` (one POST of one batch), ``results`` (what became of it),
 ``answers`` (what a server's answer means), ``transport`` and ``connection`` (HTTP),
-``late_transport`` (imports them at the first use), ``credentials`` (the key), ``log_sender`` (the log instead of all these),
-``async_wait`` (waiting without blocking an event loop), and ``guard`` (before a deadline kills).
-``patient`` sends what no response waits for.
+``late_transport`` (imports them at the first use), ``credentials`` (the key), ``log_sender`` (the
+log instead of all these), ``async_wait`` (waiting without blocking an event loop), and ``guard``
+(before a deadline kills). ``patient`` sends for relays, ``replay`` and ``send``.
 """

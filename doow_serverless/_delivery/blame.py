@@ -16,6 +16,9 @@ fails that has nothing wrong with it. If other batches got through between the f
 in a hundred it is halved, which costs nothing but requests. At one in a million, and no earlier
 than `PATIENCE_S` after its first failure, a single event is given up.
 
+A relay, which hands back what it has not delivered, halves no earlier than it gives up: see
+`patient`.
+
 A batch of which an answer was lost stays whole, since Doow may have it, and knows it by its id
 alone: its halves would count again.
 """
@@ -87,14 +90,24 @@ class Blame:
 
     def verdict(self, entry: Entry, now: float) -> Verdict:
         """What is to be done with ``entry``, which has just failed."""
-        chance = self._rate(entry) ** entry.strikes
         if len(entry.batch) > 1 and not entry.is_ambiguous:
-            return Verdict.SPLIT if chance <= SPLIT_AT else Verdict.AGAIN
-        since = entry.failing_since
-        is_old = since is not None and now - since >= PATIENCE_S
-        return Verdict.GIVE_UP if is_old and chance <= GIVE_UP_AT else Verdict.AGAIN
+            return Verdict.SPLIT if self._chance(entry) <= SPLIT_AT else Verdict.AGAIN
+        return Verdict.GIVE_UP if self.is_at_fault(entry, now) else Verdict.AGAIN
 
-    def _rate(self, entry: Entry) -> float:
-        """How often a POST fails that has nothing wrong with it (Laplace's rule of succession)."""
-        others = [failed for batch_id, failed in self._first_posts if batch_id != entry.batch.id]
-        return (sum(others) + 1) / (len(others) + 2)
+    def is_at_fault(self, entry: Entry, now: float) -> bool:
+        """Whether a batch that has just failed is certainly at fault, and was tried for long."""
+        return self.is_old(entry, now) and self._chance(entry) <= GIVE_UP_AT
+
+    def is_old(self, entry: Entry, now: float) -> bool:
+        """Whether a batch has failed for minutes."""
+        return entry.failing_since is not None and now - entry.failing_since >= PATIENCE_S
+
+    def _chance(self, entry: Entry) -> float:
+        """Return the chance that a batch is well, although it failed so often.
+
+        The rate at which POSTs fail that have nothing wrong with them is by Laplace's rule of
+        succession.
+        """
+        posts = list(self._first_posts)  # Threads of a relay share it.
+        others = [has_failed for batch_id, has_failed in posts if batch_id != entry.batch.id]
+        return ((sum(others) + 1) / (len(others) + 2)) ** entry.strikes
