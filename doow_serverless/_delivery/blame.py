@@ -2,6 +2,7 @@
 
     a POST fails because                       at fault            the batch
     nothing was sent (refused, no address)     the way             goes again; it counts for nothing
+    the key is refused, or cannot be read      the key             the same
     a kept connection had died                 the connection      goes again at once, on a new one
     the server asks to wait (load, the key)    the server          waits, as does everything
     Doow is at work on it already              nobody              goes again
@@ -27,6 +28,8 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+
+from doow_serverless.errors import ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +77,8 @@ class Blame:
 
     def failed(self, entry: Entry, failure: Failed, now: float) -> None:
         """Count a failure of ``entry``."""
-        if not failure.is_unsent:
+        # Neither says anything about a batch.
+        if not failure.is_unsent and failure.reason is not ErrorKind.AUTH_FAILURE:
             self._note(entry, has_failed=True)
             if entry.failures and self._successes > entry.seen_successes:
                 entry.strikes += 1

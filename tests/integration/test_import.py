@@ -141,7 +141,7 @@ def fetch(kind, place, anew, is_previous):
 aws.load_fetch = lambda: fetch
 began = time.monotonic()
 doow.tracked(print)
-print(doow._tracker.default().engine._credentials._key is not None)
+print(doow._tracker.default().engine._credentials._at_hand() is not None)
 print(time.monotonic() - began < 3.0)
 """
     environ = {**ON_LAMBDA, "DOOW_TRACK_API_KEY_SECRET_ARN": "arn:aws:x", "DOOW_TRACK_API_KEY": ""}
