@@ -156,7 +156,7 @@ class PatientSender:
             self._put_halves(entry, split(batch), delivery)
         else:
             self._queue[entry] = delivery
-        while self._queue and (self._is_in_trouble or not self._are_all_tried):
+        while self._queue and (self._is_in_trouble or self._next().not_before <= self._clock()):
             self._step()
 
     def finish(self) -> None:
@@ -182,20 +182,19 @@ class PatientSender:
     # ── one attempt after the other ────────────────────────────────────────────────────────────
 
     @property
-    def _are_all_tried(self) -> bool:
-        return all(each.last is not None for each in self._queue)
-
-    @property
     def _is_in_trouble(self) -> bool:
         """Whether several batches failed at first, and nothing has got through since."""
         return self._failed_at_first > 1
 
+    def _next(self) -> Entry:
+        """Return what is due first: a new batch at once, one that failed after its pause."""
+        return min(self._queue, key=lambda entry: entry.not_before)
+
     def _step(self) -> None:
         """Make the next attempt; raises Undeliverable."""
-        now = self._clock()
-        if self._is_hopeless(now) and (self._is_in_trouble or self._are_all_tried):
+        now, entry = self._clock(), self._next()
+        if entry.not_before > now and self._is_hopeless(now):
             raise Undeliverable(self._why, ends_all=self._is_in_trouble)
-        entry = min(self._queue, key=lambda each: self._turn(each, now))
         wait_s = max(0.0, entry.not_before - now, self._next_at - now)
         if now + wait_s >= self._ends_at:
             raise Undeliverable(self._why)
@@ -213,31 +212,15 @@ class PatientSender:
         else:
             self._got_through(entry, result)
 
-    def _turn(self, entry: Entry, now: float) -> tuple[int, float]:
-        """Sort to the front what is sent next.
-
-        While others get through, a failed batch goes between them once its pause is over. In
-        trouble, batches that were not tried are left alone.
-        """
-        if entry.last is None:
-            return (3 if self._is_in_trouble else 1), 0.0
-        is_due = entry.not_before <= now and self._blame.successes > entry.seen_successes
-        return (0 if is_due else 2), entry.not_before
-
     def _is_hopeless(self, now: float) -> bool:
         if self._failing_since is None or now - self._failing_since < self._patience_s:
             return False
         # What cannot be handed back is tried to the end.
         return not any(delivery.is_split for delivery in self._queue.values())
 
-    def _begin_patience(self) -> None:
-        self._failing_since, self._failed_at_first = None, 0
-
-    # ── what an answer leads to ────────────────────────────────────────────────────────────────
-
     def _got_through(self, entry: Entry, result: Settled | Split) -> None:
         self._blame.got_through(entry)
-        self._begin_patience()
+        self._failing_since, self._failed_at_first = None, 0
         delivery = self._queue.pop(entry)
         if isinstance(result, Split):
             self._put_halves(entry, result.halves, delivery)
@@ -246,9 +229,9 @@ class PatientSender:
         delivery.accepted += result.accepted
         delivery.rejected += result.rejected
         self._note_arrival(delivery)
-        rest = [other for other, whose in self._queue.items() if whose is delivery]
-        for other in rest:  # The server may be up for a moment only.
-            other.not_before, other.pauses = 0.0, 0
+        rest = [each for each, whose in self._queue.items() if whose is delivery]
+        for each in rest:  # The server may be up for a moment only.
+            each.not_before = min(each.not_before, self._next_at)
         if not rest:
             self._settled(delivery)
 
@@ -260,6 +243,7 @@ class PatientSender:
             self._note_arrival(delivery)
         if failure.is_stale:
             return  # The connection had died while it was idle: the next one is a new one.
+        is_first = not entry.pauses
         pause_s = min(FIRST_PAUSE_S * 2.0**entry.pauses, LONGEST_PAUSE_S)
         entry.pauses = min(entry.pauses + 1, 16)
         if failure.hold_s or failure.reason is ErrorKind.RATE_LIMITED:
@@ -268,30 +252,32 @@ class PatientSender:
             self._next_at = now + wait_s
             self._failing_since = None
             return
-        if entry.last is None:
+        if is_first:
             self._failed_at_first += 1
             self._say(f"{failure.message}: trying again for {self._patience_s:g} s")
         self._failing_since = now if self._failing_since is None else self._failing_since
-        entry.last, entry.not_before = failure, now + pause_s
-        self._judge(entry, delivery, failure, now)
-
-    def _judge(self, entry: Entry, delivery: Delivery, failure: Failed, now: float) -> None:
-        """Halve a batch that failed, or give it up, if it is at fault."""
+        entry.not_before = now + pause_s
         is_compared = self._blame.successes > entry.seen_successes
         self._blame.failed(entry, failure, now)
-        if failure.is_unsent:
-            return
+        if not failure.is_unsent:
+            self._judge(entry, failure, now, is_compared=is_compared)
+
+    def _judge(self, entry: Entry, failure: Failed, now: float, *, is_compared: bool) -> None:
+        """Halve a batch that failed, or give it up, if it is at fault."""
         is_at_fault = self._blame.is_at_fault(entry, now)
-        if self._may_halve and len(entry.batch) > 1 and not entry.is_ambiguous:
-            # What cannot be handed back any more is halved on. A batch that is alone is compared
-            # with its own halves, since there is nothing else.
-            is_alone = self._is_hopeless(now) and self._blame.is_old(entry, now)
-            if is_at_fault or (is_compared if delivery.is_split else is_alone):
-                self._queue.pop(entry).is_halved = True
-                self._put_halves(entry, split(entry.batch), delivery)
-                self._begin_patience()
-        elif is_at_fault:
-            self._give_up(entry, failure.message)
+        if not self._may_halve or len(entry.batch) == 1 or entry.is_ambiguous:
+            if is_at_fault:
+                self._give_up(entry, failure.message)
+            return
+        # What cannot be handed back any more is halved on. A batch that is alone is compared with
+        # its own halves, since there is nothing else.
+        delivery = self._queue[entry]
+        is_alone = self._is_hopeless(now) and self._blame.is_old(entry, now)
+        if is_at_fault or (is_compared if delivery.is_split else is_alone):
+            delivery.is_halved = True
+            del self._queue[entry]
+            self._put_halves(entry, split(entry.batch), delivery)
+            self._failing_since, self._failed_at_first = None, 0
 
     # ── parts ──────────────────────────────────────────────────────────────────────────────────
 
@@ -301,8 +287,7 @@ class PatientSender:
         if entry is None:
             entry = Entry(batch) if whole is None else whole.part(batch)
         entry.batch = batch
-        entry.last = None
-        entry.not_before, entry.pauses = 0.0, 0
+        entry.not_before, entry.pauses = self._clock(), 0
         return entry
 
     def _put_halves(self, whole: Entry, halves: tuple[Batch, Batch], delivery: Delivery) -> None:
@@ -316,7 +301,7 @@ class PatientSender:
 
     def _give_up(self, entry: Entry, why: str) -> None:
         delivery = self._queue.pop(entry)
-        self._begin_patience()
+        self._failing_since, self._failed_at_first = None, 0
         self._given_up(entry.batch, why)
         if entry.is_part and delivery not in self._queue.values():
             self._settled(delivery)

@@ -107,6 +107,7 @@ def _run(
             replay.finish()
     except Undeliverable as problem:
         status = UNUSABLE if problem.key_refused else NOT_DELIVERED
+        replay.trouble = str(problem)
     except KeyboardInterrupt:
         status = INTERRUPTED
     replay.leave()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from urllib.parse import quote
 
 from doow_serverless._delivery.patient import Undeliverable
@@ -290,7 +289,7 @@ class Replay:
         try:
             for batch in folded:
                 self._send(batch, self._sender)
-            self._go_on(self._sender.finish)
+            self._sender.finish()
         finally:
             if self._gathered and not self._sealed:
                 self._ledger.add(*self._gathered)
@@ -302,20 +301,13 @@ class Replay:
 
     def _send(self, batch: Batch, sender: PatientSender) -> None:
         try:
-            self._go_on(partial(sender.send, batch))
+            sender.send(batch)
         except Undeliverable:
             raise
         except Exception as problem:  # Anybody may have written it: it ends no other batch.
             self.undelivered.add(len(batch))
             why = f"holds events that cannot be split ({type(problem).__name__})"
             self.unread.note(why, f"batch {batch.id}")
-
-    def _go_on(self, step: Callable[[], object]) -> None:
-        try:
-            step()
-        except Undeliverable as problem:
-            self.trouble = str(problem)
-            raise
 
     def _settled(self, delivery: Delivery) -> None:
         batch, rejected = delivery.batch, delivery.rejected

@@ -221,3 +221,20 @@ def test_a_batch_at_fault_is_given_up_whole() -> None:
     world.patient.finish()
     assert world.given_up == [("bad", "HTTP 500")]
     assert len(world.settled) == 100
+
+
+def test_a_half_that_arrived_has_the_other_sent_at_once() -> None:
+    """The server may be up for a moment only; but lost answers are followed by a pause."""
+    whole = named("a", 2)
+    first, second = split(whole)
+    options: dict[str, Any] = {"fails": "a", "patience_s": 120.0, "may_halve": True}
+    world = World(ERROR, **options, halved=set())
+    world.patient.send(whole)
+    world.patient.finish()
+    assert world.posts[-3:] == [(world.now, one.id) for one in (first, second, first)]
+    assert (world.settled, world.given_up) == ([("a", 2, [])], [])
+    lost = Failed(ErrorKind.TRANSPORT_ERROR, "HTTP 504", is_ambiguous=True)
+    world = World(*[lost] * 1_000, **options, halved=set(), ends_at=200.0)
+    assert world.stopped(whole) == ("HTTP 504", True, [])
+    assert world.given_up == [(first.id, "HTTP 504"), (second.id, "HTTP 504")]
+    assert len(world.posts) < 50
