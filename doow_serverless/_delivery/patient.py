@@ -301,7 +301,6 @@ class PatientSender:
 
     def _give_up(self, entry: Entry, why: str) -> None:
         delivery = self._queue.pop(entry)
-        self._failing_since, self._failed_at_first = None, 0
         self._given_up(entry.batch, why)
         if entry.is_part and delivery not in self._queue.values():
             self._settled(delivery)

@@ -13,6 +13,7 @@ from doow_serverless.errors import ErrorKind
 from tests.batches import batch
 
 if TYPE_CHECKING:
+    from doow_serverless._delivery.flight import Entry
     from doow_serverless._delivery.patient import Delivery
     from doow_serverless._delivery.results import Result
     from doow_serverless._sealing import Batch
@@ -33,7 +34,7 @@ class World:
     Args:
         *results: The results of attempts, in order; None, and after the last: accepted.
         post_s: Seconds that each attempt takes.
-        fails: The id of a batch that always fails.
+        fails: The ids of batches that always fail, with spaces between them.
         **options: Of the sender.
     """
 
@@ -45,7 +46,7 @@ class World:
         **options: Any,
     ) -> None:
         self._results = list(results)
-        self._fails = fails
+        self.fails, self.failure = fails, ERROR
         self._post_s = post_s
         self.now = 0.0
         self.posts: list[tuple[float, str]] = []
@@ -73,8 +74,8 @@ class World:
     def send(self, one: Batch) -> Result:
         self.posts.append((self.now, one.id))
         self.now += self._post_s
-        if one.id == self._fails:
-            return ERROR
+        if one.id in self.fails.split():
+            return self.failure
         return (self._results.pop(0) if self._results else None) or accepted(one)
 
     def stopped(self, *batches: Batch) -> tuple[str, bool, list[str]]:
@@ -232,9 +233,60 @@ def test_a_half_that_arrived_has_the_other_sent_at_once() -> None:
     world.patient.send(whole)
     world.patient.finish()
     assert world.posts[-3:] == [(world.now, one.id) for one in (first, second, first)]
+    assert world.patient._halved == {"a"}
     assert (world.settled, world.given_up) == ([("a", 2, [])], [])
     lost = Failed(ErrorKind.TRANSPORT_ERROR, "HTTP 504", is_ambiguous=True)
     world = World(*[lost] * 1_000, **options, halved=set(), ends_at=200.0)
     assert world.stopped(whole) == ("HTTP 504", True, [])
     assert world.given_up == [(first.id, "HTTP 504"), (second.id, "HTTP 504")]
     assert len(world.posts) < 50
+
+
+def test_the_rest_of_a_batch_is_tried_to_the_end() -> None:
+    """As it cannot be handed back, patience is no reason to stop."""
+    whole = named("a", 2)
+    _, second = split(whole)
+    options: dict[str, Any] = {"patience_s": 120.0, "may_halve": True, "halved": set()}
+    world = World(fails=f"a {second.id}", ends_at=1_000.0, **options)
+    assert world.trouble(whole).ends_all
+    assert world.now > 990.0
+    assert (world.patient.leave(), world.given_up) == ([], [(second.id, "HTTP 500")])
+    assert world.settled == [("a", 1, [])]
+
+
+def test_an_outage_in_which_a_batch_is_halved() -> None:
+    """As long as no half arrives it is halved on, and is handed back whole; it stays suspicious."""
+    whole = named("a", 4)
+    memory: dict[str, Entry] = {}
+    world = World(*[ERROR] * 1_000, patience_s=120.0, may_halve=True, halved=set(), memory=memory)
+    assert world.stopped(whole) == ("HTTP 500", True, ["a"])
+    assert {one.id for half in split(whole) for one in split(half)} < {
+        name for _, name in world.posts
+    }
+    assert (world.given_up, world.patient._halved) == ([], set())
+    assert memory["a"].failing_since == 0.0
+    assert world.now >= 3 * 120.0  # The halves are tried for as long as the whole.
+
+
+def test_earlier_failures_are_known_and_cost_no_pause() -> None:
+    """Each sender begins with short pauses, and says anew what it waits for."""
+    memory: dict[str, Entry] = {}
+    for failures in (2, 4):
+        world = World(*[ERROR] * 9, patience_s=0.4, memory=memory)
+        world.stopped(named("a"))
+        assert (memory["a"].failures, world.slept, len(world.said)) == (failures, [0.5], 1)
+
+
+def test_a_failure_by_which_nothing_was_sent_ends_nothing() -> None:
+    """Also of a batch that chance speaks against already."""
+    world = World(fails="bad", patience_s=1e6)
+    world.patient.send(named("bad"))
+    for number in range(200):
+        world.patient.send(named(f"other {number}"))
+        world.now += 1.0
+        if number == 100:
+            world.failure = DOWN
+    assert world.given_up == []
+    world.failure = ERROR
+    world.patient.finish()
+    assert world.given_up == [("bad", "HTTP 500")]
