@@ -2,6 +2,7 @@
 
     a POST fails because                       at fault            the batch
     nothing was sent (refused, no address)     the way             goes again; it counts for nothing
+    the key is refused, or cannot be read      the key             the same
     a kept connection had died                 the connection      goes again at once, on a new one
     the server asks to wait (load, the key)    the server          waits, as does everything
     Doow is at work on it already              nobody              goes again
@@ -20,6 +21,9 @@ given up. Here ``p`` is at least the rate at which retries fail: they go out on 
 which may reach worse instances than the kept ones do. Batches that got through in the end tell that
 rate. As long as there are none, every other retry is supposed to fail.
 
+A relay, which hands back what it has not delivered, halves no earlier than it gives up: see
+`patient`.
+
 A batch of which an answer was lost stays whole, since Doow may have it, and knows it by its id
 alone: its halves would count again.
 """
@@ -28,6 +32,8 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+
+from doow_serverless.errors import ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +83,8 @@ class Blame:
 
     def failed(self, entry: Entry, failure: Failed, now: float) -> None:
         """Count a failure of ``entry``."""
-        if not failure.is_unsent:
+        # Neither says anything about a batch.
+        if not failure.is_unsent and failure.reason is not ErrorKind.AUTH_FAILURE:
             self._note(entry, has_failed=True)
             if entry.failures and self.successes > entry.seen_successes:
                 entry.strikes += 1
@@ -96,20 +103,27 @@ class Blame:
         rate = self._rate(entry)
         if len(entry.batch) > 1 and not entry.is_ambiguous:
             return Verdict.SPLIT if rate**entry.strikes <= SPLIT_AT else Verdict.AGAIN
-        since = entry.failing_since
-        is_old = since is not None and now - since >= PATIENCE_S
-        chance = max(rate, self._rate_of_retries()) ** entry.strikes
-        return Verdict.GIVE_UP if is_old and chance <= GIVE_UP_AT else Verdict.AGAIN
+        return Verdict.GIVE_UP if self.is_at_fault(entry, now) else Verdict.AGAIN
+
+    def is_at_fault(self, entry: Entry, now: float) -> bool:
+        """Whether a batch that has just failed is certainly at fault, and was tried for long."""
+        rate = max(self._rate(entry), self._rate_of_retries())
+        return self.is_old(entry, now) and rate**entry.strikes <= GIVE_UP_AT
+
+    def is_old(self, entry: Entry, now: float) -> bool:
+        """Whether a batch has failed for minutes."""
+        return entry.failing_since is not None and now - entry.failing_since >= PATIENCE_S
 
     def _rate(self, entry: Entry) -> float:
         """How often a first POST fails that has nothing wrong with it."""
-        others = [failed for batch_id, failed in self._first_posts if batch_id != entry.batch.id]
+        posts = list(self._first_posts)  # Threads of a relay share it.
+        others = [has_failed for batch_id, has_failed in posts if batch_id != entry.batch.id]
         return _rate(sum(others), len(others))
 
     def _rate_of_retries(self) -> float:
         """How often a retry has failed before one got through."""
-        failed = sum(self._failed_retries)
-        return _rate(failed, failed + len(self._failed_retries))
+        retries = list(self._failed_retries)
+        return _rate(sum(retries), sum(retries) + len(retries))
 
 
 def _rate(failed: int, posts: int) -> float:

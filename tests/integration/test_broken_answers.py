@@ -15,6 +15,7 @@ from doow_serverless.testing import TransportFault
 from tests.batches import batch
 from tests.integration.services import Service
 from tests.network import ACCEPTED, KEY, Peer, Server, dripping_body, dripping_head, silent
+from tests.timing import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,3 +192,15 @@ def test_the_timeout_holds_for_a_request_that_no_flush_waits_for(
         service.invoke("evt_1")
         assert is_cut_off.wait(30)
     assert [each.unsent for each in service.outcomes] == [{ErrorKind.TIMEOUT: 1}]
+
+
+@pytest.mark.parametrize("hang", [silent, dripping_head, dripping_body])
+def test_the_timeout_holds_for_a_heartbeat(hang: Callable[[Peer], None]) -> None:
+    """Although nobody waits for it, as an outbox does for its requests."""
+    with Server(hang) as server:
+        transport = HttpTransport(server.url, timeout_s=0.5)
+        began = time.monotonic()
+        with pytest.raises(TransportFault) as caught:
+            transport.connect(KEY)
+        within(time.monotonic() - began, 10, at_least_s=0.4)
+    assert (caught.value.kind, transport.has_idle()) == (ErrorKind.TIMEOUT, False)

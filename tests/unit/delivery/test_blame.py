@@ -14,6 +14,7 @@ from tests.batches import batch
 from tests.unit.delivery.facts import ERROR_500
 
 REFUSED = Failed(ErrorKind.NETWORK_ERROR, "refused", is_unsent=True)
+NO_OTHER_KEY = Failed(ErrorKind.AUTH_FAILURE, "Doow refused the key, whose store is down", 0.0)
 
 
 def entry(name: str, events: int = 1) -> Entry:
@@ -87,10 +88,11 @@ def test_nothing_gets_through() -> None:
     assert blame.verdict(bad, 6_000.0) is Verdict.AGAIN
 
 
-def test_nothing_was_sent() -> None:
+@pytest.mark.parametrize("failure", [REFUSED, NO_OTHER_KEY])
+def test_nothing_was_judged(failure: Failed) -> None:
     """A server that refuses new connections, beside kept ones, says nothing about the batch."""
     blame, bad = well(), entry("bad", 2)
-    assert fail(blame, bad, 100, REFUSED) is Verdict.AGAIN
+    assert fail(blame, bad, 100, failure) is Verdict.AGAIN
     assert (bad.failures, bad.strikes) == (100, 0)
 
 
