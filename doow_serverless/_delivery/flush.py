@@ -164,6 +164,7 @@ class Flusher:
                 # rest travels apart from it, as soon as it is done.
                 root.folded += transaction.take_folded()
                 root.leaving.append(events)
+                events = []  # They are on their way, whatever a signal raises from here on.
                 self._outbox.rescuers.run(partial(self._seal_leaving, root))
                 return
             is_counted = False
@@ -434,14 +435,13 @@ class Flusher:
             if not transaction.is_closed and transaction.root in self.buffers():
                 self.end_transaction(transaction, discard=False)
         with AtJob():
-            flushes = [
-                Flushing(each, budget, self._clock)
-                for each in self.buffers()
-                if not each.is_idle or (self.dropped and each is self.unattended)
-            ]
-            for flushing in flushes:
-                flushing.flights, attempts = self._depart(flushing)
-                flushing.flights[0].outbox.submit_all(attempts)
+            flushes: list[Flushing] = []
+            for each in reversed(self.buffers()):  # The first takes along what is unattended.
+                if not each.is_idle or (self.dropped and each is self.unattended):
+                    flushing = Flushing(each, budget, self._clock)
+                    flushing.flights, attempts = self._depart(flushing)
+                    flushing.flights[0].outbox.submit_all(attempts)
+                    flushes.append(flushing)
             self._outbox.deliver_last(budget, patience_s)
             for flushing in flushes:
                 self._end(flushing)
