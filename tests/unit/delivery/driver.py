@@ -12,6 +12,7 @@ from doow_serverless._config import Config
 from doow_serverless._delivery import flushing, hooks, outbox
 from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.flush import Flusher
+from doow_serverless._delivery.late_transport import LateTransport
 from doow_serverless._delivery.outbox import Outbox
 from doow_serverless._process.workers import Workers
 from doow_serverless._recording.event import Defaults
@@ -78,9 +79,6 @@ class Wire(MemoryTransport):
     def abort(self, batch_id: str) -> None:
         self._diary.append("cut off")
         self._cuts[batch_id].set()
-
-    def close_idle(self) -> None:
-        self._diary.append("close")
 
 
 class Journal:
@@ -172,6 +170,7 @@ class World:
         patch.setattr(hooks, "threading", SimpleNamespace(Event=turns.event))
         patch.setattr(flushing, "threading", SimpleNamespace(Lock=turns.lock))
         patch.setattr(outbox, "threading", SimpleNamespace(RLock=RLock, Event=turns.event))
+        patch.setattr(LateTransport, "close_idle", lambda _: self.diary.append("close"))
         patch.setattr(outbox, "DeadLetters", partial(Letters, self.diary))
         self.errors: list[DoowError] = []
         self.outcomes: list[Outcome] = []

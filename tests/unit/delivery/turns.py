@@ -91,6 +91,11 @@ class Turns:
             raise me.raises
         return signal is not None and signal.is_set()
 
+    def rest(self) -> None:
+        """Let all others go on that need no time for it."""
+        while any(one.due <= self.clock.now for one in self._sleepers):
+            self.sleep(0.0)
+
     def freeze(self, seconds: float) -> None:
         """The process stands still for so long, whatever it was about."""
         self.clock.now += seconds
