@@ -128,6 +128,16 @@ def test_what_no_invocation_recorded_goes_along(new_world: NewWorld) -> None:
     assert not world.flusher.has_in_hand
 
 
+def test_an_invocation_that_records_nothing_flushes_for_others(world: World) -> None:
+    """What is unattended, or was dropped, has waited for it."""
+    record(world.flusher.unattended, "u")
+    assert world.flusher.flush(world.buffer(), 2.0) == Outcome(accepted=1, requests=1)
+    lost = world.buffer("d")
+    del lost
+    assert world.flusher.flush(world.flusher.unattended, 2.0) == Outcome(accepted=1, requests=1)
+    assert world.take() == ["post u", "post d"]
+
+
 def test_what_a_retry_would_seal_alike_travels_alone(new_world: NewWorld) -> None:
     """Unattended events would change the batch, and with it the id by which Doow knows it."""
     world = new_world()
@@ -269,6 +279,25 @@ def test_silence_ends_with_the_budget(new_world: NewWorld) -> None:
     assert (world.outcomes, buffer.in_hand, buffer.flights) == ([outcome], 0, [])
 
 
+@pytest.mark.parametrize("leaves_early", [True, False])
+def test_sealing_ends_with_the_budget(new_world: NewWorld, leaves_early: bool) -> None:
+    """The rest another worker seals, keeps and writes down; the caller is told how many."""
+    world = new_world(journal=True, max_payload_bytes=FULL)
+    buffer = world.buffer(*"abcdef", size=SIZE)
+    if leaves_early:
+        buffer.set_off(1)
+    world.journal.interrupt = lambda: world.turns.freeze(1.0)
+    world.take()
+    outcome = world.flusher.flush(buffer, 1.5)
+    world.turns.rest()
+    assert (outcome.accepted, outcome.unsent) == (0, {"TIMEOUT": 2, "NOT_READY": 4})
+    assert [one for one in world.take() if one.startswith(("sealed", "log"))] == [
+        "sealed a+b", "sealed c+d", "log a+b NOT_READY", "log c+d NOT_READY",
+        "sealed e+f", "log e+f TIMEOUT",
+    ]  # fmt: skip
+    assert buffer.in_hand == 0
+
+
 def test_what_fails_is_sent_again_within_the_budget(world: World) -> None:
     """As long as there is time; someone looks when it is due."""
     world.wire.answers += [(0.25, 500), (0.25, 202)]
@@ -276,6 +305,15 @@ def test_what_fails_is_sent_again_within_the_budget(world: World) -> None:
     assert (outcome.accepted, outcome.requests, outcome.unsent) == (1, 2, {})
     assert 0.5 <= outcome.elapsed_s <= 1.0
     assert world.take() == ["post a", "post a anew"]
+
+
+def test_a_freeze_is_not_a_part_of_the_budget(world: World) -> None:
+    """The caller notices it, and has the outbox know: what it waits for ends so much later."""
+    world.wire.answers.append((NEVER, 202))
+    world.turns.at(1.5, lambda: world.turns.freeze(60.5))
+    world.turns.at(2.0, lambda: world.outbox.look())
+    outcome = world.flusher.flush(world.buffer("a"), 2.0)
+    assert outcome == Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=62.0, backlog=1)
 
 
 def test_more_reasons_than_can_be_told(new_world: NewWorld) -> None:
@@ -401,6 +439,14 @@ def test_a_signal_amid_a_flush_passes_once_the_events_have_left(world: World) ->
         world.flusher.flush(buffer, 2.0)
     assert (world.turns.clock.now, len(world.wire.events)) == (1_000.5, 1)
     assert (buffer.in_hand, buffer.flights, len(world.outcomes)) == (0, [], 1)
+    world.wire.answers.append((NEVER, 202))
+    world.turns.interrupt(0.25, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        world.flusher.flush(world.buffer("b"), 2.0)
+    assert world.turns.clock.now == 1_002.5
+    assert world.outcomes[1:] == [
+        Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=2.0, backlog=1)
+    ]
 
 
 @pytest.mark.contains
@@ -546,8 +592,9 @@ def test_a_cancelled_coroutine_is_cancelled_once_the_events_have_left(
 
     world.turns.is_inline = True
 
-    async def wait_for(flushing: Any, _: object) -> asyncio.CancelledError:
+    async def wait_for(flushing: Any, look: Any) -> asyncio.CancelledError:
         assert (flushing.is_over, flushing.last) == (True, True)
+        look(flushing, 0.0)
         return asyncio.CancelledError("mine")
 
     monkeypatch.setattr(async_wait, "wait_for", wait_for)
@@ -570,6 +617,7 @@ def test_a_fault_reaches_no_coroutine(
     monkeypatch.setattr(async_wait, "wait_for", wait_for)
     buffer = world.buffer("a")
     assert asyncio.run(world.flusher.aflush(buffer, 2.0)) == Outcome()
+    assert not buffer.is_closed
     assert contained_faults == ["a fault of doow-serverless itself in flushing: MemoryError()"]
 
 
@@ -618,11 +666,28 @@ def test_a_transaction_that_outlives_its_surroundings(world: World) -> None:
     record(late, "c")
     world.flusher.end_transaction(outer, discard=False)
     world.flusher.end_transaction(inner, discard=False)
+    assert world.flusher.unattended.in_hand == 0
     assert world.flusher.flush(buffer, 2.0, last=True) == Outcome(accepted=2, requests=1)
     world.flusher.end_transaction(late, discard=False)
     assert (world.flusher.unattended.in_hand, buffer.in_hand) == (1, 0)
     assert world.flusher.flush(world.flusher.unattended, 2.0) == Outcome(accepted=1, requests=1)
     assert world.take() == ["post a+b", "post c"]
+
+
+def test_a_transaction_folds_into_what_is_around_it(world: World) -> None:
+    """Into what takes its events: the buffer, or the unattended one if that is closed."""
+    buffer = world.buffer()
+    early, late = buffer.transaction(), buffer.transaction()
+    for one in (buffer, early, late, world.flusher.unattended):
+        for _ in range(2):
+            one.record(None, 1_795_000_000.0, FOLDING, 1, None)
+    world.flusher.end_transaction(early, discard=False)
+    assert (len(buffer.take(99)), buffer.folded) == (0, 3)
+    taken = buffer.take_last()
+    assert [event[3] for event in taken] == [4]
+    world.flusher.end_transaction(late, discard=False)
+    unattended = world.flusher.unattended
+    assert ([event[3] for event in unattended.take()], unattended.folded) == ([4], 3)
 
 
 def test_a_transaction_that_fills_a_batch(new_world: NewWorld) -> None:
@@ -672,19 +737,41 @@ def test_a_signal_amid_the_end_of_a_transaction(
 
     for identity, where, what in (
         (None, "doow_serverless._recording.buffer.Buffer", "adopt"),
-        (WORK, "doow_serverless._process.workers.Workers", "run"),
+        (("function", "1"), "doow_serverless._recording.buffer.Buffer", "goes_apart"),
+        (("function", "2"), "doow_serverless._process.workers.Workers", "run"),
     ):
-        buffer = world.buffer("a", identity=identity)
+        buffer = world.buffer(f"a {what}", identity=identity)
         transaction = buffer.transaction("message")
-        record(transaction, "b")
+        record(transaction, f"b {what}")
         with monkeypatch.context() as patch:
-            patch.setattr(f"{where}.{what}", interrupt)
+            struck: Any = property(interrupt) if what == "goes_apart" else interrupt
+            patch.setattr(f"{where}.{what}", struck)
             with pytest.raises(KeyboardInterrupt):
                 world.flusher.end_transaction(transaction, discard=False)
         flushed = [world.flusher.flush(world.flusher.unattended, 2.0).accepted]
         flushed.append(world.flusher.flush(buffer, 2.0).accepted)
         assert (sum(flushed), buffer.in_hand) == (2, 0)
-    assert len(world.wire.events) == 4
+    assert len(world.wire.events) == 6
+
+
+def test_a_signal_before_the_end_of_a_transaction(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has moved: it can be ended again."""
+    buffer = world.buffer("a")
+    transaction = buffer.transaction()
+    record(transaction, "b")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(buffer), "take_last", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            world.flusher.end_transaction(transaction, discard=False)
+    assert world.flusher.flush(world.flusher.unattended, 2.0) == Outcome()
+    world.flusher.end_transaction(transaction, discard=False)
+    assert world.flusher.flush(buffer, 2.0) == Outcome(accepted=2, requests=1)
 
 
 def test_a_signal_amid_the_end_of_a_transaction_that_failed(
@@ -731,10 +818,13 @@ def test_the_last_flush_of_what_is_dropped_alone(new_world: NewWorld) -> None:
     """The unattended buffer takes it along, though nothing waits there."""
     world = new_world()
     lost = world.buffer("d")
-    idle = world.buffer()
     del lost
     world.flusher.flush_last(2.0)
     assert world.outcomes == [Outcome(accepted=1, requests=1)]
+    idle, lost = world.buffer(), world.buffer("e")
+    del lost
+    world.flusher.flush_last(2.0)
+    assert world.outcomes == [Outcome(accepted=1, requests=1)] * 2
     assert idle.is_idle
 
 
@@ -775,6 +865,25 @@ def test_the_last_flush_waits_for_hooks(new_world: NewWorld, turns: Turns) -> No
     buffer = world.buffer("a")
     world.flusher.flush_last(2.0)
     assert (world.turns.clock.now, buffer.in_hand) == (1_000.75, 0)
+    record(buffer, "b")
+    world.wire.answers.append((NEVER, 202))
+    world.flusher.flush_last(0.5)
+    assert world.turns.clock.now == pytest.approx(1_001.32, abs=0.001)
+
+
+def test_the_last_flush_leaves_others_transactions_alone(new_world: NewWorld) -> None:
+    """Those of another tracker are for that to end; what has ended is not ended again."""
+    first, second = new_world(), new_world()
+    buffer = first.buffer("a")
+    transaction, ended = buffer.transaction(), buffer.transaction()
+    record(transaction, "b")
+    for one in (transaction, ended):
+        one.leave_soon()
+    first.flusher.end_transaction(ended, discard=False)
+    second.flusher.flush_last(2.0)
+    assert (transaction.is_closed, buffer.in_hand) == (False, 2)
+    first.flusher.flush_last(2.0)
+    assert first.outcomes == [Outcome(accepted=2, requests=1)]
 
 
 def test_who_takes_over_delivers_what_was_recorded(new_world: NewWorld) -> None:
@@ -793,6 +902,19 @@ def test_who_takes_over_delivers_what_was_recorded(new_world: NewWorld) -> None:
     assert second.flusher.flush(second.flusher.unattended, 2.0) == Outcome(accepted=1, requests=1)
     assert (first.wire.batches, len(second.wire.batches)) == ([], 2)
     assert sorted(one["event_id"] for one in second.wire.events) == ["a", "d", "u", "v"]
+
+
+def test_who_takes_over_says_what_was_folded(new_world: NewWorld) -> None:
+    """Of each tracker, in one number."""
+    first, second = new_world(), new_world()
+    for _ in range(3):
+        first.flusher.unattended.record(None, 1_795_000_000.0, FOLDING, 1, None)
+    second.flusher.take_over(first.flusher)
+    second.flusher.unattended.record(None, 1_795_000_000.0, FOLDING, 1, None)
+    assert second.flusher.flush(second.flusher.unattended, 2.0) == Outcome(
+        accepted=2, requests=1, folded=2
+    )
+    assert second.wire.total("tokens") == 4
 
 
 def test_who_takes_over_takes_over_those_before(new_world: NewWorld) -> None:
@@ -837,6 +959,24 @@ def test_a_flush_goes_on_where_it_began(new_world: NewWorld) -> None:
     first.turns.sleep(2.0)
     assert outcomes == [Outcome(accepted=2, requests=1, elapsed_s=0.4375)]
     assert (buffer.in_hand, buffer.flights) == (0, [])
+
+
+def test_a_flush_waits_for_a_replaced_tracker_within_its_budget(new_world: NewWorld) -> None:
+    """What hangs there is given up there, when the flush ends."""
+    first, second = new_world(), new_world()
+    buffer = first.buffer("a")
+    first.wire.answers.append((NEVER, 202))
+    outcomes: list[Outcome] = []
+    first.turns.at(0.5, lambda: second.flusher.take_over(first.flusher))
+    second.wire.answers.append((NEVER, 202))
+    first.turns.at(0.75, lambda: record(buffer, "b"))
+    first.turns.at(0.75, lambda: outcomes.append(first.flusher.flush(buffer, 0.5, last=True)))
+    outcomes.append(first.flusher.flush(buffer, 8.0))
+    assert outcomes == [
+        Outcome(unsent={"TIMEOUT": 2}, requests=1, elapsed_s=0.5, backlog=1),
+        Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=8.0, backlog=1),
+    ]
+    assert (len(second.wire.batches), len(second.errors), buffer.in_hand) == (1, 3, 0)
 
 
 def test_what_all_restored_processes_hold_is_written_down(new_world: NewWorld) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doow_serverless import Outcome
+from doow_serverless._delivery import outbox as outbox_module
 from doow_serverless._delivery.flight import Flight
 from doow_serverless._process.clock import Budget
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch
 from tests.unit.delivery.driver import NEVER
+from tests.unit.delivery.facts import ERROR_500, accepted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,7 +387,7 @@ def test_waiting_ends_with_the_answer(world: World) -> None:
     assert (world.turns.clock.now, close(world, flight).accepted) == (1_000.25, 1)
 
 
-@pytest.mark.parametrize(("frozen_s", "ends_at"), [(0.5, 1_002.0), (60.0, 1_062.0)])
+@pytest.mark.parametrize(("frozen_s", "ends_at"), [(0.5, 1_002.0), (1.0, 1_002.0), (60.0, 1_062.0)])
 def test_waiting_goes_on_after_a_freeze(world: World, frozen_s: float, ends_at: float) -> None:
     """The budget has what is missing added, if it is more than a second."""
     world.wire.answers.append((NEVER, 202))
@@ -419,10 +422,11 @@ def test_the_backlog_is_sent_by_rescuers(world: World) -> None:
 
 def test_what_crashed_processes_have_left(new_world: NewWorld) -> None:
     """It is taken over and sent; when it is gone, there may be more."""
-    world = new_world(journal=True, max_payload_bytes=5_000, disable_compression=True)
+    options = {"max_payload_bytes": 5_000, "disable_compression": True, "delivery": "log"}
+    world = new_world(journal=True, **options)
     world.journal.left += [[batch(batch_id="a"), batch(batch_id="b")], [batch(batch_id="c")]]
     world.outbox.recover()
-    assert world.journal.asked == {"max_bytes": 5_000, "max_packed": None, "compress": False}
+    assert world.journal.asked == {"max_bytes": 5_000, "max_packed": 2_650, "compress": False}
     world.turns.rest()
     assert world.take() == [
         "post a-0", "settled a", "post b-0", "settled b", "post c-0", "settled c",
@@ -488,6 +492,51 @@ def test_a_successor_writes_down_what_is_not(new_world: NewWorld) -> None:
     first.take()
     second.outbox.write_down_all(1.0)
     assert first.take() == ["log a-0 TIMEOUT", "written within 1.0"]
+
+
+def test_a_successor_writes_down_nothing_twice(new_world: NewWorld) -> None:
+    """What stands in the log already, as what it stands there for."""
+    first = new_world(delivery="log")
+    second = new_world(delivery="log", diary=first.diary)
+    first.outbox.keep(batch(batch_id="a"), ErrorKind.TIMEOUT)
+    second.outbox.take_over(first.outbox)
+    second.outbox.write_down_all(1.0)
+    assert first.take() == ["log a-0 TIMEOUT", "close", "written within 1.0"]
+    (entry,) = second.outbox.state.kept
+    assert (entry.is_written, entry.logged_as) == (True, ErrorKind.TIMEOUT)
+
+
+def test_all_frames_of_a_batch_are_for_the_log_or_none_is(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay may gather the events of a frame for the log, and then another counts again."""
+    world = new_world(delivery="log")
+    reasons: list[object] = []
+    answers = iter([ERROR_500, None, None])
+
+    def write(one: Any, *, fresh: bool, reason: object) -> Any:
+        reasons.append((one.id, fresh, reason))
+        return next(answers) or accepted(one)
+
+    monkeypatch.setattr(world.outbox.sender, "send", write)
+    flight = new_flight(world)
+    send(world, flight, "a")
+    world.turns.rest()
+    close(world, flight)
+    world.outbox.keep(batch(batch_id="b"), ErrorKind.NOT_READY)
+    world.turns.sleep(90.0)
+    for _ in range(2):
+        world.outbox.look()
+        world.turns.rest()
+    assert reasons == [("a", False, "LOG"), ("b", True, "NOT_READY"), ("a", True, "LOG")]
+    assert [one for one in world.take() if "log" in one] == ["log a-0 LOG", "log b-0 NOT_READY"]
+    without = new_world(delivery="log", dead_letter="off")
+    monkeypatch.setattr(without.outbox.sender, "send", write)
+    without.outbox.keep(batch(batch_id="c"), ErrorKind.NOT_READY)
+    answers = iter([None])
+    without.outbox.look()
+    world.turns.rest()
+    assert reasons[3:] == [("c", False, "LOG")]
 
 
 def test_what_is_under_way_stays_until_it_has_come_back(new_world: NewWorld) -> None:
@@ -558,6 +607,15 @@ def test_most_of_a_small_budget_is_for_sending(world: World) -> None:
     assert world.take()[-1] == "written within 0.015625"
 
 
+def test_the_time_for_writing_grows_with_what_there_is(world: World) -> None:
+    """A tenth of a second for each 400 kB."""
+    world.wire.otherwise = (NEVER, 202)
+    large = batch(batch_id="a", noise=400_000, compress=False)
+    world.outbox.submit_all(world.outbox.add(new_flight(world), large))
+    world.outbox.deliver_last(Budget(2.0, world.turns.clock))
+    assert world.turns.clock.now == pytest.approx(1_001.87, abs=0.001)
+
+
 def test_a_predecessor_writes_down_as_well(new_world: NewWorld) -> None:
     """What it has under way, and nobody will hear of."""
     first = new_world()
@@ -622,6 +680,23 @@ def test_a_fork_waits_for_imports(world: World) -> None:
     world.outbox.after_fork_in_parent()
     assert loading.acquire(blocking=False)
     loading.release()
+
+
+@pytest.mark.parametrize(("imported_s", "waits_s"), [(2.0, 2.0), (60.0, 5.0)])
+def test_a_fork_does_not_wait_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch, imported_s: float, waits_s: float
+) -> None:
+    """Five seconds; a lock that another thread holds by then stays what it is."""
+    turns = world.turns
+    loading = turns.lock()
+    monkeypatch.setattr(world.outbox._transport, "loading", loading)
+    monkeypatch.setattr(outbox_module, "time", SimpleNamespace(monotonic=turns.clock))
+    assert loading.acquire()
+    turns.at(imported_s, loading.release)
+    world.outbox.before_fork()
+    assert turns.clock.now == 1_000.0 + waits_s
+    world.outbox.after_fork_in_parent()
+    assert loading.is_set() is (waits_s == imported_s)
 
 
 def test_what_cannot_be_imported_is_told_with_the_events(

@@ -189,7 +189,7 @@ def test_what_is_late_is_another_processs_after_a_fork(world: World) -> None:
     sealer = new_sealer(world)
     budget = Budget(0.0, world.turns.clock)
     world.turns.can_start = False
-    world.outbox.rescuers.submit = lambda job: False  # type: ignore[method-assign]  # noqa: ARG005
+    world.outbox.rescuers.submit = lambda job: False  # type: ignore[method-assign]
     sealer.seal(events(world, "abc"), new_flight(world), is_derived=False, budget=budget)
     assert sealer.is_late
     sealer.begin_anew()
