@@ -173,6 +173,7 @@ class Flusher:
                 # rest travels apart from it, as soon as it is done.
                 root.folded += transaction.take_folded()
                 root.leaving.append(events)
+                events = []  # They are on their way, whatever a signal raises from here on.
                 self._seal_meanwhile(root)
                 return
             is_counted = False
@@ -436,19 +437,18 @@ class Flusher:
         for transaction in endless_transactions():
             if not transaction.is_closed and transaction.root in self.buffers():
                 self.end_transaction(transaction, discard=False)
-        flushes = [
-            Flushing(each, budget, self._clock)
-            for each in self.buffers()
-            if not each.is_idle or (self.dropped and each is self.unattended)
-        ]
+        flushes: list[Flushing] = []
         do_here(partial(self._make_last, flushes, budget, patience_s))
         for flushing in flushes:
             flushing.wait(lambda *_: None)  # For the hooks.
 
     def _make_last(self, flushes: list[Flushing], budget: Budget, patience_s: float) -> None:
-        for flushing in flushes:
-            flushing.flights, attempts = self._depart(flushing)
-            self._outbox.submit_all(attempts)
+        for each in reversed(self.buffers()):  # The first takes along what is unattended.
+            if not each.is_idle or (self.dropped and each is self.unattended):
+                flushing = Flushing(each, budget, self._clock)
+                flushing.flights, attempts = self._depart(flushing)
+                self._outbox.submit_all(attempts)
+                flushes.append(flushing)
         self._outbox.deliver_last(budget, patience_s)
         for flushing in flushes:
             self._end(flushing)

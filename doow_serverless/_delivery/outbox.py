@@ -251,7 +251,7 @@ class Outbox:
         errors = flight.account(outcome)
         if errors:
             self._dead_letters.wait()
-        outcome.backlog = self.state.kept.events
+        outcome.backlog += self.state.kept.events
         return errors
 
     def pause_s(self, flight: Flight) -> float | None:

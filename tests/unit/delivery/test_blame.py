@@ -178,3 +178,19 @@ def test_it_says_what_it_knows() -> None:
     blame = well()
     fail(blame, entry("bad"), 1)
     assert repr(blame) == "Blame(1 of 64 batches failed at first)"
+
+
+@pytest.mark.parametrize(("strikes", "expected"), [(6, Verdict.AGAIN), (7, Verdict.SPLIT)])
+def test_half_of_all_posts_fail_where_nothing_is_known(strikes: int, expected: Verdict) -> None:
+    """A half to the power of seven is the first that is less than one in a hundred."""
+    bad = entry("bad", 2)
+    bad.strikes = strikes
+    assert Blame().verdict(bad, 0.0) is expected
+
+
+def test_patience_is_counted_from_the_first_failure() -> None:
+    """Not from when the clock began."""
+    bad = entry("bad")
+    bad.strikes, bad.failing_since = 100, 5_000.0
+    verdicts = [well().verdict(bad, now) for now in (5_000.0, 5_119.0, 5_120.0)]
+    assert verdicts == [Verdict.AGAIN, Verdict.AGAIN, Verdict.GIVE_UP]
