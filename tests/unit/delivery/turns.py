@@ -6,7 +6,7 @@ import threading
 from itertools import count
 from typing import TYPE_CHECKING
 
-from doow_serverless._process.workers import AtJob
+from doow_serverless._process.workers import do_here
 from tests.clock import Clock
 
 if TYPE_CHECKING:
@@ -46,14 +46,10 @@ class Turns:
         if not self.can_start:
             raise RuntimeError("can't start new thread")
 
-        def at_job() -> None:
-            with AtJob():
-                job()
-
         if self.is_inline:
-            at_job()
+            do_here(job)
         else:
-            self.start(at_job)
+            self.start(lambda: do_here(job))
 
     def start(self, call: Callable[[], object]) -> None:
         """Call this on a thread of the application's, once its turn comes."""
