@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
+from doow_serverless._outcome import Outcome
 from doow_serverless._process.clock import FROZEN_S, LONGEST_PAUSE_S
+from doow_serverless.errors import ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from doow_serverless._outcome import Outcome
     from doow_serverless._process.clock import Budget, Clock
     from doow_serverless._recording.buffer import Buffer
     from doow_serverless.errors import DoowError
@@ -37,7 +38,7 @@ class Flushing:
         budget: The time that it may take.
         clock: Monotonic seconds.
         last: Whether the invocation is over, so that the buffer takes no more.
-        hooks_are_here: Whether the caller calls the hooks, since they expect its event loop.
+        hooks_are_here: Whether the caller waits and calls the hooks, which expect its event loop.
 
     Attributes:
         flights: What it waits for.
@@ -121,6 +122,13 @@ class Flushing:
         """All that it waited for is settled or kept."""
         outcome.elapsed_s = self._clock() - self.budget.began_at
         self.outcome = outcome
+
+    def unknown(self) -> Outcome:
+        """The outcome for a caller that leaves before that: nothing is known to have arrived."""
+        outcome = Outcome(elapsed_s=self._clock() - self.budget.began_at)
+        if self.buffer.in_hand > 0:
+            outcome.add_unsent(ErrorKind.TIMEOUT, self.buffer.in_hand)
+        return outcome
 
     def end(self) -> None:
         """There is nothing to wait for any more."""
