@@ -814,6 +814,17 @@ def test_the_last_flush_delivers_all_there_is(new_world: NewWorld) -> None:
     assert (len(world.outcomes), world.turns.clock.now) == (2, 1_000.25)
 
 
+def test_the_last_flush_waits_for_what_has_left_early(world: World) -> None:
+    """Though nothing is left to be sealed."""
+    buffer = world.buffer("a")
+    world.wire.answers.append((0.5, 202))
+    world.flusher.send_early(buffer, 1)
+    world.turns.sleep(0.25)
+    world.flusher.flush_last(2.0)
+    assert (world.turns.clock.now, buffer.in_hand, buffer.flights) == (1_000.5, 0, [])
+    assert world.outcomes == [Outcome(accepted=1, requests=1, elapsed_s=0.25)]
+
+
 def test_the_last_flush_of_what_is_dropped_alone(new_world: NewWorld) -> None:
     """The unattended buffer takes it along, though nothing waits there."""
     world = new_world()
