@@ -230,11 +230,13 @@ class Ledger:
             if entry.state is WAITING:
                 flight.queue.remove(entry)
             entry.flights.remove(flight)
-            return
-        self.move(entry, Fact.LEFT)
-        entry.flights.clear()
-        self._release(entry)
-        self._drop_excess()
+        else:
+            self.move(entry, Fact.LEFT)
+            entry.flights.clear()
+            self._release(entry)
+            self._drop_excess()
+        if not flight.pending:
+            self.leave(flight)
 
     # ── kept ───────────────────────────────────────────────────────────────────────────────────
 

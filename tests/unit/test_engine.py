@@ -139,6 +139,23 @@ def test_what_an_engine_has_recorded_is_its_successors_to_deliver(
     assert sorted(metrics(transport.events)) == ["afterwards", "before"]
 
 
+def test_who_is_interrupted_while_it_seals_may_record(transport: MemoryTransport) -> None:
+    """The system starts no thread, and the handler of a signal fills a batch: it does not hang."""
+    engine = new_engine(transport, flush_at=2)
+    engine.outbox.rescuers.submit = lambda job: False  # type: ignore[method-assign]
+
+    def interrupted() -> None:
+        with engine.unattended.sealing:
+            for _ in range(2):
+                engine.outside.record("tokens")
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert engine.flush(engine.unattended, 1.0).accepted == 2
+
+
 @pytest.mark.parametrize("has_journal", [False, True])
 def test_an_open_invocation_outlives_its_engine(
     transport: MemoryTransport, tmp_path: Path, has_journal: bool

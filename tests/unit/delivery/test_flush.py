@@ -310,10 +310,9 @@ def test_what_fails_is_sent_again_within_the_budget(world: World) -> None:
 def test_a_freeze_is_not_a_part_of_the_budget(world: World) -> None:
     """The caller notices it, and has the outbox know: what it waits for ends so much later."""
     world.wire.answers.append((NEVER, 202))
-    world.turns.at(1.5, lambda: world.turns.freeze(60.5))
-    world.turns.at(2.0, lambda: world.outbox.look())
+    world.turns.at(1.25, lambda: world.turns.freeze(60.25))
     outcome = world.flusher.flush(world.buffer("a"), 2.0)
-    assert outcome == Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=62.0, backlog=1)
+    assert outcome == Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=62.5, backlog=1)
 
 
 def test_more_reasons_than_can_be_told(new_world: NewWorld) -> None:
@@ -519,9 +518,8 @@ def test_a_fault_amid_a_look_is_contained(
     world.turns.at(0.5, lambda: monkeypatch.setattr(world.outbox.state, "tick", fail))
     assert world.flusher.flush(buffer, 2.0) == Outcome()
     assert world.turns.clock.now == 1_003.0
-    assert contained_faults == [
-        "a fault of doow-serverless itself in flushing: ZeroDivisionError('division by zero')"
-    ]
+    said = "a fault of doow-serverless itself in %s: ZeroDivisionError('division by zero')"
+    assert set(contained_faults) == {said % "flushing", said % "a job"}
     assert buffer.in_hand == 1
 
 
@@ -557,7 +555,8 @@ def test_nobody_waits_for_a_hook_that_hangs(new_world: NewWorld) -> None:
         began = world.turns.clock.now
         assert world.flusher.flush(world.buffer(*names), 2.0).accepted == len(names)
         took.append(world.turns.clock.now - began)
-    assert took == [2.0, 0.0, 0.0]
+        world.turns.sleep(0.125)
+    assert took == [1.0, 0.0, 0.0]
     assert told == [1]
     world.turns.sleep(60.0)
     assert told == [1, 2, 3]
@@ -566,8 +565,8 @@ def test_nobody_waits_for_a_hook_that_hangs(new_world: NewWorld) -> None:
 # ── on an event loop ────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_coroutine_is_told_on_its_loop(new_world: NewWorld) -> None:
-    """Hooks run on its thread, and before it goes on; so do errors."""
+def test_a_coroutine_goes_on_once_the_hooks_were_told(new_world: NewWorld) -> None:
+    """On their own thread; of errors as well."""
     world = new_world()
     world.turns.is_inline = True
     threads: list[bool] = []
@@ -579,9 +578,9 @@ def test_a_coroutine_is_told_on_its_loop(new_world: NewWorld) -> None:
 
     buffer = world.buffer("a")
     assert asyncio.run(flush(last=False)).rejected[0][0] == "a"
-    assert (threads, len(world.errors), buffer.is_closed) == ([False], 1, False)
+    assert (threads, len(world.errors), buffer.is_closed) == ([True], 1, False)
     assert asyncio.run(flush(last=True)) == Outcome()
-    assert (threads, len(world.errors), buffer.is_closed) == ([False], 1, True)
+    assert (threads, len(world.errors), buffer.is_closed) == ([True], 1, True)
 
 
 def test_a_cancelled_coroutine_is_cancelled_once_the_events_have_left(
@@ -594,7 +593,7 @@ def test_a_cancelled_coroutine_is_cancelled_once_the_events_have_left(
 
     async def wait_for(flushing: Any, look: Any) -> asyncio.CancelledError:
         assert (flushing.is_over, flushing.last) == (True, True)
-        look(flushing, 0.0)
+        look(flushing)
         return asyncio.CancelledError("mine")
 
     monkeypatch.setattr(async_wait, "wait_for", wait_for)
@@ -738,7 +737,7 @@ def test_a_signal_amid_the_end_of_a_transaction(
     for identity, where, what in (
         (None, "doow_serverless._recording.buffer.Buffer", "adopt"),
         (("function", "1"), "doow_serverless._recording.buffer.Buffer", "goes_apart"),
-        (("function", "2"), "doow_serverless._process.workers.Workers", "run"),
+        (("function", "2"), "doow_serverless._process.workers.Workers", "submit"),
     ):
         buffer = world.buffer(f"a {what}", identity=identity)
         transaction = buffer.transaction("message")
@@ -987,7 +986,7 @@ def test_a_flush_waits_for_a_replaced_tracker_within_its_budget(new_world: NewWo
         Outcome(unsent={"TIMEOUT": 2}, requests=1, elapsed_s=0.5, backlog=1),
         Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=8.0, backlog=1),
     ]
-    assert (len(second.wire.batches), len(second.errors), buffer.in_hand) == (1, 3, 0)
+    assert (len(second.errors), buffer.in_hand) == (3, 0)
 
 
 def test_what_all_restored_processes_hold_is_written_down(new_world: NewWorld) -> None:

@@ -9,13 +9,14 @@ import pytest
 
 from doow_serverless import Outcome
 from doow_serverless._delivery import flushing
+from doow_serverless._delivery.flight import Flight
 from doow_serverless._delivery.flushing import Flushing
 from doow_serverless._process.clock import Budget
 
 if TYPE_CHECKING:
     from tests.unit.delivery.turns import Turns
 
-Looks = list[tuple[float, float]]
+Looks = list[float]
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +31,9 @@ def begun(turns: Turns, budget_s: float = 2.0) -> tuple[Flushing, Looks, Any]:
     looks: Looks = []
     began = turns.clock.now
 
-    def look(whose: Flushing, gap_s: float) -> None:
+    def look(whose: Flushing) -> None:
         assert whose is one
-        looks.append((turns.clock.now - began, gap_s))
+        looks.append(turns.clock.now - began)
 
     return one, looks, look
 
@@ -49,10 +50,9 @@ def test_a_flush_begins_with_nothing(turns: Turns) -> None:
     buffer: Any = object()
     budget = Budget(2.0, turns.clock)
     one = Flushing(buffer, budget, turns.clock)
-    assert (one.buffer, one.budget, one.last, one.hooks_are_here) == (buffer, budget, False, False)
-    assert (one.flights, one.outcome, one.errors, one.is_over) == ([], None, None, False)
-    other = Flushing(buffer, budget, turns.clock, last=True, hooks_are_here=True)
-    assert (other.last, other.hooks_are_here) == (True, True)
+    assert (one.buffer, one.budget, one.last) == (buffer, budget, False)
+    assert (one.flights, one.outcome, one.is_over) == ([], None, False)
+    assert Flushing(buffer, budget, turns.clock, last=True).last is True
     assert repr(one) == "Flushing(under way, [])"
     one.end()
     assert repr(one) == "Flushing(over, [])"
@@ -80,34 +80,47 @@ def test_a_worker_has_a_second_beyond_the_budget(turns: Turns) -> None:
     """For writing down; then the caller leaves, whatever the worker does."""
     one, looks, look = begun(turns)
     one.wait(look)
-    assert (turns.clock.now, looks, one.is_over) == (1_003.0, [(2.0, 0.0)], False)
+    assert (turns.clock.now, looks, one.is_over) == (1_003.0, [2.0], False)
 
 
 def test_without_a_budget_someone_looks_at_once(turns: Turns) -> None:
     """Once, since whoever looks says when to look again."""
     one, looks, look = begun(turns, 0.0)
-    assert [one.pause_s(look), one.pause_s(look)] == [1.0, 1.0]
-    assert looks == [(0.0, 0.0)]
+    assert [one.pause_s(look), one.pause_s(look)] == [0.5, 0.5]
+    assert looks == [0.0]
     turns.clock.now += 1.0
     assert one.pause_s(look) is None
 
 
 def test_the_worker_says_when_to_look(turns: Turns) -> None:
-    """Earlier wakes the caller, later does not; the budget's end is no more than a default."""
+    """Earlier than was said before wakes the caller, later changes nothing."""
     one, looks, look = begun(turns)
     turns.at(0.5, lambda: one.look_again(0.25))
     turns.at(0.625, lambda: one.look_again(0.5))
     turns.at(1.25, one.end)
     one.wait(look)
-    assert looks == [(1.125, 0.0)]
+    assert looks == [0.75]
     woken: list[float] = []
     other, _, look = begun(turns)
     other.wake = lambda: woken.append(turns.clock.now)
-    other.look_again(0.5)
-    other.look_again(0.5)
+    other.look_again(0.25)
+    other.look_again(0.25)
     other.look_again(1.0)
     assert woken == [turns.clock.now]
-    assert other.pause_s(look) == 1.0
+    assert other.pause_s(look) == 0.25
+
+
+def test_the_caller_waits_until_someone_has_looked(turns: Turns) -> None:
+    """And a second longer; once the events are accounted for, that is no reason to wait."""
+    one, looks, look = begun(turns, 0.5)
+    turns.at(0.25, lambda: one.look_again(4.0))
+    one.wait(look)
+    assert (turns.clock.now, looks) == (1_005.25, [0.5])
+    other, looks, look = begun(turns, 0.5)
+    other.account(Outcome())
+    other.look_again(4.0)
+    other.wait(look)
+    assert (turns.clock.now, looks) == (1_006.75, [0.5])
 
 
 def test_the_caller_waits_no_longer_for_hooks(turns: Turns) -> None:
@@ -118,13 +131,24 @@ def test_the_caller_waits_no_longer_for_hooks(turns: Turns) -> None:
     assert (turns.clock.now, looks) == (1_000.625, [])
 
 
-def test_a_pause_is_one_that_a_lock_can_make(turns: Turns) -> None:
-    """An hour at most, and never less than nothing."""
+def test_the_caller_shows_that_the_process_runs(turns: Turns) -> None:
+    """It wakes up each half second."""
     one, _, look = begun(turns, 1e12)
-    assert one.pause_s(look) == 3_600.0
-    other, _, look = begun(turns, 1.0)
-    other.look_again(-5.0)
-    assert other.pause_s(look) == 2.0
+    assert one.pause_s(look) == 0.5
+    one.look_again(0.75)
+    turns.clock.now += 0.5
+    assert one.pause_s(look) == 0.25
+
+
+def test_what_is_over_keeps_nothing_alive(turns: Turns) -> None:
+    """Neither its flights nor its caller, whom nobody wakes again."""
+    one, _, _ = begun(turns)
+    woken: list[int] = []
+    one.wake = lambda: woken.append(1)
+    one.flights = [Flight(lambda _: None)]
+    one.end()
+    one.wake()
+    assert (one.flights, woken) == ([], [1])
 
 
 def test_the_outcome_tells_how_long_it_took(turns: Turns) -> None:
@@ -143,20 +167,14 @@ def test_it_may_be_woken_twice(turns: Turns) -> None:
     one.wake()
     one.wake()
     one.wait(look)
-    assert (turns.clock.now, looks) == (1_003.0, [(2.0, 0.0)])
+    assert (turns.clock.now, looks) == (1_003.0, [2.0])
 
 
-@pytest.mark.parametrize(("frozen_s", "is_frozen"), [(1.0, False), (1.125, True), (60.0, True)])
-def test_a_frozen_process_has_lost_no_time(turns: Turns, frozen_s: float, is_frozen: bool) -> None:
-    """What is missing is added to the budget, and someone is told of it."""
+@pytest.mark.parametrize(("frozen_s", "gap_s"), [(0.75, 0.0), (0.875, 1.125), (60.0, 60.25)])
+def test_a_frozen_process_has_lost_no_time(turns: Turns, frozen_s: float, gap_s: float) -> None:
+    """A pause of more than a second shows it, and does not count."""
     one, looks, look = begun(turns, 8.0)
-    one.look_again(0.5)
-    turns.at(0.25, lambda: turns.freeze(0.25 + frozen_s))
-    turns.at(0.25, lambda: one.look_again(90.0))
+    turns.at(0.25, lambda: turns.freeze(frozen_s))
     one.wait(look)
-    if is_frozen:
-        assert looks[0] == (0.5 + frozen_s, frozen_s)
-        assert one.budget.ends_at == 1_008.0 + frozen_s
-        assert turns.clock.now == 1_009.0 + frozen_s
-    else:
-        assert (looks, one.budget.ends_at, turns.clock.now) == ([], 1_008.0, 1_009.0)
+    assert (one.budget.ends_at, turns.clock.now) == (1_008.0 + gap_s, 1_009.0 + gap_s)
+    assert looks == [max(8.0, gap_s)]

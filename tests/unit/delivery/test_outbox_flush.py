@@ -616,3 +616,15 @@ def test_the_end_says_why_it_was_not_delivered(facts: Facts) -> None:
         ("a", ErrorKind.NETWORK_ERROR),
         ("b", ErrorKind.TIMEOUT),
     ]
+
+
+def test_no_moment_is_missed_between_a_fact_and_a_look(facts: Facts) -> None:
+    """What has become due since the last fact is looked at now, not at the end of the budget."""
+    flight = facts.flight("a")
+    facts.answer(facts.begin(), ERROR_500)
+    pause_s = facts.waits_s(flight)
+    assert pause_s is not None
+    facts.now += pause_s + 0.001  # The machine was busy.
+    assert (facts.waits_s(flight), facts.sends) == (0.0, [])
+    facts.pass_s(0.0)
+    assert facts.ordered() == ["a"]

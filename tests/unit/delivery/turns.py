@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
-from doow_serverless._process.workers import AtJob
+from doow_serverless._process.workers import do_here
 from tests.clock import Clock
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Turns:
         clock: What all of them go by.
         can_start: Whether the system starts more threads.
         is_inline: Whether jobs run at once, on the thread that submits them.
-        started: How many threads were started.
+        started: How many threads were started for jobs.
     """
 
     def __init__(self) -> None:
@@ -46,18 +47,14 @@ class Turns:
         if not self.can_start:
             raise RuntimeError("can't start new thread")
 
-        def at_job() -> None:
-            with AtJob():
-                job()
-
         if self.is_inline:
-            at_job()
+            do_here(job)
         else:
-            self.start(at_job)
+            self.started += 1
+            self.start(partial(do_here, job))
 
     def start(self, call: Callable[[], object]) -> None:
         """Call this on a thread of the application's, once its turn comes."""
-        self.started += 1
         sleeper = self._sleeper(self.clock.now, None)
 
         def begin() -> None:
@@ -77,6 +74,11 @@ class Turns:
             call()
 
         self.start(wait)
+
+    def call_at(self, at: float, call: Callable[[], object]) -> None:
+        """Call this at that time, in the place of `timers`."""
+        if not self._is_over:
+            self.at(at - self.clock.now, call)
 
     # ── waiting ────────────────────────────────────────────────────────────────────────────────
 
