@@ -172,6 +172,8 @@ class World:
         patch.setattr(hooks, "threading", SimpleNamespace(Event=turns.event))
         patch.setattr(flushing, "threading", SimpleNamespace(Lock=turns.lock))
         patch.setattr(outbox, "threading", SimpleNamespace(RLock=RLock, Event=turns.event))
+        patch.setattr(outbox, "timers", turns)
+        patch.setattr(outbox, "time", SimpleNamespace(monotonic=turns.clock))
         patch.setattr(LateTransport, "close_idle", lambda _: self.diary.append("close"))
         patch.setattr(outbox, "DeadLetters", partial(Letters, self.diary))
         self.errors: list[DoowError] = []

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doow_serverless._delivery.breaker import FIRST_HOLD_S, LONGEST_HOLD_S, CircuitBreaker, uniform
+from doow_serverless._delivery.breaker import (
+    FIRST_HOLD_S,
+    LONGEST_HOLD_S,
+    PROBE_WAIT_S,
+    CircuitBreaker,
+    uniform,
+)
 from doow_serverless.errors import ErrorKind
 from tests.clock import Clock
 
@@ -173,3 +179,21 @@ def test_chance_is_a_number_below_one() -> None:
     """The random number lies from 0 up to 1, and varies."""
     drawn = [uniform() for _ in range(1_000)]
     assert 0 <= min(drawn) < 0.1 < 0.9 < max(drawn) < 1
+
+
+def test_a_success_gives_all_time_for_probes_back(clock: Clock) -> None:
+    """The next outage has a whole budget for them."""
+    opened = breaker()
+    opened.failed(clock.now, TIMEOUT, "silent")
+    opened.note_wait(10.0)
+    assert opened.probe_wait_s(clock.now, 1.1) == 0.0
+    opened.close()
+    opened.failed(clock.now, TIMEOUT, "silent")
+    assert opened.probe_wait_s(clock.now, 1.1) == PROBE_WAIT_S
+
+
+def test_a_hold_without_seconds_says_why(clock: Clock) -> None:
+    """As any failure does."""
+    opened = breaker()
+    opened.open(clock.now, LIMITED, "HTTP 301", 0.0)
+    assert (opened.reason, opened.message) == (LIMITED, "HTTP 301")

@@ -129,6 +129,7 @@ def test_what_was_known_of_a_batch_holds_for_its_halves() -> None:
     entry.last = Failed(WHY, "reset")
     entry.is_released = entry.is_written = True
     entry.seen_successes, entry.failures, entry.strikes, entry.failing_since = 7, 4, 3, 2.0
+    entry.logged_as = "LOG"
     part = entry.part(batch(1, batch_id="half"))
     assert part.flights == [flight]
     assert part.flights is not entry.flights
@@ -136,3 +137,37 @@ def test_what_was_known_of_a_batch_holds_for_its_halves() -> None:
     assert (part.is_part, part.is_released, part.is_written) == (True, True, True)
     assert (part.failures, part.strikes, part.failing_since) == (4, 2, 2.0)
     assert (part.attempts, part.is_ambiguous, part.pauses) == ([], False, 0)
+    assert part.logged_as == "LOG"
+    assert Entry(batch(2)).part(batch(1)).strikes == 0
+
+
+def test_one_flight_accounts_for_what_another_did() -> None:
+    """All of it, besides its own; the other has nothing left to send or to wait for."""
+    accounts = []
+    for names in ("abc", "def"):
+        flight, (settled, given_up, _) = flight_of(*names)
+        refused = [(settled.batch.event_ids[0], "unknown metric")]
+        flight.settled(
+            settled.batch, Settled(settled.batch, ErrorKind.PARTIAL_ACCEPT, "207", refused)
+        )
+        flight.given_up(given_up.batch, Failed(WHY, "reset"))
+        flight.refused(3)
+        flight.folded(4)
+        flight.requests = 5
+        accounts.append(flight)
+    flight, other = accounts
+    flight.given_up(flight.pending["c"].batch, Failed(WHY, "refused"))
+    other.queue = list(other.pending.values())
+    flight.absorb(other)
+    outcome, errors = account(flight)
+    assert outcome == Outcome(
+        2,
+        [("a-0", "unknown metric"), ("d-0", "unknown metric")],
+        unsent={WHY: 6, ErrorKind.DROPPED_EVENTS: 6},
+        requests=10,
+        folded=8,
+    )
+    assert [error.event_ids for error in errors] == [
+        ("a-0",), (), ("d-0",), (), ("b-0", "b-1", "e-0", "e-1"), ("c-0", "c-1"),
+    ]  # fmt: skip
+    assert (other.pending, other.queue) == ({}, [])

@@ -9,6 +9,7 @@ import pytest
 
 from doow_serverless import Outcome
 from doow_serverless._delivery import flushing
+from doow_serverless._delivery.flight import Flight
 from doow_serverless._delivery.flushing import Flushing
 from doow_serverless._process.clock import Budget
 
@@ -51,7 +52,7 @@ def test_a_flush_begins_with_nothing(turns: Turns) -> None:
     one = Flushing(buffer, budget, turns.clock)
     assert (one.buffer, one.budget, one.last) == (buffer, budget, False)
     assert (one.flights, one.outcome, one.is_over) == ([], None, False)
-    assert Flushing(buffer, budget, turns.clock, last=True).last
+    assert Flushing(buffer, budget, turns.clock, last=True).last is True
     assert repr(one) == "Flushing(under way, [])"
     one.end()
     assert repr(one) == "Flushing(over, [])"
@@ -92,7 +93,7 @@ def test_without_a_budget_someone_looks_at_once(turns: Turns) -> None:
 
 
 def test_the_worker_says_when_to_look(turns: Turns) -> None:
-    """Earlier wakes the caller, later changes nothing; the budget's end is the latest."""
+    """Earlier than was said before wakes the caller, later changes nothing."""
     one, looks, look = begun(turns)
     turns.at(0.5, lambda: one.look_again(0.25))
     turns.at(0.625, lambda: one.look_again(0.5))
@@ -102,11 +103,24 @@ def test_the_worker_says_when_to_look(turns: Turns) -> None:
     woken: list[float] = []
     other, _, look = begun(turns)
     other.wake = lambda: woken.append(turns.clock.now)
-    other.look_again(0.5)
-    other.look_again(0.5)
+    other.look_again(0.25)
+    other.look_again(0.25)
     other.look_again(1.0)
     assert woken == [turns.clock.now]
-    assert other.pause_s(look) == 0.5
+    assert other.pause_s(look) == 0.25
+
+
+def test_the_caller_waits_until_someone_has_looked(turns: Turns) -> None:
+    """And a second longer; once the events are accounted for, that is no reason to wait."""
+    one, looks, look = begun(turns, 0.5)
+    turns.at(0.25, lambda: one.look_again(4.0))
+    one.wait(look)
+    assert (turns.clock.now, looks) == (1_005.25, [0.5])
+    other, looks, look = begun(turns, 0.5)
+    other.account(Outcome())
+    other.look_again(4.0)
+    other.wait(look)
+    assert (turns.clock.now, looks) == (1_006.75, [0.5])
 
 
 def test_the_caller_waits_no_longer_for_hooks(turns: Turns) -> None:
@@ -117,13 +131,24 @@ def test_the_caller_waits_no_longer_for_hooks(turns: Turns) -> None:
     assert (turns.clock.now, looks) == (1_000.625, [])
 
 
-def test_a_pause_is_short_enough_to_show_a_freeze(turns: Turns) -> None:
-    """Half a second at most, and never less than nothing."""
+def test_the_caller_shows_that_the_process_runs(turns: Turns) -> None:
+    """It wakes up each half second."""
     one, _, look = begun(turns, 1e12)
     assert one.pause_s(look) == 0.5
-    other, looks, look = begun(turns, 1.0)
-    other.look_again(-5.0)
-    assert (other.pause_s(look), looks) == (0.5, [0.0])
+    one.look_again(0.75)
+    turns.clock.now += 0.5
+    assert one.pause_s(look) == 0.25
+
+
+def test_what_is_over_keeps_nothing_alive(turns: Turns) -> None:
+    """Neither its flights nor its caller, whom nobody wakes again."""
+    one, _, _ = begun(turns)
+    woken: list[int] = []
+    one.wake = lambda: woken.append(1)
+    one.flights = [Flight(lambda _: None)]
+    one.end()
+    one.wake()
+    assert (one.flights, woken) == ([], [1])
 
 
 def test_the_outcome_tells_how_long_it_took(turns: Turns) -> None:
@@ -145,11 +170,11 @@ def test_it_may_be_woken_twice(turns: Turns) -> None:
     assert (turns.clock.now, looks) == (1_003.0, [2.0])
 
 
-@pytest.mark.parametrize(("gap_s", "is_frozen"), [(1.0, False), (1.125, True), (60.0, True)])
-def test_a_frozen_process_has_lost_no_time(turns: Turns, gap_s: float, is_frozen: bool) -> None:
-    """A pause of more than a second is added to the budget, since none is meant to be so long."""
-    one, _, look = begun(turns, 8.0)
-    turns.at(0.25, lambda: turns.freeze(gap_s - 0.25))
+@pytest.mark.parametrize(("frozen_s", "gap_s"), [(0.75, 0.0), (0.875, 1.125), (60.0, 60.25)])
+def test_a_frozen_process_has_lost_no_time(turns: Turns, frozen_s: float, gap_s: float) -> None:
+    """A pause of more than a second shows it, and does not count."""
+    one, looks, look = begun(turns, 8.0)
+    turns.at(0.25, lambda: turns.freeze(frozen_s))
     one.wait(look)
-    lost_s = gap_s if is_frozen else 0.0
-    assert (one.budget.ends_at, turns.clock.now) == (1_008.0 + lost_s, 1_009.0 + lost_s)
+    assert (one.budget.ends_at, turns.clock.now) == (1_008.0 + gap_s, 1_009.0 + gap_s)
+    assert looks == [max(8.0, gap_s)]

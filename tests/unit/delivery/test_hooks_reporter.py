@@ -154,12 +154,15 @@ def test_a_hook_that_raises_holds_up_nobody(turns: Turns, caplog: pytest.LogCapt
         raise LookupError("mine")
 
     done: list[str] = []
-    reporter = new_reporter(on_error=hook)
+    reporter = new_reporter(on_error=hook, on_flush=hook)
     reporter.tell([ERROR], None, lambda: done.append("first"))
-    reporter.tell([ERROR], None, lambda: done.append("second"))
+    reporter.tell([], OUTCOME, lambda: done.append("second"))
     turns.rest()
     assert done == ["first", "second"]
-    assert caplog.messages == ["on_error raised LookupError('mine')"] * 2
+    assert caplog.messages == [
+        "on_error raised LookupError('mine')",
+        "on_flush raised LookupError('mine')",
+    ]
     assert not reporter.is_late
 
 

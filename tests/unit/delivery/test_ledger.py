@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from doow_serverless._delivery.flight import Entry, Flight, State
-from doow_serverless._delivery.ledger import NEXT, Fact, Ledger
-from doow_serverless._delivery.results import Failed
+from doow_serverless._delivery.ledger import NEXT, Fact, Ledger, Orders
+from doow_serverless._delivery.results import Failed, Settled
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch
@@ -195,3 +195,49 @@ def test_events_are_released_once(ledger: Ledger) -> None:
     ledger.forget(entry)
     carry_out(ledger)
     assert released == [3]
+
+
+def test_one_flight_takes_over_the_account_of_another(ledger: Ledger) -> None:
+    """What travels goes on, what waits is sent on the new account, and the other is over."""
+    flight, other = new_flight([]), new_flight([])
+    own = ledger.account(batch(batch_id="own"), flight)
+    sent, waiting = (ledger.account(batch(batch_id=one), other) for one in "sw")
+    ledger.move(sent, Fact.ORDERED)
+    ledger.absorb(flight, other)
+    assert list(flight.pending.values()) == [own, sent, waiting]
+    assert (flight.queue, other.queue, other.pending) == ([own, waiting], [], {})
+    assert [each.flights for each in (own, sent, waiting)] == [[flight]] * 3
+    assert (other.is_closed, ledger.flights) == (True, [flight])
+
+
+def test_a_flight_that_has_nothing_left_is_forgotten(ledger: Ledger) -> None:
+    """Once its last batch is settled, or given up for good; not before."""
+    flight, other = new_flight([]), new_flight([])
+    first, second = (ledger.account(batch(batch_id=one), flight) for one in "ab")
+    third, fourth = (ledger.account(batch(batch_id=one), other) for one in "cd")
+    ledger.settle(first, Settled(first.batch, WHY.reason, "", []))
+    ledger.abandon(third, WHY)
+    assert ledger.flights == [flight, other]
+    ledger.settle(second, Settled(second.batch, WHY.reason, "", []))
+    assert ledger.flights == [other]
+    ledger.abandon(fourth, WHY)
+    assert (ledger.flights, ledger.orders.given_up) == ([], ["c", "d"])
+
+
+def test_what_nobody_accounts_for_is_reported(ledger: Ledger) -> None:
+    """Each rejection, in the order of the answers."""
+    for one in "ab":
+        entry = Entry(batch(batch_id=one))
+        ledger.keep(entry, None)
+        refused = [(f"{one}-0", "unknown metric")]
+        ledger.settle(entry, Settled(entry.batch, ErrorKind.PARTIAL_ACCEPT, "207", refused))
+    assert [error.event_ids for error in ledger.orders.report] == [("a-0",), ("b-0",)]
+
+
+def test_orders_say_what_is_to_be_done() -> None:
+    """Only that; in the order of carrying out."""
+    orders = Orders()
+    assert repr(orders) == "Orders()"
+    orders.settled.append("a")
+    orders.abort.append("b")
+    assert repr(orders) == "Orders(abort=['b'], settled=['a'])"

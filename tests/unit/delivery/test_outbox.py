@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doow_serverless import Outcome
-from doow_serverless._delivery import outbox as outbox_module
 from doow_serverless._delivery.flight import Flight
 from doow_serverless._process.clock import Budget
 from doow_serverless.errors import ErrorKind
@@ -91,12 +89,16 @@ def test_halves_are_noted_before_they_are_sent(new_world: NewWorld) -> None:
     world.wire.answers += [(NEVER, 202), (0.0, 413)]
     other = new_flight(world)
     send(world, other, "b", events=2)
+    world.outbox.look()
     world.turns.sleep(2.0)
     world.turns.rest()
     close(world, other)
-    world.turns.sleep(2.0)
-    world.turns.rest()
-    assert world.take()[3:6] == ["post b-0+b-1", "log b-0+b-1 SPLIT", "split b-0+b-1"]
+    world.turns.sleep(4.0)
+    happened = world.take()
+    again = happened.index("post b-0+b-1 anew")
+    assert happened[again : again + 3] == [
+        "post b-0+b-1 anew", "log b-0+b-1 SPLIT", "split b-0+b-1",
+    ]  # fmt: skip
 
 
 def test_a_rejected_batch_that_nobody_waits_for_is_told_of(new_world: NewWorld) -> None:
@@ -321,6 +323,65 @@ def test_one_flight_accounts_for_another(world: World) -> None:
 # ── time ────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_time_for_which_the_process_was_frozen_is_nobodys(world: World) -> None:
+    """A gap between two facts shows it: what is waited for ends so much later."""
+    world.wire.answers.append((NEVER, 202))
+    flight = new_flight(world)
+    send(world, flight, "a")
+    world.turns.rest()
+    world.turns.freeze(60.0)
+    for _ in range(3):
+        world.outbox.look()
+    assert flight.ends_at == 1_062.0
+    world.turns.sleep(1.0)
+    world.outbox.look()
+    assert flight.ends_at == 1_062.0
+    world.turns.sleep(0.25)
+    world.turns.freeze(30.0)
+    world.outbox.look()
+    assert flight.ends_at == 1_092.25
+
+
+def test_what_is_under_way_is_watched(world: World) -> None:
+    """Each half second, so that nobody takes it for frozen; what is not watched, for that alone."""
+    world.wire.answers += [(4.0, 202)] * 2
+    flight = new_flight(world, budget_s=8.0)
+    send(world, flight, "a")
+    world.outbox.look()
+    started = world.turns.started
+    world.turns.sleep(4.0)
+    world.turns.rest()
+    assert world.turns.started - started == 8
+    assert (flight.ends_at, close(world, flight).accepted) == (1_008.0, 1)
+    assert repr(world.outbox.state._pace).startswith("Pace(4.0,")
+    early = Flight(lambda _: None, world.outbox)
+    send(world, early, "b")
+    world.turns.sleep(4.0)
+    world.turns.rest()
+    # 4 s that were none: an eighth of the way from what was before.
+    assert repr(world.outbox.state._pace).startswith("Pace(3.5,")
+
+
+def test_it_is_watched_once(world: World) -> None:
+    """However many look, and again after a restore; where nothing is under way, not at all."""
+    calls: list[float] = []
+    world.turns.call_at = lambda at, call: calls.append(at)  # type: ignore[method-assign]
+    world.outbox.look()
+    world.outbox.watch()
+    assert calls == []
+    world.wire.otherwise = (NEVER, 202)
+    for one in "ab":
+        send(world, new_flight(world), one)
+        for _ in range(3):
+            world.outbox.watch()
+            world.outbox.look()
+    assert calls == [1_000.5]
+    world.outbox.begin_anew()
+    send(world, new_flight(world), "c")
+    world.outbox.watch()
+    assert calls == [1_000.5] * 2
+
+
 def test_waiting_ends_with_the_budget(world: World) -> None:
     """And looks when it is time to: what has failed goes out again meanwhile."""
     world.wire.answers += [(0.25, 500), (NEVER, 202)]
@@ -339,6 +400,19 @@ def test_waiting_ends_with_the_answer(world: World) -> None:
     send(world, flight, "a")
     world.outbox.wait(flight, Budget(2.0, world.turns.clock))
     assert (world.turns.clock.now, close(world, flight).accepted) == (1_000.25, 1)
+
+
+@pytest.mark.parametrize(("frozen_s", "gap_s"), [(0.5, 0.0), (0.625, 1.125), (60.0, 60.5)])
+def test_waiting_goes_on_after_a_freeze(world: World, frozen_s: float, gap_s: float) -> None:
+    """What is missing is added to the budget, if it is more than a second."""
+    world.wire.answers.append((NEVER, 202))
+    flight = Flight(lambda _: None, world.outbox)
+    send(world, flight, "a")
+    budget = Budget(2.0, world.turns.clock)
+    world.turns.at(1.25, lambda: world.turns.freeze(0.25 + frozen_s))
+    world.outbox.wait(flight, budget)
+    ends_at = 1_002.0 + gap_s
+    assert (budget.ends_at, flight.ends_at, world.turns.clock.now) == (ends_at,) * 3
 
 
 # ── what nobody waits for ───────────────────────────────────────────────────────────────────────
@@ -630,7 +704,6 @@ def test_a_fork_does_not_wait_for_ever(
     turns = world.turns
     loading = turns.lock()
     monkeypatch.setattr(world.outbox._transport, "loading", loading)
-    monkeypatch.setattr(outbox_module, "time", SimpleNamespace(monotonic=turns.clock))
     assert loading.acquire()
     turns.at(imported_s, loading.release)
     world.outbox.before_fork()

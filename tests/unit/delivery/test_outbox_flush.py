@@ -8,12 +8,16 @@ from doow_serverless._delivery.outbox_state import CUT_OFF_AGAIN_S, PARALLEL
 from doow_serverless._delivery.results import Failed, Settled, Split
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
+from tests.batches import batch
 from tests.unit.delivery.facts import (
     ERROR_500,
     LIMITED,
+    RESET,
     STALE,
     TIMEOUT_S,
     Facts,
+    fail,
+    keep,
 )
 
 TIMEOUT, LIMITED_KIND = ErrorKind.TIMEOUT, ErrorKind.RATE_LIMITED
@@ -514,6 +518,104 @@ def test_it_says_what_it_knows(facts: Facts) -> None:
     assert repr(attempt.entry) == "Entry(a, SENT, 0 failures, 0 strikes)"
     assert repr(attempt.entry.flights[0]) == "Flight(open, 1 pending, 0 to send)"
     assert repr(Failed(TIMEOUT, "why")) == "Failed(TIMEOUT, 'why', hold_s=None)"
+
+
+# ── two flushes of one invocation ───────────────────────────────────────────────────────────────
+
+
+def test_a_flush_accounts_for_what_left_before(facts: Facts) -> None:
+    """What came back, what travels, and what has failed in the background, which is due at once."""
+    early = facts.flight("a", "b", "c", budget_s=None)
+    assert facts.send() == "a"
+    assert facts.send(ERROR_500) == "b"
+    travels = facts.begin()
+    flight = facts.flight("d")
+    facts.state.join(flight, early, facts.now)
+    facts.collect()
+    assert facts.ordered() == ["d", "b"]
+    assert (early.is_closed, early.pending, list(flight.pending)) == (True, {}, ["d", "b", "c"])
+    assert repr(facts.state).startswith("1 flights, 3 POSTs under way")
+    facts.answer(travels)
+    assert [facts.send(), facts.send()] == ["d", "b"]
+    outcome = facts.close(flight)
+    assert (outcome.accepted, outcome.requests, outcome.unsent) == (4, 5, {})
+
+
+def test_two_flushes_wait_for_one_batch(facts: Facts) -> None:
+    """Each has it on its account, and none takes it from the other."""
+    first = facts.flight("a", budget_s=0.5)
+    travels = facts.begin()
+    second = facts.flight(budget_s=2.0)
+    facts.state.join(second, first, facts.now)
+    facts.collect()
+    assert (list(first.pending), list(second.pending), first.is_closed) == (["a"], ["a"], False)
+    facts.pass_s(0.5)
+    assert facts.close(first).unsent == {ErrorKind.TIMEOUT: 1}
+    assert facts.waits_s(second) == 1.5
+    facts.answer(travels)
+    assert facts.close(second).accepted == 1
+    over = facts.flight("b")
+    assert facts.send() == "b"
+    facts.close(over)
+    third = facts.flight("c")
+    facts.state.join(third, over, facts.now)
+    facts.collect()
+    assert facts.send() == "c"
+    assert facts.close(third).accepted == 1  # What is over was accounted for.
+
+
+# ── who is woken, and what is known of what is kept ─────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("result", [LIMITED, None])
+def test_all_are_woken_by_what_concerns_all(facts: Facts, result: Failed | None) -> None:
+    """A hold, and its end; once each, and nobody waits twice."""
+    fail(facts, "before")
+    facts.pass_s(1.0)
+    first, second = facts.flight("a"), facts.flight("b")
+    probe = facts.begin()
+    facts.woken.clear()
+    facts.answer(probe, result)
+    assert facts.woken[:2] == [first, second]
+    assert repr(facts.state).startswith("2 flights")
+
+
+def test_no_thread_for_what_is_kept(facts: Facts) -> None:
+    """It keeps its place: that was no failure of its own."""
+    keep(facts, "a", "b")
+    facts.pass_s(0.0)
+    facts.state.cannot_send(facts.sends.pop(0), facts.now)
+    facts.collect()
+    assert facts.kept() == ["a", "b"]
+    flight = facts.flight("c")
+    facts.woken.clear()
+    (attempt,) = (one for one in facts.sends if one.entry.batch.id == "c")
+    facts.state.cannot_send(attempt, facts.now)
+    facts.collect()
+    assert (facts.woken, facts.kept()) == ([flight], ["a", "b", "c"])
+
+
+def test_what_is_known_of_what_is_kept(facts: Facts) -> None:
+    """A process that is gone may have sent it; one that sealed it just now has not."""
+    why = ErrorKind.NOT_READY
+    facts.state.keep(batch(batch_id="a"), facts.now, is_written=None)
+    facts.state.keep(batch(batch_id="b"), facts.now, is_written=False, reason=why)
+    facts.state.keep(batch(batch_id="c"), facts.now, is_written=True, logged_as="LOG")
+    assert [
+        (one.batch.id, one.is_ambiguous, one.is_written, one.logged_as) for one in facts.state.kept
+    ] == [("a", True, None, ErrorKind.TIMEOUT), ("b", False, True, None), ("c", True, True, "LOG")]
+
+
+def test_the_end_says_why_it_was_not_delivered(facts: Facts) -> None:
+    """The last failure of each batch, or that there was no answer."""
+    facts.flight("a", "b")
+    facts.answer(facts.begin(), RESET)
+    facts.state.end(facts.now)
+    orders = facts.state.take_orders()
+    assert [(entry.batch.id, why) for entry, why in orders.write_down] == [
+        ("a", ErrorKind.NETWORK_ERROR),
+        ("b", ErrorKind.TIMEOUT),
+    ]
 
 
 def test_no_moment_is_missed_between_a_fact_and_a_look(facts: Facts) -> None:

@@ -86,7 +86,7 @@ def test_second_posts_are_few() -> None:
         sent += hedges.take()
     assert sent in (9, 10)  # Twentieths are no binary fractions.
     hedges.note_won()
-    assert hedges.take()
+    assert [hedges.take(), hedges.take()] == [True, False]
     assert repr(Hedges()) == "Hedges(4.00 left)"
 
 
@@ -108,3 +108,14 @@ def test_after_a_rate_limit_the_backlog_goes_at_the_pace_of_the_account() -> Non
     pace.note(500, 60.0)
     pace.catch_up()
     assert pace.allows(60.0)
+
+
+def test_what_was_taken_before_the_limit_is_known_counts_exactly() -> None:
+    """Ten events are sixty hundredths of a second of the account, without a spread."""
+    pace = BacklogPace(lambda: 0.5)
+    pace.note(10, 20.0)
+    pace.limit()
+    assert [pace.allows(now) for now in (20.59, 20.61)] == [False, True]
+    assert repr(pace) == "BacklogPace(next at 20.6)"
+    pace.catch_up()
+    assert repr(pace) == "BacklogPace()"

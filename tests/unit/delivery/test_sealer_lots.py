@@ -132,6 +132,16 @@ def test_what_is_derived_has_no_bound_when_packed(new_world: NewWorld) -> None:
     assert cuts == [[4], [2, 2]]
 
 
+@pytest.mark.parametrize("compress", [True, False])
+def test_batches_are_compressed_unless_that_is_off(new_world: NewWorld, compress: bool) -> None:
+    """As the configuration says."""
+    world = new_world(disable_compression=not compress)
+    lot = events(world, "a")
+    new_sealer(world).keep(lot, ErrorKind.TIMEOUT, is_derived=False)
+    (entry,) = world.outbox.state.kept
+    assert entry.batch.gzipped is compress
+
+
 def test_what_is_kept_is_written_down_for_its_reason(world: World) -> None:
     """Its ids are returned; so it is with the outbox of a successor."""
     sealer = new_sealer(world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class Turns:
         clock: What all of them go by.
         can_start: Whether the system starts more threads.
         is_inline: Whether jobs run at once, on the thread that submits them.
-        started: How many threads were started.
+        started: How many threads were started for jobs.
     """
 
     def __init__(self) -> None:
@@ -49,11 +50,11 @@ class Turns:
         if self.is_inline:
             do_here(job)
         else:
-            self.start(lambda: do_here(job))
+            self.started += 1
+            self.start(partial(do_here, job))
 
     def start(self, call: Callable[[], object]) -> None:
         """Call this on a thread of the application's, once its turn comes."""
-        self.started += 1
         sleeper = self._sleeper(self.clock.now, None)
 
         def begin() -> None:
@@ -73,6 +74,11 @@ class Turns:
             call()
 
         self.start(wait)
+
+    def call_at(self, at: float, call: Callable[[], object]) -> None:
+        """Call this at that time, in the place of `timers`."""
+        if not self._is_over:
+            self.at(at - self.clock.now, call)
 
     # ── waiting ────────────────────────────────────────────────────────────────────────────────
 
