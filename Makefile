@@ -68,8 +68,9 @@ demo: $(VENV)/.wheel $(ON_NEWEST) $(ON_VERCEL)  ## the examples under their plat
 outage: $(VENV)/.wheel  ## examples/lambda under AWS's runtime client, through an outage of Doow
 	$(BIN)/python examples/lambda/demo.py
 
-campaign: $(VENV)/.wheel  ## 2,000 invocations with faults at random, and ten million facts; SEED=n repeats one
+campaign: $(VENV)/.wheel  ## 2,000 invocations and 10,000 fleets with faults at random, and ten million facts; SEED=n repeats one
 	$(BIN)/python -m tests.campaign --invocations 2000 $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.campaign.fleets $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.campaign.stories $(if $(SEED),--seed $(SEED))
 
 small: $(VENV)/.wheel  ## 50 cold starts and 20 kills on a quarter, a seventh and a fourteenth of a core; as root

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from . import by_log, cold, deadline, handing_over, warm, web
+from . import by_log, cold, deadline, handing_over, hooks, warm, web
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +41,8 @@ def main() -> None:
     console.print(table(title, handing_over.COLUMNS, handing_over.rows()))
     title = "A response on Lambda that records to the log, ms"
     console.print(table(title, by_log.COLUMNS, by_log.rows()))
+    title = f"{hooks.INVOCATIONS:,} invocations, and a hook after each"
+    console.print(table(title, hooks.COLUMNS, hooks.rows()))
     headings = ("", "bare, µs", "middleware, µs", "difference")
     console.print(table("A request that records nothing", headings, web.rows()))
     for delay_s, rounds in ((0.0, 200), (0.02, 40)):

@@ -219,11 +219,11 @@ def configure(api_key: str | None = None, **options: Unpack[TrackerOptions]) -> 
         on_error: Receives a :class:`~doow_serverless.errors.DoowError` for events that were
             refused or not delivered; of one flush at most ten, the last of which sums up the rest.
             Whatever a hook raises is logged, and goes no further; only signals pass.
-            On whatever thread; that of the event loop for what an async handler has flushed. It may
-            be one of this library, which imports nothing itself: import at the top of your module
-            what a hook needs.
-        on_flush: Receives the :class:`Outcome` of every flush that had events, on such a thread. A
-            flush waits for both hooks as long as its budget lasts, and 0.1 s at least.
+            It is called on a thread of this library, also for an async handler, which imports
+            nothing itself: import at the top of your module all that a hook needs.
+        on_flush: Receives the :class:`Outcome` of every flush that had events, on that thread. A
+            flush waits for both hooks as long as its budget lasts, 0.1 s at least and a second at
+            most; not at all while one hangs. Of calls that wait, those beyond 1,000 are dropped.
         environ: The environment; ``os.environ`` unless given.
         transport, clock: As of :class:`Tracker`.
 

@@ -19,7 +19,9 @@ from doow_serverless import _engine as _engine_module
 from doow_serverless import _tracker as _tracker_module
 from doow_serverless._engine import Engine
 from doow_serverless._process import forks
+from doow_serverless._process.workers import is_job_here
 from doow_serverless._recording import buffer as _buffer_module
+from doow_serverless._recording.scope import current
 from tests.importing import watch_imports
 from tests.network import KEY
 from tests.timing import STARVED_S, OutOfTime, Starvation
@@ -112,6 +114,14 @@ def contained_faults(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     logger.setLevel(level)
     if request.node.get_closest_marker("contains") is None:
         assert faults.lines == []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_open() -> Iterator[None]:
+    """No test records into the block of an earlier one, which may have ended on another thread."""
+    yield
+    current.set(None)
+    assert not is_job_here()
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,6 @@ which asks ``pace`` (how quick the server is), ``breaker`` (whether sending is w
 one batch), ``results`` (what became of it), ``answers`` (what a server's answer means),
 ``transport`` and ``connection`` (HTTP), ``late_transport`` (imports them at the first use),
 ``credentials`` (the key), ``log_sender`` (the log instead of all these), ``async_wait`` (waiting
-without blocking an event loop), and ``guard`` (before a deadline kills). ``patient`` sends batches
-that no response waits for.
+without blocking an event loop), and ``guard`` (before a deadline kills). ``patient`` sends for
+relays, ``replay`` and ``send``.
 """

@@ -41,7 +41,7 @@ async def wait_for(flushing: Flushing, look: Look) -> asyncio.CancelledError | N
             finally:
                 waiting.cancel()
             changed.clear()
-            flushing.note_pause(look, began, pause_s)
+            flushing.note_pause(began)
     return cancelled
 
 
@@ -91,7 +91,7 @@ async def _wait_elsewhere(flushing: Flushing, look: Look) -> None:
             with trio.move_on_after(pause_s):
                 await changed[-1].wait()
             changed.append(trio.Event())
-            flushing.note_pause(look, began, pause_s)
+            flushing.note_pause(began)
 
 
 def _call_soon(schedule: Callable[[Callable[[], object]], object], call: Callable[[], Any]) -> None:

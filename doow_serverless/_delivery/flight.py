@@ -13,11 +13,11 @@ from doow_serverless.errors import DoowError, ErrorKind
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from doow_serverless._outcome import Outcome
     from doow_serverless._sealing import Batch
 
-    from .outbox import Outbox
     from .results import Failed, Settled
 
 NEVER = float("inf")
@@ -33,8 +33,8 @@ class Flight:
 
     Args:
         release: Called with the number of events that are settled or kept, on whatever thread.
-        outbox: Has its batches, from the first to the last, also if another has taken over
-            meanwhile: one outbox knows nothing of batches that another has sealed and sent.
+        outbox: The `Outbox` that has its batches, from the first to the last, also if another has
+            taken over meanwhile: one outbox knows nothing of batches that another has sent.
         waiting_since, ends_at: When its flush began to wait, and until when it may; never, if no
             flush waits yet.
 
@@ -70,12 +70,12 @@ class Flight:
     def __init__(
         self,
         release: Callable[[int], None],
-        outbox: Outbox | None = None,
+        outbox: Any = None,
         waiting_since: float = NEVER,
         ends_at: float = NEVER,
     ) -> None:
         self.release = release
-        self.outbox: Outbox = outbox  # type: ignore[assignment]  # flights of tests have none
+        self.outbox = outbox
         self.pending: dict[str, Entry] = {}
         self.queue: list[Entry] = []
         self.is_closed = False
@@ -184,12 +184,14 @@ class Attempt:
         is_probe: Whether it is to find out whether the server is back.
         is_doubted: Whether another was sent beside it, since it was silent for too long.
         began_at: When it began, in seconds of time that the process was not frozen; None before.
+        freezes: How often the process was frozen since it was ordered.
         seen_successes: How many batches had got through by then.
     """
 
     __slots__ = (
         "began_at",
         "entry",
+        "freezes",
         "is_doubted",
         "is_fresh",
         "is_hedge",
@@ -208,6 +210,7 @@ class Attempt:
         self.is_hedge = False
         self.is_doubted = False
         self.began_at: float | None = None
+        self.freezes = 0
         self.seen_successes = 0
 
     def __repr__(self) -> str:
@@ -244,7 +247,7 @@ class Entry:
         strikes: Those of them between which other batches got through.
         failing_since: When the first of them was; None before.
         pauses: How often it has waited in the background since the last outage.
-        is_part: Whether it is a part of a batch that was halved.
+        is_part: Whether it is a part of a batch that had failed.
         seen_successes: How many batches had got through when it failed last.
         is_ambiguous: Whether the server may be at work on an attempt that broke off.
         was_in_flight: Whether the server has said so.
@@ -300,7 +303,7 @@ class Entry:
         part.flights = list(self.flights)
         part.release = self.release
         part.last = self.last
-        part.is_part = True
+        part.is_part = self.is_part or self.failures > 0
         part.failing_since = self.failing_since
         # One more failure decides about it.
         part.strikes = max(0, self.strikes - 1)

@@ -11,14 +11,14 @@ from doow_serverless._outcome import Outcome
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.forks import listed
 from doow_serverless._process.log import counted, debug, report_fault
-from doow_serverless._process.workers import AtJob
+from doow_serverless._process.workers import do_here
 from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
 
 from .flight import NEVER, Flight, summed_up
 from .flushing import Flushing
-from .hooks import HOOKS_WAIT_S
+from .hooks import HOOKS_WAIT_S, LATE_S
 from .sealer import Sealer
 
 TYPE_CHECKING = False
@@ -131,7 +131,9 @@ class Flusher:
             with buffer.sealing:
                 if buffer.leaving:
                     flight = self._new_flight(buffer)
-                    flight.outbox.submit_all(self._seal_lots(buffer, flight, None))
+                    attempts = self._seal_lots(buffer, flight, None)
+                    flight.outbox.watch()
+                    flight.outbox.submit_all(attempts)
         except Exception as fault:
             report_fault("sealing", fault)
 
@@ -171,6 +173,7 @@ class Flusher:
                 # rest travels apart from it, as soon as it is done.
                 root.folded += transaction.take_folded()
                 root.leaving.append(events)
+                events = []  # They are on their way, whatever a signal raises from here on.
                 self._seal_meanwhile(root)
                 return
             is_counted = False
@@ -231,17 +234,13 @@ class Flusher:
         from .async_wait import wait_for  # It imports asyncio, as async code has.
 
         budget = Budget(limit_s, self._clock)
-        flushing = Flushing(buffer, budget, self._clock, last=last, hooks_are_here=True)
+        flushing = Flushing(buffer, budget, self._clock, last=last)
         try:
             self._begin(flushing)
             cancelled = await wait_for(flushing, self._have_looked)
         except Exception as fault:
             report_fault("flushing", fault)
             return flushing.unknown()
-        finally:  # Whoever has left calls no hooks.
-            flushing.hooks_are_here = False
-        if flushing.errors is not None:
-            self._outbox.reporter.tell_here(flushing.errors, flushing.outcome)
         if cancelled is not None:
             raise cancelled
         return flushing.outcome or flushing.unknown()
@@ -276,9 +275,9 @@ class Flusher:
             # All may hang: what others cannot send in time they can still write down.
             outbox.rescuers.run(partial(self._make, flushing, may_send=False))
 
-    def _have_looked(self, flushing: Flushing, gap_s: float) -> None:
+    def _have_looked(self, flushing: Flushing) -> None:
         """Have a worker look at a flush whose time has come; see `Flushing.wait`."""
-        self._outbox.rescuers.run(partial(self._look_at, flushing, gap_s))
+        self._outbox.rescuers.run(partial(self._look_at, flushing))
 
     # ── the flush; runs on a worker ────────────────────────────────────────────────────────────
 
@@ -380,11 +379,11 @@ class Flusher:
             if other.is_closed:
                 _discard(buffer, other)
 
-    def _look_at(self, flushing: Flushing, gap_s: float) -> None:
+    def _look_at(self, flushing: Flushing) -> None:
         """Time has passed: what hangs is cut off, what is due is sent, and what is over ends."""
         try:
             for flight in flushing.flights:
-                flight.outbox.look(gap_s)
+                flight.outbox.look()
             self._look(flushing)
         except Exception as fault:
             report_fault("flushing", fault)
@@ -414,13 +413,9 @@ class Flusher:
         if errors:
             errors = summed_up(errors)
         reporter = self._outbox.reporter
-        if flushing.hooks_are_here:
-            flushing.errors = errors
-            flushing.end()
-            return
         if reporter.is_wanted:
-            left_s = 0.0 if reporter.is_late else max(flushing.budget.remaining(), HOOKS_WAIT_S)
-            flushing.leave_within(left_s)
+            left_s = min(max(flushing.budget.remaining(), HOOKS_WAIT_S), LATE_S)
+            flushing.leave_within(0.0 if reporter.is_late else left_s)
         if reporter.is_wanted or errors:
             reporter.tell(errors, outcome, flushing.end)
         else:
@@ -442,20 +437,21 @@ class Flusher:
         for transaction in endless_transactions():
             if not transaction.is_closed and transaction.root in self.buffers():
                 self.end_transaction(transaction, discard=False)
-        with AtJob():
-            flushes = [
-                Flushing(each, budget, self._clock)
-                for each in self.buffers()
-                if not each.is_idle or (self.dropped and each is self.unattended)
-            ]
-            for flushing in flushes:
-                flushing.flights, attempts = self._depart(flushing)
-                flushing.flights[0].outbox.submit_all(attempts)
-            self._outbox.deliver_last(budget, patience_s)
-            for flushing in flushes:
-                self._end(flushing)
+        flushes: list[Flushing] = []
+        do_here(partial(self._make_last, flushes, budget, patience_s))
         for flushing in flushes:
             flushing.wait(lambda *_: None)  # For the hooks.
+
+    def _make_last(self, flushes: list[Flushing], budget: Budget, patience_s: float) -> None:
+        for each in reversed(self.buffers()):  # The first takes along what is unattended.
+            if not each.is_idle or (self.dropped and each is self.unattended):
+                flushing = Flushing(each, budget, self._clock)
+                flushing.flights, attempts = self._depart(flushing)
+                self._outbox.submit_all(attempts)
+                flushes.append(flushing)
+        self._outbox.deliver_last(budget, patience_s)
+        for flushing in flushes:
+            self._end(flushing)
 
     def take_over(self, other: Flusher) -> None:
         """Take over what ``other`` has recorded and not sealed; it records here from now on.

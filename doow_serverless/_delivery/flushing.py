@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 
 from doow_serverless._outcome import Outcome
-from doow_serverless._process.clock import FROZEN_S, LONGEST_PAUSE_S
+from doow_serverless._process.clock import FROZEN_S, WATCH_S
 from doow_serverless.errors import ErrorKind
 
 TYPE_CHECKING = False
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
     from doow_serverless._process.clock import Budget, Clock
     from doow_serverless._recording.buffer import Buffer
-    from doow_serverless.errors import DoowError
 
     from .flight import Flight
 
-    Look = Callable[["Flushing", float], object]
+    Look = Callable[["Flushing"], object]
 
 GRACE_S = 1.0
 """Seconds beyond the budget in which a worker writes down what was not delivered."""
@@ -38,12 +37,10 @@ class Flushing:
         budget: The time that it may take.
         clock: Monotonic seconds.
         last: Whether the invocation is over, so that the buffer takes no more.
-        hooks_are_here: Whether the caller waits and calls the hooks, which expect its event loop.
 
     Attributes:
         flights: What it waits for.
         outcome: What became of the events; None until they are accounted for.
-        errors: What is to be reported, if the caller calls the hooks.
         is_over: Whether there is nothing to wait for any more.
         wake: Wakes the caller.
     """
@@ -57,9 +54,7 @@ class Flushing:
         "_look_at",
         "budget",
         "buffer",
-        "errors",
         "flights",
-        "hooks_are_here",
         "is_over",
         "last",
         "outcome",
@@ -73,16 +68,13 @@ class Flushing:
         clock: Clock,
         *,
         last: bool = False,
-        hooks_are_here: bool = False,
     ) -> None:
         self.buffer = buffer
         self.budget = budget
         self._clock = clock
         self.last = last
-        self.hooks_are_here = hooks_are_here
         self.flights: list[Flight] = []
         self.outcome: Outcome | None = None
-        self.errors: list[DoowError] | None = None
         self.is_over = False
         self._is_taken = [False]
         self._is_ended = [False]
@@ -107,10 +99,12 @@ class Flushing:
         return _first(self._is_ended)
 
     def look_again(self, seconds: float) -> None:
-        """The caller is to have someone look again after so long."""
+        """Somebody must look again after so long, unless that is due earlier already."""
         at = self._clock() + seconds
-        is_earlier, self._look_at = at < self._look_at, at
-        if is_earlier:
+        if self.outcome is None:  # After a freeze it may be later than the caller knows of.
+            self._leaves_at = max(self._leaves_at, at + GRACE_S)
+        if at < self._look_at:
+            self._look_at = at
             self.wake()
 
     def leave_within(self, seconds: float) -> None:
@@ -152,7 +146,7 @@ class Flushing:
         while (pause_s := self.pause_s(look)) is not None:
             began = self._clock()
             self._changed.acquire(timeout=pause_s)
-            self.note_pause(look, began, pause_s)
+            self.note_pause(began)
 
     def pause_s(self, look: Look) -> float | None:
         """Seconds for which the caller is to wait; None if it is to wait no more."""
@@ -161,16 +155,15 @@ class Flushing:
             return None
         if now >= self._look_at:
             self._look_at = NEVER  # Until a worker has looked.
-            look(self, 0.0)
-        return min(max(0.0, min(self._look_at, self._leaves_at) - now), LONGEST_PAUSE_S)
+            look(self)
+        return min(max(0.0, min(self._look_at, self._leaves_at) - now), WATCH_S)
 
-    def note_pause(self, look: Look, began: float, pause_s: float) -> None:
-        """The caller has waited; so much longer than it meant to that the process was frozen?"""
-        missing_s = self._clock() - began - pause_s
-        if missing_s > FROZEN_S:
-            self.budget.extend(missing_s)
-            self._leaves_at += missing_s
-            look(self, missing_s)
+    def note_pause(self, began: float) -> None:
+        """The caller has waited since ``began``; for so long that the process was frozen?"""
+        gap_s = self._clock() - began
+        if gap_s > FROZEN_S:
+            self.budget.extend(gap_s)
+            self._leaves_at += gap_s
 
 
 def _wake_nobody() -> None:

@@ -54,7 +54,7 @@ class Reporter:
 
     def _has_run_for(self, seconds: float) -> bool:
         began_at = self._began_at
-        return began_at is not None and monotonic() - began_at > seconds
+        return began_at is not None and monotonic() - began_at >= seconds
 
     def report(self, error: DoowError) -> None:
         """Tell of ``error``; wait a little for the hook, unless this is a thread of delivery.

@@ -13,9 +13,10 @@ from functools import partial
 from doow_serverless._frames.format import BY_LOG, SPLIT
 from doow_serverless._frames.keys import LogKey
 from doow_serverless._keeping.dead_letters import DeadLetters
-from doow_serverless._process.clock import FROZEN_S, LONGEST_PAUSE_S
+from doow_serverless._process.clock import FROZEN_S, WATCH_S
 from doow_serverless._process.log import debug, report_fault
 from doow_serverless._process.signals import is_from_signal
+from doow_serverless._process.timers import timers
 from doow_serverless._process.workers import Workers, is_job_here
 from doow_serverless._redaction import show
 
@@ -59,9 +60,9 @@ class Outbox:
 
     Every method may be called from any thread, and none raises an Exception.
 
-    A process that was frozen is told by time that is missing: a wait that took a second longer than
-    it should, or, while nobody waits, a second between two facts. On a machine that is starved of
-    its processor it is the same, and as little the server's doing.
+    While a flush waits or a POST is under way, someone looks at least every :data:`WATCH_S`
+    seconds: the flush's caller, or a timer. So a longer gap between two facts shows that the
+    process was frozen, or that its machine had no processor for it; neither is the server's doing.
 
     Args:
         config: Where to send, and within which bounds.
@@ -96,6 +97,7 @@ class Outbox:
         self._given_transport = transport
         self._clock = clock
         self._successor: Outbox | None = None
+        self._watched: OutboxState | None = None
         self.reset_after_fork()  # As a child does, it begins with nothing.
 
     def __repr__(self) -> str:
@@ -138,7 +140,6 @@ class Outbox:
             )
             self._is_recovering = False
             self._last_sign_at = self._clock()
-            self._thawed_at = float("-inf")
             self.state = OutboxState(
                 config.max_queue_size, config.max_backlog_bytes, config.timeout_s
             )
@@ -203,18 +204,29 @@ class Outbox:
         """Keep ``batch``, for which nobody waits, and write it down."""
         self._note(partial(self.state.keep, is_written=False, reason=reason), batch)
 
-    def look(self, gap_s: float = 0.0) -> None:
-        """Time has passed, of which the process was frozen for ``gap_s`` seconds."""
-        if gap_s:
-            self._thaw(gap_s, self._clock() - gap_s)
-        self._note(self.state.tick)
+    def look(self) -> None:
+        """Time has passed: cut off what hangs, send what is due, and watch what is under way."""
+        try:
+            self._note(self.state.tick)
+        finally:  # A given transport may raise when it is to cut something off.
+            self.watch()
 
-    def _thaw(self, gap_s: float, since: float) -> None:
-        """All who wait notice that the process was frozen: the first of them says so."""
+    def watch(self) -> None:
+        """Have a timer look again soon if anything is under way, whether or not a flush waits."""
+        state = self.state
+        if not state.under_way:
+            return
         with self._lock:
-            if self._thawed_at < since:
-                self._thawed_at = self._clock()
-                self.state.thaw(gap_s)
+            if self._watched is state:
+                return
+            self._watched = state
+        timers.call_at(time.monotonic() + WATCH_S, partial(self._have_looked, state))
+
+    def _have_looked(self, state: OutboxState) -> None:
+        """Have a worker look at ``state``; runs on the thread of the timers."""
+        if self._watched is state:  # Otherwise the outbox has begun anew.
+            self._watched = None
+            self.rescuers.submit(self.look)
 
     def wait(self, flight: Flight, budget: Budget) -> None:
         """Block until everything of ``flight`` is settled or given up, or ``budget`` is used up."""
@@ -222,13 +234,10 @@ class Outbox:
         flight.wake = changed.set
         self._note(self.state.wait, flight, budget.ends_at)
         while (pause_s := self.pause_s(flight)) is not None:
-            began = self._clock()
-            changed.wait(min(pause_s, LONGEST_PAUSE_S))
+            changed.wait(pause_s)
             changed.clear()
-            missing_s = self._clock() - began - pause_s
-            if missing_s > FROZEN_S:
-                budget.extend(missing_s)
-            self.look(missing_s if missing_s > FROZEN_S else 0.0)
+            self._note(self.state.tick)
+        budget.ends_at = flight.ends_at  # Later than before if the process was frozen meanwhile.
 
     def close(self, flight: Flight, outcome: Outcome) -> list[DoowError]:
         """Give up what is not settled; add to ``outcome``, and return, as of `Flight.account`."""
@@ -237,16 +246,19 @@ class Outbox:
             flight.is_closed = is_settled = not (flight.pending or flight.probe_ends_at)
         if not is_settled:
             self._note(self.state.close, flight)
+        if self.state.under_way:
+            self.watch()
         errors = flight.account(outcome)
         if errors:
             self._dead_letters.wait()
-        outcome.backlog = self.state.kept.events
+        outcome.backlog += self.state.kept.events
         return errors
 
     def pause_s(self, flight: Flight) -> float | None:
         """Seconds until the next look at ``flight``; None if there is nothing to wait for."""
         with self._lock:
-            return self.state.pause_s(flight, self._clock())
+            pause_s = self.state.pause_s(flight, self._clock())
+        return None if pause_s is None else min(pause_s, WATCH_S)
 
     # ── what nobody waits for ──────────────────────────────────────────────────────────────────
 
@@ -347,7 +359,7 @@ class Outbox:
         """The time of a fact, before which the process may have been frozen; with the lock held."""
         now = self._clock()
         gap_s, self._last_sign_at = now - self._last_sign_at, now
-        if gap_s > FROZEN_S and not self.state.is_waited_for:
+        if gap_s > FROZEN_S:
             self.state.thaw(gap_s)
         return now
 
@@ -400,8 +412,8 @@ class Outbox:
 
     def send(self, attempt: Attempt, state: OutboxState) -> None:
         """Make an attempt that ``state`` has ordered, and those that follow; blocks."""
+        following: Attempt | None = attempt
         try:
-            following: Attempt | None = attempt
             while following is not None:
                 following = self._try(following, state)
             if self._is_recovering and not self.state.kept:
@@ -410,6 +422,8 @@ class Outbox:
                 self._hand_over()
         except Exception as fault:
             report_fault("sending", fault)
+            if following in state.under_way:
+                self._note(partial(state.cannot_send, why="a fault of doow-serverless"), following)
 
     def _try(self, attempt: Attempt, state: OutboxState) -> Attempt | None:
         """Make an attempt; the next one for this thread, if any."""

@@ -52,6 +52,7 @@ UNREADY = Failed(
     ErrorKind.NOT_READY,
     "the budget was used up before anything could be sent (imports, the key, or a thread)",
 )
+NO_THREADS = "the system starts no more threads"
 USED_UP = "the rate limit is used up, as the answer to what was accepted last says"
 
 
@@ -67,6 +68,7 @@ class OutboxState:
         breaker: Whether sending is worth a try.
         entries: Those of all batches that are not settled, by batch id.
         kept: The backlog.
+        under_way: All attempts that were ordered and have not come back.
     """
 
     def __init__(
@@ -78,21 +80,22 @@ class OutboxState:
     ) -> None:
         self._give_up_after_s = give_up_after_s
         self._uniform = uniform
-        self._under_way: list[Attempt] = []
+        self.under_way: list[Attempt] = []
         self._probe: Attempt | None = None
         self._blame = Blame()
         self._pace = Pace()
         self._hedges = Hedges()
-        self._lacks_hedges = False
         self._backlog_pace = BacklogPace(uniform)
         self._ledger = Ledger(max_events, max_bytes)
+        self._lacks_hedges = False
+        self._looked_at = self._pumped_at = 0.0
         self.entries = self._ledger.entries
         self.kept = self._ledger.kept
         self.breaker = CircuitBreaker(uniform)
 
     def __repr__(self) -> str:
         return (
-            f"{len(self._ledger.flights)} flights, {len(self._under_way)} POSTs under way, "
+            f"{len(self._ledger.flights)} flights, {len(self.under_way)} POSTs under way, "
             f"{self.kept!r}, {self.breaker!r}"
         )
 
@@ -104,12 +107,7 @@ class OutboxState:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to send, and nothing under way."""
-        return not self.entries and not self._under_way
-
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether any flush waits."""
-        return any(flight.is_waited_for for flight in self._ledger.flights)
+        return not self.entries and not self.under_way
 
     @property
     def unsettled_bytes(self) -> int:
@@ -203,12 +201,16 @@ class OutboxState:
         hopes = [e for e in flight.pending.values() if e.attempts or e.not_before < ends_at]
         if ends_at <= now or not hopes:
             return None
-        looks = [self._cut_off_at(attempt, now) for attempt in self._under_way]
+        looks = [self._cut_off_at(attempt, now) for attempt in self.under_way]
+        sends: list[float] = []
         if not self.breaker.is_open:
-            looks += [entry.not_before for entry in flight.queue]
+            sends = [entry.not_before for entry in flight.queue]
             looks += [self._pace.doubt_at(flight, each) for each in self._doubtful_of(flight)]
             looks += [self._pace.outage_at(each.attempts[0]) for each in self._unwaited()]
-        return min([ends_at, *[look for look in looks if look > now]]) - now
+        # A moment that has come since the last fact would be missed if nobody looked now.
+        moments = [at for at in sends if at > self._pumped_at]
+        moments += [at for at in looks if at > self._looked_at]
+        return max(0.0, min([ends_at, *moments]) - now)
 
     def _waits_until(self, flight: Flight, now: float) -> float:
         """How long a flush waits while the breaker is open, in seconds on the clock of the facts.
@@ -249,13 +251,13 @@ class OutboxState:
             worst = worst or SILENT
         if worst is not None:
             self.breaker.failed(now, worst.reason, worst.message)
-        self._pump(now)
+        self.tick(now)
 
     def _why_unanswered(self, entry: Entry) -> Failed:
         """Why no attempt of a batch has come back before its flush was over."""
         if any(attempt.began_at is not None for attempt in entry.attempts):
             return SILENT
-        has_begun = any(attempt.began_at is not None for attempt in self._under_way)
+        has_begun = any(attempt.began_at is not None for attempt in self.under_way)
         return self._held_off() or (SILENT if has_begun else UNREADY)
 
     def _held_off(self) -> Failed | None:
@@ -290,14 +292,15 @@ class OutboxState:
             self._ledger.orders.wake.append(flight)  # It may have to doubt this connection.
         return True
 
-    def cannot_send(self, attempt: Attempt, now: float) -> None:
-        """No thread can be had for an attempt: our own trouble, not the server's."""
+    def cannot_send(self, attempt: Attempt, now: float, *, why: str = NO_THREADS) -> None:
+        """An attempt came to nothing by trouble of our own, not the server's."""
         self._drop(attempt)
         entry = attempt.entry
+        entry.is_ambiguous = entry.is_ambiguous or attempt.began_at is not None
         entry.not_before = now + FIRST_HOLD_S
         if self._ledger.knows(entry) and not entry.attempts:
             self._ledger.move(entry, Fact.FAILED, first=True)
-            failure = Failed(ErrorKind.TIMEOUT, "the system starts no more threads")
+            failure = Failed(ErrorKind.TIMEOUT, why)
             for flight in list(entry.flights):
                 self._ledger.give_up(flight, entry, failure)
                 self._ledger.orders.wake.append(flight)
@@ -319,15 +322,15 @@ class OutboxState:
         else:
             self._failed(attempt, result, now)
         self._ledger.orders.wake += entry.flights
-        if self._lacks_hedges:  # The answer may allow one more.
-            self._lacks_hedges = False
+        if self._lacks_hedges and not isinstance(result, Failed):  # Which may allow one more.
             self.tick(now)
         else:
             self._pump(now)
 
     def tick(self, now: float) -> None:
         """Time has passed: doubt what is silent, cut off what hangs, send what is due."""
-        begun = [attempt for attempt in self._under_way if attempt.began_at is not None]
+        self._looked_at = now
+        begun = [attempt for attempt in self.under_way if attempt.began_at is not None]
         if begun:
             self._look_at(begun, now)
         self._pump(now)
@@ -335,7 +338,7 @@ class OutboxState:
     def _look_at(self, begun: list[Attempt], now: float) -> None:
         """Cut off what hangs, note an outage, and doubt what is silent on kept connections."""
         for attempt in begun:
-            if attempt.silent_s(now) > self._give_up_after_s:
+            if self._is_overdue(attempt, now):
                 self._ledger.orders.abort.append(attempt.entry.batch.id)
         if not self.breaker.is_open and [e for e in self._unwaited() if self._is_telling(e, now)]:
             self.breaker.failed(now, SILENT.reason, SILENT.message)
@@ -347,17 +350,27 @@ class OutboxState:
                         self._hedge(attempt, now)
 
     def _hedge(self, attempt: Attempt, now: float) -> None:
-        """Send a batch once more on a new connection, if that is not done too often."""
+        """Send a batch once more on a new connection, unless that is done too often."""
         self._lacks_hedges = not self._hedges.take()
         if not self._lacks_hedges:
             attempt.is_doubted = True
             self._order(attempt.entry, now, is_fresh=True).is_hedge = True
 
+    def _is_overdue(self, attempt: Attempt, now: float) -> bool:
+        """Whether to cut off ``attempt``.
+
+        A function that is quick, and frozen in between, hardly runs: what it still hangs on after
+        a second freeze is measured by the clock.
+        """
+        frozen_too = attempt.freezes > 1
+        silent_s = now - attempt.ordered_at if frozen_too else attempt.silent_s(now)
+        return silent_s > self._give_up_after_s
+
     def _unwaited(self) -> list[Entry]:
         """What is under way though no flush waits for it any more."""
         return [
             one.entry
-            for one in self._under_way
+            for one in self.under_way
             if not one.entry.flights and not one.is_doubted and not one.entry.failures
         ]
 
@@ -366,11 +379,14 @@ class OutboxState:
 
         Whether the connections live is not known, so what is under way may go out once more.
         """
-        for attempt in self._under_way:
+        for attempt in self.under_way:
             attempt.is_doubted = True
+            attempt.freezes += 1
             if attempt.began_at is not None:
                 attempt.began_at += gap_s
         self._probe = None
+        self._looked_at += gap_s
+        self._pumped_at += gap_s
         for flight in self._ledger.flights:
             flight.waiting_since += gap_s
             flight.ends_at += gap_s
@@ -379,6 +395,7 @@ class OutboxState:
     # ── what goes out next ─────────────────────────────────────────────────────────────────────
 
     def _pump(self, now: float) -> None:
+        self._pumped_at = now
         if self.breaker.is_open:
             is_free = self._probe is None or self._is_hopeless(self._probe, now)
             if is_free and self.breaker.is_due(now):
@@ -402,7 +419,7 @@ class OutboxState:
         if not self.kept:
             self._backlog_pace.catch_up()
         elif self._backlog_pace.allows(now) and not any(
-            self._is_background(attempt, now) for attempt in self._under_way
+            self._is_background(attempt, now) for attempt in self.under_way
         ):
             kept = self._next_kept(now)
             if kept is not None:
@@ -443,12 +460,12 @@ class OutboxState:
         self._ledger.move(entry, Fact.ORDERED)
         attempt = Attempt(entry, now, is_fresh=is_fresh)
         entry.attempts.append(attempt)
-        self._under_way.append(attempt)
+        self.under_way.append(attempt)
         self._ledger.orders.send.append(attempt)
         return attempt
 
     def _drop(self, attempt: Attempt) -> None:
-        self._under_way.remove(attempt)
+        self.under_way.remove(attempt)
         attempt.entry.attempts.remove(attempt)
         if self._probe is attempt:
             self._probe = None

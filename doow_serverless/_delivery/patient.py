@@ -1,6 +1,16 @@
-"""How batches go out that no response waits for: one after the other, waiting where that helps.
+"""Delivers batches that no response waits for, one at a time: `replay`, `send` and relays do so.
 
-So ``replay`` and a relay send: a rate limit is waited out, and an outage for a while.
+Rate limits are waited out, and an outage for a while. A batch that fails goes behind the others,
+and `Blame` decides whether it is at fault itself. It ends in one of three ways:
+
+    the server accepts or rejects it          settled
+    it is certainly at fault                  given up; a relay halves it first, to find the events
+    nothing gets through, or time is over     handed back, to be brought again
+
+A batch of which a half may have arrived is never handed back: another process would send it as a
+whole, and the half would count twice. Its rest is given up instead. So a batch is halved only when
+an event would be given up: if chance can be ruled out, or if it has failed for minutes in which
+nothing else got through to compare it with.
 """
 
 from __future__ import annotations
@@ -9,90 +19,90 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 
-from doow_serverless._sealing import split
+from doow_serverless._sealing import Batch, split
 from doow_serverless.errors import ErrorKind
 
+from .blame import Blame
 from .credentials import Credentials
+from .flight import Entry
 from .late_transport import http_transport
-from .results import Failed, Settled
+from .results import Failed, Split
 from .sender import Sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
-    from typing import Protocol
 
     from doow_serverless._config import Config
     from doow_serverless._process.clock import Clock
-    from doow_serverless._sealing import Batch
 
-    from .results import Split
-
-    class Delivers(Protocol):
-        """What delivers."""
-
-        def deliver(self, batch: Batch) -> Delivery:
-            """Send ``batch`` until the server has decided on it; raises `Undeliverable`."""
-
+    from .results import Settled
 
 PATIENCE_S = 20.0
-"""Seconds of failures after which a batch is given up."""
+"""Seconds without a success after which batches are handed back."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 8.0
 
 
-class Delivery:
-    """What the server decided on a batch.
-
-    Attributes:
-        accepted: How many events it took.
-        rejected: The ids of the others, each with the reason.
-    """
-
-    __slots__ = ("accepted", "rejected")
-
-    def __init__(self, accepted: int, rejected: list[tuple[str, str]]) -> None:
-        self.accepted = accepted
-        self.rejected = rejected
-
-
 class Undeliverable(Exception):
-    """A batch could not be delivered.
+    """It is no use to go on: nothing gets through, the key is refused, or the time is over.
 
     Attributes:
-        ends_all: Whether there is no use in trying others.
-        key_refused: Whether it is because of the key.
-        is_answered: Whether the server itself has answered that it cannot take it just now.
-        is_ambiguous: Whether an answer was lost meanwhile, so that the server may have it.
+        key_refused: Whether the server refused the key.
+        ends_all: Whether other batches would fare no better, as far as is known.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        ends_all: bool,
-        key_refused: bool = False,
-        is_answered: bool = False,
-        is_ambiguous: bool = False,
-    ) -> None:
+    def __init__(self, reason: str, *, key_refused: bool = False, ends_all: bool = True) -> None:
         super().__init__(reason)
-        self.ends_all = ends_all
         self.key_refused = key_refused
-        self.is_answered = is_answered
-        self.is_ambiguous = is_ambiguous
+        self.ends_all = ends_all
+
+
+class Delivery:
+    """A batch, and the server's decisions on its events.
+
+    Args:
+        whole: The entry of the batch.
+
+    Attributes:
+        batch: The batch.
+        whole: Its entry.
+        accepted: How many events the server accepted.
+        rejected: The ids of the events that it rejected, each with the reason.
+        is_halved: Whether it was halved because it failed, and not for its size.
+        is_split: Whether one of these halves may have arrived.
+    """
+
+    __slots__ = ("accepted", "batch", "is_halved", "is_split", "rejected", "whole")
+
+    def __init__(self, whole: Entry) -> None:
+        self.batch = whole.batch
+        self.whole = whole
+        self.accepted = 0
+        self.rejected: list[tuple[str, str]] = []
+        self.is_halved = False
+        self.is_split = False
+
+    def __repr__(self) -> str:
+        return f"Delivery({self.batch!r}, {self.accepted} accepted)"
 
 
 class PatientSender:
-    """Delivers one batch after the other, and waits where that helps.
+    """Sends batches, waits where that helps, and reports the end of each.
 
     Args:
         sender: Makes the attempts.
-        say: Told about every wait, in a line.
-        patience_s: Seconds of failures after which a batch is given up. The next one is then tried
-            once; if that fails too, the server is taken to be down.
-        halved: Ids of batches that are known to have been sent by halves.
+        settled: Called with each batch once the server has decided on it.
+        given_up: Called with each batch, or part of one, that is given up, and with the reason.
+        say: Called with a line about each wait.
+        memory: Batches that failed in other senders, by id, and room for those of this one.
+        blame: Judges them.
+        halved: Ids of batches that were sent by halves.
+        may_halve: Whether batches at fault are halved. Their ids are added to ``halved``, and
+            ``given_up`` must keep their parts.
+        patience_s: Seconds without a success after which it is no use to go on.
         rate: Events a minute that may be sent at most, a batch at a time; None for no such bound.
-        ends_at: When all must be done, on ``clock``: what cannot be tried until then is given up.
+        ends_at: The time on ``clock`` from which on no attempt begins.
         sleep: Waits.
         clock: Monotonic seconds.
     """
@@ -100,96 +110,200 @@ class PatientSender:
     def __init__(
         self,
         sender: Sender,
+        settled: Callable[[Delivery], object],
+        given_up: Callable[[Batch, str], object],
         say: Callable[[str], object],
         *,
-        patience_s: float = PATIENCE_S,
+        memory: dict[str, Entry] | None = None,
+        blame: Blame | None = None,
         halved: Container[str] = (),
+        may_halve: bool = False,
+        patience_s: float = PATIENCE_S,
         rate: float | None = None,
         ends_at: float = float("inf"),
         sleep: Callable[[float], object] = time.sleep,
         clock: Clock = time.monotonic,
     ) -> None:
         self._sender = sender
-        self._say = say
-        self._patience_s = patience_s
+        self._settled, self._given_up, self._say = settled, given_up, say
+        self._memory = {} if memory is None else memory
+        self._blame = blame or Blame()
         self._halved = halved
-        self._sleep = sleep
-        self._clock = clock
-        self._gave_up = False
-        self._is_ambiguous = False
+        self._may_halve = may_halve
+        self._patience_s = patience_s
         self._s_for_each = 0.0 if rate is None else 60.0 / rate
-        self._next_at = clock()
         self._ends_at = ends_at
+        self._sleep, self._clock = sleep, clock
+        self._queue: dict[Entry, Delivery] = {}
+        self._next_at = clock()
+        self._why = "the pace that is to be kept"
+        self._failing_since: float | None = None
+        self._failed_at_first = 0
 
-    def deliver(self, batch: Batch) -> Delivery:
-        """Send ``batch``, or the halves of it, until the server has decided on every event.
+    def __repr__(self) -> str:
+        return f"PatientSender({len(self._queue)} waiting, {self._blame!r})"
+
+    def send(self, batch: Batch) -> None:
+        """Send ``batch``. If it fails, it waits behind the next one, unless that fails as well.
 
         Raises:
-            Undeliverable: The key is refused, or the server did not decide.
+            Undeliverable: It is no use to go on.
         """
-        # One half may be there already, under its own id: the whole would count it once more.
-        result = None if batch.id in self._halved else self._result(batch)
-        if isinstance(result, Settled):
-            return Delivery(result.accepted, result.rejected)
-        first, second = map(self.deliver, split(batch) if result is None else result.halves)
-        return Delivery(first.accepted + second.accepted, first.rejected + second.rejected)
+        entry = self._entry(batch)
+        delivery = Delivery(entry)
+        if batch.id in self._halved:
+            # One half may be there already, under its own id: the whole would count it once more.
+            self._put_halves(entry, split(batch), delivery)
+        else:
+            self._queue[entry] = delivery
+        while self._queue and (self._is_in_trouble or self._next().not_before <= self._clock()):
+            self._step()
 
-    def _result(self, batch: Batch) -> Settled | Split:
-        """What the server decided; raises Undeliverable."""
-        self._is_ambiguous = False
-        try:
-            return self._decided(batch)
-        except Undeliverable as problem:
-            problem.is_ambiguous = self._is_ambiguous
-            raise
+    def finish(self) -> None:
+        """Send everything that waits; raises as `send` does."""
+        while self._queue:
+            self._step()
 
-    def _decided(self, batch: Batch) -> Settled | Split:
-        """Attempt after attempt, with waits between them, until the server decides."""
-        pause_s = FIRST_PAUSE_S
-        failing_since: float | None = None
-        while True:
-            self._wait(self._next_at - self._clock(), "the pace that is to be kept")
-            result = self._sender.send(batch)
-            if result.reason is ErrorKind.AUTH_FAILURE:
-                # Also a 403, which settles a batch while others are to come: with a key that has
-                # the scope this one can still be delivered.
-                raise Undeliverable(result.message, ends_all=True, key_refused=True)
-            if isinstance(result, Failed):
-                self._is_ambiguous = self._is_ambiguous or result.is_ambiguous
-            else:
-                self._gave_up = False
-                if isinstance(result, Settled):  # Else its halves are yet to be sent.
-                    apart_s = max(self._s_for_each * len(batch), result.hold_s)
-                    self._next_at = self._clock() + apart_s
-                return result
-            if result.is_stale:
-                continue  # The connection had died while it was idle: the next one is a new one.
-            if result.hold_s or result.reason is ErrorKind.RATE_LIMITED:
-                wait_s = result.hold_s or pause_s
-                self._say(f"{result.message}: waiting {wait_s:,.0f} s, as the server asks")
-                failing_since = None
-            else:
-                now = self._clock()
-                failing_since = now if failing_since is None else failing_since
-                self._check_patience(result, now - failing_since)
-                wait_s = pause_s
-                if pause_s == FIRST_PAUSE_S:
-                    self._say(f"{result.message}: trying again for {self._patience_s:g} s")
-            self._wait(wait_s, result.message)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+    def leave(self) -> list[Batch]:
+        """Stop, and return the batches that are handed back, in order."""
+        back: dict[str, Batch] = {}
+        for entry, delivery in list(self._queue.items()):
+            if delivery.is_split:
+                self._give_up(entry, self._why)
+                continue
+            back[delivery.batch.id] = delivery.batch
+            del self._queue[entry]
+            for failed in (entry, delivery.whole):
+                if failed.failures:  # Without its bytes: they are brought again.
+                    failed.batch = Batch(failed.batch.id, (), b"", False, "")
+                    self._memory[failed.batch.id] = failed
+        return list(back.values())
 
-    def _wait(self, seconds: float, why: str) -> None:
-        seconds = max(0.0, seconds)  # What may go has often been allowed to for a while.
-        if self._clock() + seconds >= self._ends_at:
-            raise Undeliverable(why, ends_all=True)
-        if seconds > 0:
-            self._sleep(seconds)
+    # ── one attempt after the other ────────────────────────────────────────────────────────────
 
-    def _check_patience(self, failure: Failed, failing_s: float) -> None:
-        if self._gave_up or failing_s >= self._patience_s:
-            was_down, self._gave_up = self._gave_up, True
-            is_answered = failure.reason is ErrorKind.TRANSPORT_ERROR and not failure.is_ambiguous
-            raise Undeliverable(failure.message, ends_all=was_down, is_answered=is_answered)
+    @property
+    def _is_in_trouble(self) -> bool:
+        """Whether several batches failed at first, and nothing has got through since."""
+        return self._failed_at_first > 1
+
+    def _next(self) -> Entry:
+        """Return what is due first: a new batch at once, one that failed after its pause."""
+        return min(self._queue, key=lambda entry: entry.not_before)
+
+    def _step(self) -> None:
+        """Make the next attempt; raises Undeliverable."""
+        now, entry = self._clock(), self._next()
+        if entry.not_before > now and self._is_hopeless(now):
+            raise Undeliverable(self._why, ends_all=self._is_in_trouble)
+        wait_s = max(0.0, entry.not_before - now, self._next_at - now)
+        if now + wait_s >= self._ends_at:
+            raise Undeliverable(self._why)
+        if wait_s:
+            self._sleep(wait_s)
+        result = self._sender.send(entry.batch)
+        is_unsent = isinstance(result, Failed) and result.is_unsent  # The key's store may be down.
+        if result.reason is ErrorKind.AUTH_FAILURE and not is_unsent:
+            # Also a 403, which settles a batch while others are to come: with a key that has the
+            # scope this one can still be delivered.
+            self._why = result.message
+            raise Undeliverable(result.message, key_refused=True)
+        if isinstance(result, Failed):
+            self._failed(entry, result)
+        else:
+            self._got_through(entry, result)
+
+    def _is_hopeless(self, now: float) -> bool:
+        if self._failing_since is None or now - self._failing_since < self._patience_s:
+            return False
+        # What cannot be handed back is tried to the end.
+        return not any(delivery.is_split for delivery in self._queue.values())
+
+    def _got_through(self, entry: Entry, result: Settled | Split) -> None:
+        self._blame.got_through(entry)
+        self._failing_since, self._failed_at_first = None, 0
+        delivery = self._queue.pop(entry)
+        if isinstance(result, Split):
+            self._put_halves(entry, result.halves, delivery)
+            return
+        self._next_at = self._clock() + max(self._s_for_each * len(entry.batch), result.hold_s)
+        delivery.accepted += result.accepted
+        delivery.rejected += result.rejected
+        self._note_arrival(delivery)
+        rest = [each for each, whose in self._queue.items() if whose is delivery]
+        for each in rest:  # The server may be up for a moment only.
+            each.not_before = min(each.not_before, self._next_at)
+        if not rest:
+            self._settled(delivery)
+
+    def _failed(self, entry: Entry, failure: Failed) -> None:
+        now, delivery = self._clock(), self._queue[entry]
+        self._why = failure.message
+        if failure.is_ambiguous:
+            entry.is_ambiguous = True
+            self._note_arrival(delivery)
+        if failure.is_stale:
+            return  # The connection had died while it was idle: the next one is a new one.
+        is_first = not entry.pauses
+        pause_s = min(FIRST_PAUSE_S * 2.0**entry.pauses, LONGEST_PAUSE_S)
+        entry.pauses = min(entry.pauses + 1, 16)
+        if failure.hold_s or failure.reason is ErrorKind.RATE_LIMITED:
+            wait_s = failure.hold_s or pause_s
+            self._say(f"{failure.message}: waiting {wait_s:,.0f} s, as the server asks")
+            self._next_at = now + wait_s
+            self._failing_since = None
+            return
+        if is_first:
+            self._failed_at_first += 1
+            self._say(f"{failure.message}: trying again for {self._patience_s:g} s")
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        entry.not_before = now + pause_s
+        is_compared = self._blame.successes > entry.seen_successes
+        self._blame.failed(entry, failure, now)
+        if not failure.is_unsent:
+            self._judge(entry, failure, now, is_compared=is_compared)
+
+    def _judge(self, entry: Entry, failure: Failed, now: float, *, is_compared: bool) -> None:
+        """Halve a batch that failed, or give it up, if it is at fault."""
+        is_at_fault = self._blame.is_at_fault(entry, now)
+        if not self._may_halve or len(entry.batch) == 1 or entry.is_ambiguous:
+            if is_at_fault:
+                self._give_up(entry, failure.message)
+            return
+        # What cannot be handed back any more is halved on. A batch that is alone is compared with
+        # its own halves, since there is nothing else.
+        delivery = self._queue[entry]
+        is_alone = self._is_hopeless(now) and self._blame.is_old(entry, now)
+        if is_at_fault or (is_compared if delivery.is_split else is_alone):
+            delivery.is_halved = True
+            del self._queue[entry]
+            self._put_halves(entry, split(entry.batch), delivery)
+            self._failing_since, self._failed_at_first = None, 0
+
+    # ── parts ──────────────────────────────────────────────────────────────────────────────────
+
+    def _entry(self, batch: Batch, whole: Entry | None = None) -> Entry:
+        """Return the entry of a batch, or of a part of ``whole``, with its earlier failures."""
+        entry = self._memory.pop(batch.id, None)
+        if entry is None:
+            entry = Entry(batch) if whole is None else whole.part(batch)
+        entry.batch = batch
+        entry.not_before, entry.pauses = self._clock(), 0
+        return entry
+
+    def _put_halves(self, whole: Entry, halves: tuple[Batch, Batch], delivery: Delivery) -> None:
+        self._queue.update((self._entry(half, whole), delivery) for half in halves)
+
+    def _note_arrival(self, delivery: Delivery) -> None:
+        """Something of a batch may have arrived: if it is halved, the whole must never go again."""
+        if delivery.is_halved:
+            delivery.is_split = True
+            self._halved.add(delivery.batch.id)  # type: ignore[attr-defined]  # see may_halve
+
+    def _give_up(self, entry: Entry, why: str) -> None:
+        delivery = self._queue.pop(entry)
+        self._given_up(entry.batch, why)
+        if entry.is_part and delivery not in self._queue.values():
+            self._settled(delivery)
 
 
 @contextmanager

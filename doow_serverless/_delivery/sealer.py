@@ -67,13 +67,17 @@ class Sealer:
         """
         outbox = flight.outbox
         attempts: list[Attempt] = []
-        for batch in self._batches_of(tuple(events), outbox, is_derived):
-            if attempts:
-                outbox.submit_all(attempts)
-            attempts = outbox.add(flight, batch)
-            del events[: len(batch.event_ids)]
-            if events and budget is not None and not budget.remaining():
-                break
+        try:
+            for batch in self._batches_of(tuple(events), outbox, is_derived):
+                if attempts:
+                    outbox.submit_all(attempts)
+                attempts = outbox.add(flight, batch)
+                del events[: len(batch.event_ids)]
+                if events and budget is not None and not budget.remaining():
+                    break
+        except BaseException:
+            outbox.submit_all(attempts)
+            raise
         if events:
             outbox.note_late(flight, len(events))
             self._late.append((tuple(events), is_derived))

@@ -94,7 +94,7 @@ class Sender:
             self._credentials.current()
         except BaseException as problem:  # Whatever a client of AWS raises.
             _pass_on_signal(problem)
-            return _trouble(problem, is_unsent=True)
+            return _trouble(problem, is_unsent=True, is_ambiguous=False)
         self.is_ready = True
         return None
 
@@ -108,11 +108,18 @@ class Sender:
 
     def send(self, batch: Batch, *, fresh: bool = False, **_: object) -> Result:
         """POST ``batch``, on a new connection if ``fresh``; blocks. Raises nothing itself."""
-        is_ready = False
+        is_unsent, is_under_way = True, False
         try:
             key, transport = self._credentials.current(self._key_wait_s), self._transport()
-            is_ready = True
-            return self._result(batch, self._answer(batch, key, transport, fresh))
+            is_unsent, is_under_way = False, True
+            answer = transport.post(batch, key, fresh=fresh)
+            if answer.status == 401:
+                is_under_way = False
+                if self._credentials.replace(key):
+                    key = self._credentials.current()
+                    is_under_way = True
+                    answer = transport.post(batch, key)
+            return self._result(batch, answer)
         except TransportFault as fault:
             return Failed(
                 fault.kind,
@@ -123,13 +130,7 @@ class Sender:
             )
         except BaseException as problem:  # Whatever a given transport raises.
             _pass_on_signal(problem)
-            return _trouble(problem, is_unsent=not is_ready)
-
-    def _answer(self, batch: Batch, key: str, transport: Transport, fresh: bool) -> Answer:
-        answer = transport.post(batch, key, fresh=fresh)
-        if answer.status == 401 and self._credentials.replace(key):
-            answer = transport.post(batch, self._credentials.current())
-        return answer
+            return _trouble(problem, is_unsent=is_unsent, is_ambiguous=is_under_way)
 
     def _result(self, batch: Batch, answer: Answer) -> Result:
         """What the answer means for the batch: here a 429, a 413, a 207 are decided."""
@@ -162,16 +163,17 @@ def _pass_on_signal(problem: BaseException) -> None:
         raise problem
 
 
-def _trouble(problem: BaseException, *, is_unsent: bool) -> Failed:
+def _trouble(problem: BaseException, *, is_unsent: bool, is_ambiguous: bool) -> Failed:
     """Return the result of an attempt that ended with an error of our own, or of the key's store.
 
     Args:
         problem: The error.
         is_unsent: Whether it came before the transport was called.
+        is_ambiguous: Whether it came out of the transport: nobody knows what was sent by then.
     """
     if isinstance(problem, DoowError):
-        return Failed(problem.kind, str(problem), hold_s=0.0, is_unsent=is_unsent)
-    message = f"could not send: {type(problem).__name__}"
-    return Failed(
-        ErrorKind.TRANSPORT_ERROR, message, is_ambiguous=not is_unsent, is_unsent=is_unsent
-    )
+        kind, message, hold_s = problem.kind, str(problem), 0.0
+    else:
+        kind, message = ErrorKind.TRANSPORT_ERROR, f"could not send: {type(problem).__name__}"
+        hold_s = None
+    return Failed(kind, message, hold_s, is_unsent=is_unsent, is_ambiguous=is_ambiguous)

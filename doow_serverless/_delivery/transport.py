@@ -10,12 +10,14 @@ import os
 import ssl
 import threading
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import certifi
 from requests.utils import get_environ_proxies
 
+from doow_serverless._process.timers import timers
 from doow_serverless._version import __version__
 from doow_serverless.errors import ErrorKind
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 MAX_IDLE_CONNECTIONS = 8
 """Connections that are kept for the next POSTs; all others are closed after their answer."""
+_NO_BATCH = ""
+_CUT_OFF_AFTER_S = 0.05
+"""Seconds after the timeout at which a heartbeat is cut off: by then it is overdue for certain."""
 
 
 class HttpTransport:
@@ -65,7 +70,13 @@ class HttpTransport:
             TransportFault: No whole answer came back.
         """
         connection = self._connection(fresh=True)
-        return self._exchange(connection, "/telemetry/heartbeat", b"{}", _headers(api_key))
+        # An outbox has its POSTs cut off in time; this one nobody waits for.
+        overdue_at = monotonic() + self._timeout_s + _CUT_OFF_AFTER_S
+        number = timers.call_at(overdue_at, partial(self.abort, _NO_BATCH))
+        try:
+            return self._exchange(connection, "/telemetry/heartbeat", b"{}", _headers(api_key))
+        finally:
+            timers.cancel(number)
 
     def post(self, batch: Batch, api_key: str, *, fresh: bool = False) -> Answer:
         """Send ``batch``, on a new connection if ``fresh``.
@@ -127,7 +138,7 @@ class HttpTransport:
         path: str,
         body: bytes,
         headers: dict[str, str],
-        batch_id: str = "",
+        batch_id: str = _NO_BATCH,
     ) -> Answer:
         with self._lock:
             self._busy[connection] = (monotonic(), batch_id)

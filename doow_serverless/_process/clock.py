@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     Clock: TypeAlias = Callable[[], float]
 
 
+WATCH_S = 0.5
+"""Seconds after which whoever waits, or a timer, shows that the process still runs."""
 FROZEN_S = 1.0
-"""Seconds beyond what was to be waited that count as frozen."""
-LONGEST_PAUSE_S = 3_600.0
-"""A budget may have more seconds than a lock can wait for."""
+"""Seconds without such a sign that count as frozen."""
 
 
 def contained(clock: Clock) -> Clock:

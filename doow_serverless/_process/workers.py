@@ -105,30 +105,29 @@ class _Thread:
             _starting.discard(me)
 
     def _run(self) -> None:
-        with AtJob():
-            while True:
-                self._given.acquire()
-                job, self._job = self._job, None
-                if job is not None:
-                    job()
-                del job  # An idle thread must keep nothing alive.
-                if not self._home.rest(self):
-                    return
+        do_here(self._do_jobs)
+
+    def _do_jobs(self) -> None:
+        while True:
+            self._given.acquire()
+            job, self._job = self._job, None
+            if job is not None:
+                job()
+            del job  # An idle thread must keep nothing alive.
+            if not self._home.rest(self):
+                return
 
 
-class AtJob:
-    """While this thread runs jobs."""
-
-    __slots__ = ("_is_first",)
-
-    def __enter__(self) -> None:
-        me = threading.get_ident()
-        self._is_first = me not in _at_job
+def do_here(job: Job) -> None:
+    """Run ``job`` on this thread."""
+    me = threading.get_ident()
+    is_first = me not in _at_job
+    try:  # Around both, since the handler of a signal may raise between them.
         _at_job.add(me)
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_first:
-            _at_job.discard(threading.get_ident())
+        job()
+    finally:
+        if is_first:
+            _at_job.discard(me)
 
 
 def is_job_here() -> bool:
@@ -183,8 +182,7 @@ class Workers:
     def run(self, job: Job) -> None:
         """As :meth:`submit`; on this thread if the system starts no other."""
         if not self.submit(job):
-            with AtJob():
-                job()
+            do_here(job)
 
     def offer(self, job: Job) -> bool:
         """As :meth:`submit`, but False if the job would have to wait for a thread as well."""

@@ -144,7 +144,7 @@ _PATIENCE = click.option(
     default=20,
     show_default=True,
     metavar="SECONDS",
-    help="How long to retry a batch while the server is down. Rate limits are always waited out.",
+    help="How long to go on if nothing gets through. Rate limits are always waited out.",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -69,10 +70,15 @@ def run(
     with twice_readable(inputs) as files, sending(config, endpoint) as sender:
         signatures = Signatures(keys)
         survey = Survey(files, signatures.accept, span.holds, signatures.prove)
-        patient = PatientSender(
-            sender, screen.say, patience_s=patience_s, halved=survey.halved, rate=rate
+        make_sender = partial(
+            PatientSender,
+            sender,
+            say=screen.say,
+            halved=survey.halved,
+            patience_s=patience_s,
+            rate=rate,
         )
-        replay = Replay(patient, ledger, span, keys=keys, fold=folds, tell=screen.move)
+        replay = Replay(make_sender, ledger, span, keys=keys, fold=folds, tell=screen.move)
         return _run(replay, zip(files, names, strict=True), screen, survey.events)
 
 
@@ -101,8 +107,10 @@ def _run(
             replay.finish()
     except Undeliverable as problem:
         status = UNUSABLE if problem.key_refused else NOT_DELIVERED
+        replay.trouble = str(problem)
     except KeyboardInterrupt:
         status = INTERRUPTED
+    replay.leave()
     screen.summary(replay)
     screen.problems(replay, unreadable)
     if status == INTERRUPTED:

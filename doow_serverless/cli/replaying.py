@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    from doow_serverless._delivery.patient import Delivers
+    from doow_serverless._delivery.patient import Delivery, PatientSender
     from doow_serverless._frames.assembly import DeadLetter
     from doow_serverless._sealing import Batch
 
@@ -134,7 +134,8 @@ class Replay:
     """Reads exported logs, and delivers the batches that it finds, each once.
 
     Args:
-        sender: Delivers; None only looks.
+        make_sender: Makes the sender from the callbacks for settled batches, and for those that
+            are given up. None: nothing is sent.
         ledger: The batches that were delivered before.
         span: Frames of another time are left out.
         keys: Log keys: frames that none of them has signed are refused; empty if there are none.
@@ -156,12 +157,11 @@ class Replay:
         folded: Events that have become a part of others.
         rejected: Batch id, event id and reason of every event that the server refused.
         trouble: The last reason for which a batch was not delivered; "" if there is none.
-        key_refused: Whether the key was refused.
     """
 
     def __init__(
         self,
-        sender: Delivers | None,
+        make_sender: Callable[..., PatientSender] | None,
         ledger: Ledger,
         span: Span | None = None,
         *,
@@ -169,7 +169,7 @@ class Replay:
         fold: bool | Collection[str] = False,
         tell: Callable[[], object] = bool,
     ) -> None:
-        self._sender = sender
+        self._sender = make_sender and make_sender(settled=self._settled, given_up=self._given_up)
         self._ledger = ledger
         self._span = span or Span()
         self._signatures = Signatures(keys)
@@ -177,6 +177,7 @@ class Replay:
         self._tell = tell
         self._assembly = Assembly()
         self._gathered: dict[str, int] = {}
+        self._sealed: set[str] = set()
         self._events = Folded(fold)
         self.records = 0
         self.left_out = 0
@@ -191,7 +192,6 @@ class Replay:
         self.undelivered = Count()
         self.rejected: list[tuple[str, str, str]] = []
         self.trouble = ""
-        self.key_refused = False
 
     @property
     def oddities(self) -> int:
@@ -249,7 +249,7 @@ class Replay:
         if batch.id in self._ledger:
             self.earlier.add(len(batch))
         elif self._sender is not None and not self._gathers(letter):
-            self._deliver(batch, self._sender)
+            self._send(batch, self._sender)
         self._tell()
 
     def _gathers(self, letter: DeadLetter) -> bool:
@@ -273,7 +273,7 @@ class Replay:
             return False
 
     def finish(self) -> None:
-        """Deliver what was folded, under ids that derive from the batches it was folded from.
+        """Deliver what waits, and what was folded, under ids that derive from its batches.
 
         So the same input makes the same batches. What was delivered before is no part of it, where
         a ledger says so.
@@ -281,33 +281,44 @@ class Replay:
         Raises:
             Undeliverable: There is no use in going on.
         """
-        if self._sender is None or not self._gathered:
+        if self._sender is None:
             return
         self.folded = sum(self._gathered.values()) - len(self._events.events)
-        before = self.undelivered.batches, len(self.rejected)
-        for batch in self._events.sealed(derived_id("replay", *sorted(self._gathered))):
-            self._deliver(batch, self._sender)
-            self._tell()
-        if before == (self.undelivered.batches, len(self.rejected)):
-            self._ledger.add(*self._gathered)
-
-    def _deliver(self, batch: Batch, sender: Delivers) -> None:
+        folded = list(self._events.sealed(derived_id("replay", *sorted(self._gathered))))
+        self._sealed = {batch.id for batch in folded}
         try:
-            delivery = sender.deliver(batch)
-        except Undeliverable as problem:
+            for batch in folded:
+                self._send(batch, self._sender)
+            self._sender.finish()
+        finally:
+            if self._gathered and not self._sealed:
+                self._ledger.add(*self._gathered)
+
+    def leave(self) -> None:
+        """Count what is not delivered, since there is no use in going on."""
+        for batch in [] if self._sender is None else self._sender.leave():
             self.undelivered.add(len(batch))
-            self.trouble = str(problem)
-            self.key_refused = problem.key_refused
-            if problem.ends_all:
-                raise
-            return
+
+    def _send(self, batch: Batch, sender: PatientSender) -> None:
+        try:
+            sender.send(batch)
+        except Undeliverable:
+            raise
         except Exception as problem:  # Anybody may have written it: it ends no other batch.
             self.undelivered.add(len(batch))
             why = f"holds events that cannot be split ({type(problem).__name__})"
             self.unread.note(why, f"batch {batch.id}")
-            return
+
+    def _settled(self, delivery: Delivery) -> None:
+        batch, rejected = delivery.batch, delivery.rejected
         self.accepted.add(delivery.accepted, bool(delivery.accepted))
-        self.refused.add(len(delivery.rejected), not delivery.accepted)
-        self.rejected += ((batch.id, event_id, why) for event_id, why in delivery.rejected)
-        if not delivery.rejected:
+        self.refused.add(len(rejected), bool(rejected) and not delivery.accepted)
+        self.rejected += ((batch.id, event_id, why) for event_id, why in rejected)
+        if delivery.accepted == len(batch):
             self._ledger.add(batch.id)
+            self._sealed.discard(batch.id)
+        self._tell()
+
+    def _given_up(self, batch: Batch, why: str) -> None:
+        self.undelivered.add(len(batch))
+        self.trouble = why

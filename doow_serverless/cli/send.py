@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from doow_serverless._config import checked_config
@@ -23,13 +24,14 @@ from .replay_input import STANDARD_INPUT
 from .statuses import ALL_DELIVERED, INCOMPLETE, INTERRUPTED, NOT_DELIVERED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from rich.console import Console
 
     from doow_serverless._config import Config
     from doow_serverless._delivery.patient import Delivery
+    from doow_serverless._delivery.sender import Sender
     from doow_serverless._sealing import Batch
 
 _MOST_TOLD = 50
@@ -57,14 +59,13 @@ def run(
     config, endpoint = checked_config()
     report = _Report(endpoint)
     with sending(config, endpoint) as sender:
-        patient = PatientSender(sender, report.say, patience_s=patience_s)
-        outbox = _Outbox(patient, report, undelivered, config)
+        outbox = _Outbox(sender, report, undelivered, config, patience_s)
         try:
             if fields is not None:
                 outbox.add(fields)
             else:
                 _send_lines(paths or [STANDARD_INPUT], outbox, report, config.flush_interval_s)
-            outbox.send()
+            outbox.finish()
         except KeyboardInterrupt:
             report.is_interrupted = True
             outbox.keep()
@@ -82,8 +83,10 @@ def _send_lines(paths: list[Path], outbox: _Outbox, report: _Report, interval_s:
                     outbox.add_line(line, place)
             elif place:
                 report.malformed(place, "cannot be read")
-            if outbox.waiting >= MAX_EVENTS or (outbox.waiting and time.monotonic() > due_at):
+            if outbox.waiting >= MAX_EVENTS:
                 outbox.send()
+            elif outbox.waiting and time.monotonic() > due_at:
+                outbox.finish()
             if not outbox.waiting:
                 due_at = time.monotonic() + interval_s
 
@@ -138,9 +141,16 @@ class _Outbox:
     """Events on their way: taken, sealed, sent, or written down."""
 
     def __init__(
-        self, sender: PatientSender, report: _Report, undelivered: Path, config: Config
+        self,
+        sender: Sender,
+        report: _Report,
+        undelivered: Path,
+        config: Config,
+        patience_s: float,
     ) -> None:
-        self._sender = sender
+        self._sender = PatientSender(
+            sender, report.delivered, self._given_up, report.say, patience_s=patience_s
+        )
         self._report = report
         self._undelivered = undelivered
         self._config = config
@@ -179,36 +189,45 @@ class _Outbox:
             self._report.say(f"the field {name!r} means nothing here, and is left out")
 
     def send(self) -> None:
-        """Send all that was taken; what cannot be delivered is written down."""
-        sealed = seal(
+        """Send all that was taken; what fails waits behind what follows."""
+        self._under_way += seal(
             self._events.take(),
             max_bytes=self._config.max_payload_bytes,
             compress=self._config.compress,
         )
-        self._under_way += sealed
-        while self._under_way:
-            batch = self._under_way[0]
-            delivery = self._deliver(batch)
-            if delivery is None:
-                self._write_down(batch)
-            else:
-                self._report.delivered(delivery)
-            del self._under_way[0]
+        while self._under_way and not self._is_over:
+            self._go_on(partial(self._sender.send, self._under_way[0]))
+            del self._under_way[:1]
+        if self._is_over:
+            self._leave()
+
+    def finish(self) -> None:
+        """Send all that was taken, and all that waits; what is not delivered is written down."""
+        self.send()
+        self._go_on(self._sender.finish)
 
     def keep(self) -> None:
         """Write down all that is not known to be delivered."""
         self._is_over = True
         self.send()
 
-    def _deliver(self, batch: Batch) -> Delivery | None:
-        if self._is_over:
-            return None
+    def _go_on(self, step: Callable[[], object]) -> None:
         try:
-            return self._sender.deliver(batch)
+            step()
         except Undeliverable as problem:
             self._is_over = problem.ends_all
             self._report.trouble = str(problem)
-            return None
+            self._leave()
+
+    def _leave(self) -> None:
+        left = {batch.id: batch for batch in (*self._sender.leave(), *self._under_way)}
+        self._under_way.clear()
+        for batch in left.values():
+            self._write_down(batch)
+
+    def _given_up(self, batch: Batch, why: str) -> None:
+        self._report.trouble = why
+        self._write_down(batch)
 
     def _write_down(self, batch: Batch) -> None:
         self._report.undelivered += len(batch)

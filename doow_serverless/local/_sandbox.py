@@ -45,6 +45,7 @@ class Sandbox:
         self._groups: list[_cgroups.Cgroup] = []
         self._stops = 0
         self._stops_when_thawed = 0
+        self._is_killed = False
         self._is_watched = threading.Event()
         self._changed = threading.Condition()
         self._switch = threading.RLock()  # one at a time stops or continues the process
@@ -115,10 +116,11 @@ class Sandbox:
     def freeze(self) -> None:
         """Stop all threads, and wait until they stand still."""
         with self._switch:
-            if self.stopped:
+            if self.stopped or self._is_killed:
                 return
             if self._freezer is not None:
-                _cgroups.set_frozen(self._freezer, True)
+                with contextlib.suppress(FileNotFoundError):  # It has just ended.
+                    _cgroups.set_frozen(self._freezer, True)
                 self.stopped = self.alive
             else:
                 self.send_signal(signal.SIGSTOP)
@@ -144,8 +146,9 @@ class Sandbox:
     def kill(self) -> None:
         """SIGKILL, also to a frozen process, and wait for its end."""
         self.send_signal(signal.SIGKILL)
+        self._is_killed = True
         if self._freezer is not None:  # What is frozen does not even die.
-            with contextlib.suppress(OSError):
+            with self._switch, contextlib.suppress(OSError):  # After a freeze that has begun.
                 _cgroups.set_frozen(self._freezer, False)
         self.join()
 

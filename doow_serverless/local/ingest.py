@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from doow_serverless.local._faults import Fault
     from doow_serverless.local._posts import Post
 
+REBIND_LIMIT_S = 10.0
+"""Seconds after which a port that was our own a moment ago counts as taken."""
+
 
 class Ingest:
     """An HTTP server on a port of this machine, served from a thread, or as a context manager.
@@ -69,7 +72,7 @@ class Ingest:
             store, checked, max_json_bytes=max_json_bytes, on_post=on_post, account=account
         )
         try:
-            self._server: ServerThread | None = self._bound(port)
+            self._server = self._bound(port)
         except OSError:
             store.close()
             raise
@@ -82,7 +85,6 @@ class Ingest:
         """Serve, also again after :meth:`stop`: on the same port, with the same ledger."""
         with self._life:
             if not self._started:
-                self._server = self._server or self._bound(self.port)
                 self._server.start()
                 self._started = True
         return self
@@ -90,14 +92,16 @@ class Ingest:
     def stop(self) -> None:
         """Cut every connection and refuse new ones: an outage, until :meth:`start`."""
         with self._life:
-            if self._server:
+            if self._started:
                 self._server.stop()
-            self._server = None
-            self._started = False
+                self._server = self._bound_again()
+                self._started = False
 
     def close(self) -> None:
         """Stop for good; what arrived can still be read."""
-        self.stop()
+        with self._life:
+            self._server.stop()
+            self._started = False
         with self._app.changed:
             self._app.store.close()
 
@@ -169,6 +173,20 @@ class Ingest:
         """Answer ``key`` with 401 from now on."""
         with self._app.changed:
             self._app.keys.revoke(key)
+
+    def _bound_again(self) -> ServerThread:
+        """Bind the port at once, so that nobody else takes it; it refuses while nobody listens.
+
+        A process that this one is just starting shares the closed socket until it runs its program.
+        """
+        ends_at = time.monotonic() + REBIND_LIMIT_S
+        while True:
+            try:
+                return self._bound(self.port)
+            except OSError:
+                if time.monotonic() > ends_at:
+                    raise
+                time.sleep(0.005)
 
     def _bound(self, port: int) -> ServerThread:
         # Nothing but faults keeps a request open here, so there is nothing to wait for at the end.

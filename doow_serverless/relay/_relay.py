@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from doow_serverless._config import checked_config
+from doow_serverless._delivery.blame import Blame
 from doow_serverless._delivery.patient import PATIENCE_S, PatientSender, Undeliverable, sending
 from doow_serverless._frames.assembly import Assembly
 from doow_serverless._frames.format import SPLIT, frames_of
@@ -20,16 +21,16 @@ from doow_serverless._redaction import clean
 from doow_serverless.errors import DoowError, ErrorKind
 
 from ._intake import Intake
-from ._isolation import Isolation, Suspects
 from ._recent import Recent
 from ._window import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from doow_serverless._config import Config
-    from doow_serverless._delivery.patient import Delivers
+    from doow_serverless._delivery.flight import Entry
+    from doow_serverless._delivery.patient import Delivery
     from doow_serverless._frames.assembly import DeadLetter
     from doow_serverless._frames.reader import Damage
     from doow_serverless._sealing import Batch
@@ -42,8 +43,8 @@ MAX_SPLIT = 20_000
 """Batches of which a process remembers that they were split."""
 MOST_TOLD = 20
 """Rejected events of a batch that are told one by one."""
-HALVES_PATIENCE_S = 1.0
-"""Seconds of failures after which a part of a batch is given up that has failed as a whole."""
+MAX_FAILED = 1_000
+"""Batches of which a process remembers how they have failed."""
 LEFT_S = 3.0
 """Seconds before the end of an invocation after which no attempt is begun any more."""
 
@@ -99,7 +100,8 @@ class Relay:
         self._lock = threading.Lock()
         self._known = Recent(MAX_KNOWN)
         self._halved = Recent(MAX_SPLIT)
-        self._suspects = Suspects()
+        self._blame = Blame()
+        self._failed: dict[str, Entry] = {}
         self._parts: OrderedDict[str, dict[tuple[str, int], Part]] = OrderedDict()
         self._parts_length = 0
         self._log = StandardOutput()
@@ -227,61 +229,53 @@ class Relay:
         self._parts_length -= sum(map(len, parts.values()))
 
     def deliver(self, batches: Iterable[Batch], limit_s: float) -> None:
-        """Deliver ``batches`` in order, at the pace that the server allows.
+        """Deliver ``batches``, at the pace that the server allows.
 
-        What the server refuses is told, and is done with; so is what it fails with again and again
-        though it takes others. What has failed before goes last, so that it holds up nothing.
+        Rejected events are reported, and done with. So is a batch that is certainly at fault
+        itself; how it has failed is remembered from one call to the next. What failed before goes
+        last, so that it holds up nothing.
 
         Args:
             batches: Those that are known are left out.
-            limit_s: Seconds after which no attempt is begun any more.
+            limit_s: Seconds from which on no attempt begins.
 
         Raises:
-            Undelivered: It did not decide on all of them.
+            Undelivered: The server did not decide on all of them.
         """
-        todo = [batch for batch in batches if not self.knows(batch.id)]
-        todo.sort(key=lambda batch: batch.id in self._suspects)
+        todo = {batch.id: batch for batch in batches if not self.knows(batch.id)}
         if not todo:
             return
-        ends_at = time.monotonic() + limit_s
-        undelivered: list[Batch] = []
         why = ""
         with sending(self.config, self._endpoint) as sender:
-            patient = partial(PatientSender, sender, warn, halved=self._halved, ends_at=ends_at)
-            usual = patient(patience_s=min(PATIENCE_S, limit_s / 2))
-            while todo:
-                batch = todo.pop(0)
-                try:
-                    self._deliver(batch, usual, patient)
-                except Undeliverable as problem:
-                    why = str(problem)
-                    undelivered.append(batch)
-                    if problem.ends_all:
-                        undelivered += todo
-                        break
+            patient = PatientSender(
+                sender,
+                self._settled,
+                self._set_aside,
+                warn,
+                memory=self._failed,
+                blame=self._blame,
+                halved=self._halved,
+                may_halve=True,
+                patience_s=min(PATIENCE_S, limit_s / 2),
+                ends_at=time.monotonic() + limit_s,
+            )
+            try:
+                for batch in sorted(todo.values(), key=lambda each: each.id in self._failed):
+                    patient.send(batch)
+                patient.finish()
+            except Undeliverable as problem:
+                why = str(problem)
+            finally:
+                patient.leave()
+        for batch_id in list(self._failed)[:-MAX_FAILED]:
+            self._failed.pop(batch_id, None)
+        undelivered = [batch for batch in todo.values() if not self.knows(batch.id)]
         if undelivered:
             raise Undelivered(why, undelivered)
 
-    def _deliver(self, batch: Batch, sender: Delivers, new_sender: Callable[..., Delivers]) -> None:
-        """Deliver a batch, or all of it but for what is itself at fault that it cannot be."""
-        try:
-            self._send(batch, sender)
-        except Undeliverable as problem:
-            isolation = Isolation(
-                lambda half: self._send(half, new_sender(patience_s=HALVES_PATIENCE_S)),
-                self._set_aside,
-                self._suspects,
-                self._halved,
-            )
-            isolation.settle(batch, problem)
-            self._note_delivered(batch.id)
-
-    def _send(self, batch: Batch, sender: Delivers) -> None:
-        if not self.knows(batch.id):
-            delivery = sender.deliver(batch)
-            self._note_delivered(batch.id)
-            self._suspects.got_through(batch.id)
-            _tell_rejected(batch, delivery.rejected)
+    def _settled(self, delivery: Delivery) -> None:
+        self._note_delivered(delivery.batch.id)
+        _tell_rejected(delivery.batch, delivery.rejected)
 
     def _set_aside(self, batch: Batch, why: str) -> None:
         """Write down what would hold up all that follows, and go on without it."""

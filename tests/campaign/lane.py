@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from doow_serverless.local import Ingest
 from doow_serverless.local._protocol import MAX_JSON_BYTES
@@ -28,8 +28,13 @@ FUNCTION = Path(__file__).with_name("function")
 NOISE_S = 0.04
 """How late the machine may be at a deadline, of which the guard leaves 80 ms for the log."""
 WARM_INVOCATIONS = 6
-DRAIN_S = 15.0
+STUCK_INVOCATIONS = 100
+"""Invocations, each of a tenth of a second, in which a journal that drains has changed."""
 BURIAL_S = 1.0
+"""Seconds after which a process that SIGTERM has not ended is given something to do."""
+BURIALS = 20
+PATIENT_S = 30.0
+"""The deadline of invocations in which nothing is to go wrong."""
 ENDS = {
     None: End.RETURNED,
     "Refusal": End.RAISED,
@@ -71,6 +76,7 @@ class Lane:
         self._ingest = Ingest(max_json_bytes=SMALL_LIMIT if is_small else MAX_JSON_BYTES)
         self._ends: dict[int, End] = {}
         self._recycled = 0
+        self._troubles: list[str] = []
 
     def run(self) -> Ledger:
         """All invocations, the healing, the replay and the ledger."""
@@ -114,21 +120,20 @@ class Lane:
         if turn.is_signalled and not runtime.alive:
             runtime.invoke({**turn.event, "steps": []})  # Its handlers are set in the init phase.
         with Metronome() as noise, _accidents(turn, runtime):
-            end = self._invoke(turn, runtime)
+            error = self._invoke(turn, runtime)
+        end = self._end_of(turn, error, runtime)  # Every signal has been sent.
         return End.SPOILT if end is End.DEADLINE and noise.worst_s > NOISE_S else end
 
-    def _invoke(self, turn: Turn, runtime: LambdaRuntime) -> End:
+    def _invoke(self, turn: Turn, runtime: LambdaRuntime) -> dict[str, Any] | None:
+        """The error of the invocation, or of a process that an accident ended when it started."""
         try:
-            invocation = runtime.invoke(turn.event, timeout_s=turn.timeout_s)
+            return runtime.invoke(turn.event, timeout_s=turn.timeout_s).error
         except LambdaRuntimeError:
-            if turn.killed_after_s is not None:
-                return End.KILLED  # It was just starting.
-            if turn.terminated_after_s is not None:
-                return End.TERMINATED
-            if turn.alarmed_after_s is not None:
-                return End.ALARMED
-            raise
-        kind = invocation.error["errorType"] if invocation.error else None
+            if turn.killed_after_s is None and not turn.is_signalled:
+                raise
+            return {"errorType": "Runtime.ExitError"}
+
+    def _end_of(self, turn: Turn, error: dict[str, Any] | None, runtime: LambdaRuntime) -> End:
         if turn.alarmed_after_s is not None:
             # Raised in the handler, in Doow, between the two, or in the runtime, which then ends.
             if f"{turn.number} 0 !\n" not in (self._folder / "notes").read_text():
@@ -138,39 +143,63 @@ class Lane:
                 runtime.invoke({**turn.event, "steps": []})
             return End.ALARMED
         if turn.terminated_after_s is not None:
-            self._bury(runtime)
+            self._bury(turn, runtime)
             return End.TERMINATED
-        end = ENDS[kind]
+        end = ENDS[error["errorType"] if error else None]
         if end is End.KILLED and turn.killed_after_s is None:
-            raise RuntimeError(f"{self.name}, invocation {turn.number}: {invocation.error}")
+            raise RuntimeError(f"{self.name}, invocation {turn.number}: {error}")
         return end
 
-    def _bury(self, runtime: LambdaRuntime) -> None:
-        """SIGKILL when the last flush is over, before which no platform freezes after SIGTERM."""
-        runtime.thaw()
-        ends_at = time.monotonic() + BURIAL_S
-        # Where it waits for its next event in C, Python's handlers do not run.
-        while runtime.alive and time.monotonic() < ends_at:
-            time.sleep(0.01)
+    def _bury(self, turn: Turn, runtime: LambdaRuntime) -> None:
+        """Wait until SIGTERM has ended the process: it ends by itself, once all is delivered.
+
+        No platform freezes a process after SIGTERM. One that waits for its next event does so in C,
+        where Python's handlers do not run: another invocation has it hear the signal.
+        """
+        pid = runtime.pid
+        for _ in range(BURIALS):
+            runtime.thaw()
+            ends_at = time.monotonic() + BURIAL_S
+            while runtime.alive and time.monotonic() < ends_at:
+                time.sleep(0.01)
+            if not runtime.alive:
+                return
+            steps = [{"do": "sleep", "seconds": 0.2}]
+            runtime.invoke({**turn.event, "steps": steps}, timeout_s=PATIENT_S)
+            if runtime.pid != pid:
+                return  # It had ended just before, and another has taken its place.
+        self._troubles.append(f"{self.name}, invocation {turn.number}: SIGTERM does not end it")
         runtime.kill()
 
     def _drain(self, runtime: LambdaRuntime) -> None:
-        """Invoke what does nothing, so that what waits in memory and in journals can leave."""
-        ends_at = time.monotonic() + DRAIN_S
-        number = len(self.turns)
+        """Invoke what does nothing, so that what waits in memory and in journals can leave.
+
+        However busy the machine is, that goes on as long as the journal changes.
+        """
         if self._journal is not None:
             runtime.kill()  # So that what its predecessors have left does not wait for its gate.
-        while number < len(self.turns) + WARM_INVOCATIONS or self._journal_holds():
-            if time.monotonic() > ends_at:
-                break
+        number, unchanged, before = 0, 0, self._journal_sizes()
+        while number < WARM_INVOCATIONS or (
+            self._journal_holds() and unchanged < STUCK_INVOCATIONS
+        ):
             steps = [{"do": "sleep", "seconds": 0.1}]
-            runtime.invoke({"number": number, "discards": False, "steps": steps})
-            number += 1
+            event = {"number": len(self.turns) + number, "discards": False, "steps": steps}
+            runtime.invoke(event, timeout_s=PATIENT_S)
+            sizes = self._journal_sizes()
+            number, unchanged = number + 1, unchanged + 1 if sizes == before else 0
+            before = sizes
 
     def _journal_holds(self) -> bool:
-        if self._journal is None or not self._journal.exists():
-            return False
-        return any(file.stat().st_size for file in self._journal.iterdir())
+        return any(self._journal_sizes().values())
+
+    def _journal_sizes(self) -> dict[str, int]:
+        """The bytes of each file of the journal."""
+        sizes: dict[str, int] = {}
+        if self._journal is not None and self._journal.exists():
+            for file in self._journal.iterdir():
+                with suppress(FileNotFoundError):  # It has just been drained.
+                    sizes[file.name] = file.stat().st_size
+        return sizes
 
     # ── what it comes to ───────────────────────────────────────────────────────────────────────
 
@@ -184,6 +213,7 @@ class Lane:
                     file=file,
                 )
         ledger = Ledger(Counter(end.value for end in self._ends.values()), self._recycled)
+        ledger.troubles += self._troubles
         ledger.posts.update(post.status or 0 for post in self._ingest.posts())
         before = self._accepted()
         self._replay(ledger)
@@ -207,15 +237,8 @@ class Lane:
             where = f"lane {self.name}, invocation {event.number} ({end.value})"
             counts = (before[event.serial], after[event.serial])
             ledger.enter(event, duty, *counts, event.serial in refused, where)
-        self._check_unknown(ledger, after, {event.serial for event in notes.events})
+        ledger.troubles += [f"{self.name}: {said}" for said in notes.not_noted(after)]
         return ledger
-
-    def _check_unknown(self, ledger: Ledger, after: Counter[str], noted: set[str]) -> None:
-        """What arrived without a note was recorded just before a kill: once, too."""
-        for serial in after.keys() - noted:
-            end = self._ends[int(serial.partition(".")[0])]
-            if after[serial] > 1 or end in (End.RETURNED, End.RAISED, End.TERMINATED):
-                ledger.troubles.append(f"{self.name}: {serial} arrived, and was never noted")
 
     def _accepted(self) -> Counter[str]:
         return Counter(map(serial_of, self._ingest.events()))

@@ -53,10 +53,17 @@ class Noted:
 
 
 class Notes:
-    """What the function has written down; lines that SIGKILL has cut short count for nothing."""
+    """The lines that the function has written; one that SIGKILL has cut short counts for nothing.
+
+    Attributes:
+        events: Events that were recorded.
+        announced: Serial numbers of all events that may have been: an end may come in between.
+    """
 
     def __init__(self, text: str) -> None:
         self.events: list[Noted] = []
+        self.announced: set[str] = set()
+        self._noted: set[str] = set()
         self._succeeded: dict[tuple[int, str], float] = {}
         self._discarded: set[tuple[int, str]] = set()
         for line in text.splitlines(keepends=True):
@@ -65,12 +72,26 @@ class Notes:
                 self._take(int(number), float(left_s), what, rest)
 
     def _take(self, number: int, left_s: float, what: str, rest: list[str]) -> None:
-        if what == "e":
+        if what == "t":
+            self.announced.add(rest[0])
+        elif what == "e":
             self.events.append(Noted(rest[0], number, left_s, rest[1]))
+            self._noted.add(rest[0])
         elif what == "+":
             self._succeeded[number, rest[0]] = left_s
         elif what == "x":
             self._discarded.add((number, rest[0]))
+
+    def not_noted(self, arrived: Mapping[str, int]) -> list[str]:
+        """What is wrong with events that arrived and were not noted, by serial number.
+
+        Each was announced and arrived once: the process ended before it could note it.
+        """
+        return [
+            f"{serial} arrived {times} times, and was never noted"
+            for serial, times in arrived.items()
+            if serial not in self._noted and (times > 1 or serial not in self.announced)
+        ]
 
     def duty(self, event: Noted, end: End, *, has_journal: bool) -> Duty:
         """What is owed to ``event`` of an invocation with this end."""

@@ -15,6 +15,7 @@ from doow_serverless.testing import TransportFault
 from tests.batches import batch
 from tests.integration.services import Service
 from tests.network import ACCEPTED, KEY, Peer, Server, dripping_body, dripping_head, silent
+from tests.timing import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,3 +172,35 @@ def test_the_timeout_holds_for_a_request_that_a_flush_waits_for(
         batches = {request.batch["batch_id"] for request in server.requests}
     assert (len(server.requests), len(batches)) == (2, 1)
     assert [(each.accepted, each.requests) for each in service.outcomes] == [(1, 2)]
+
+
+@pytest.mark.parametrize("hang", [silent, dripping_head, dripping_body])
+def test_the_timeout_holds_for_a_request_that_no_flush_waits_for(
+    hang: Callable[[Peer], None], new_tracker: Callable[..., Tracker]
+) -> None:
+    """It is cut off although no invocation comes any more."""
+    is_cut_off = threading.Event()
+
+    def behave(peer: Peer) -> None:
+        try:
+            hang(peer)
+        finally:
+            is_cut_off.set()
+
+    with Server(behave) as server:
+        service = Service(new_tracker, server.url, budget=0.1, timeout=0.3)
+        service.invoke("evt_1")
+        assert is_cut_off.wait(30)
+    assert [each.unsent for each in service.outcomes] == [{ErrorKind.TIMEOUT: 1}]
+
+
+@pytest.mark.parametrize("hang", [silent, dripping_head, dripping_body])
+def test_the_timeout_holds_for_a_heartbeat(hang: Callable[[Peer], None]) -> None:
+    """Although nobody waits for it, as an outbox does for its requests."""
+    with Server(hang) as server:
+        transport = HttpTransport(server.url, timeout_s=0.5)
+        began = time.monotonic()
+        with pytest.raises(TransportFault) as caught:
+            transport.connect(KEY)
+        within(time.monotonic() - began, 10, at_least_s=0.4)
+    assert (caught.value.kind, transport.has_idle()) == (ErrorKind.TIMEOUT, False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
+from tests.campaign.lane import STUCK_INVOCATIONS, Lane
 from tests.campaign.ledger import End, Notes
 from tests.campaign.plan import turns
 from tests.campaign.run import campaign, table_of
@@ -78,3 +79,53 @@ def test_what_is_owed(line: str, end: End, has_journal: bool, expected: str) -> 
     (event,) = notes.events
 
     assert notes.duty(event, end, has_journal=has_journal).value == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "arrived", "expected"),
+    [
+        ("7 0.5 t 7.0\n7 0.5 e 7.0 -\n", {"7.0": 1}, []),
+        ("7 0.5 t 7.0\n", {"7.0": 1}, []),
+        ("7 0.5 t 7.0\n", {"7.0": 2}, ["7.0 arrived 2 times, and was never noted"]),
+        ("7 0.5 t 7.0\n7 0.5 t 7", {"7.1": 1}, ["7.1 arrived 1 times, and was never noted"]),
+    ],
+)
+def test_an_end_before_the_note_is_no_trouble(
+    lines: str, arrived: dict[str, int], expected: list[str]
+) -> None:
+    """An event that was announced may arrive once, since SIGTERM can come before its note."""
+    assert Notes(lines).not_noted(arrived) == expected
+
+
+@pytest.mark.parametrize("rests", [30, 99, 1_000])
+def test_a_journal_drains_for_as_long_as_it_changes(tmp_path: Path, rests: int) -> None:
+    """The drain counts invocations without a change, not seconds, and ends if nothing changes."""
+    lane = Lane("0", 1, 1, tmp_path, has_journal=True, is_small=False, is_slow=False)
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    runtime = SlowDrain(journal / "file", rests)
+
+    with lane._ingest:
+        lane._drain(runtime)  # type: ignore[arg-type]  # a stand-in
+
+    assert runtime.longest_rest == min(rests, STUCK_INVOCATIONS)
+    assert lane._journal_holds() == (rests >= STUCK_INVOCATIONS)
+
+
+class SlowDrain:
+    """Stands in for a runtime whose journal shrinks once in so many invocations."""
+
+    def __init__(self, file: Path, rests: int) -> None:
+        file.write_bytes(b"...")
+        self._file, self._rests, self._rested = file, rests, 0
+        self.longest_rest = 0
+
+    def kill(self) -> None:
+        """There is no process."""
+
+    def invoke(self, event: object, *, timeout_s: float) -> None:
+        self._rested += 1
+        self.longest_rest = max(self.longest_rest, self._rested)
+        if self._rested == self._rests:
+            self._file.write_bytes(self._file.read_bytes()[1:])
+            self._rested = 0

@@ -5,23 +5,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from doow_serverless._delivery.patient import PatientSender, Undeliverable
-from doow_serverless._delivery.results import Failed, Settled
-from doow_serverless.errors import ErrorKind
 from doow_serverless.local import Fault, Ingest
 from tests.batches import batch
-from tests.integration.replaying import WHY, command, environ, replay, summary, text_of
+from tests.integration.replaying import command, environ, replay, summary, text_of
 from tests.network import refused_port
 from tests.timing import within
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from doow_serverless._sealing import Batch
 
 
 # ── time ────────────────────────────────────────────────────────────────────────────────────────
@@ -39,35 +34,6 @@ def test_a_rate_limit_is_waited_out(ingest: Ingest) -> None:
     assert (status, len(ingest.events()), len(ingest.posts())) == (0, 2, 4)
     within(time.monotonic() - began, 10, at_least_s=2.0)
     assert stderr.count("as the server asks") == 3
-
-
-def test_no_more_events_a_minute_than_told() -> None:
-    """Each batch waits until those before it have had their time, and failures cost none."""
-    now = 0.0
-    sent: list[tuple[float, int]] = []
-    answers = iter(["", "fails", "", ""])
-
-    class Taking:
-        def send(self, one: Batch) -> Settled | Failed:
-            if next(answers):
-                return Failed(ErrorKind.NETWORK_ERROR, "down")
-            sent.append((now, len(one)))
-            return Settled(one, ErrorKind.TRANSPORT_ERROR, "", [])
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    patient = PatientSender(
-        Taking(),  # type: ignore[arg-type]  # all that is asked of it
-        lambda line: None,
-        rate=600.0,
-        sleep=sleep,
-        clock=lambda: now,
-    )
-    for events in (500, 10, 1):
-        patient.deliver(batch(events))
-    assert sent == [(0.0, 500), (50.5, 10), (51.5, 1)]
 
 
 @pytest.mark.parametrize("rate", ["0", "-5", "fast"])
@@ -109,13 +75,55 @@ def test_a_server_that_is_down() -> None:
 
 def test_one_batch_that_the_server_cannot_take(ingest: Ingest) -> None:
     """Those behind it are delivered, and the status says that one was not."""
-    ingest.fault(Fault(status=500, times=2))
+    bad = batch(1)
+    ingest.fault(Fault(status=500, only=bad.event_ids, times=None))
 
-    status, _, _ = replay(
-        ingest.url, "--patience", "0.4", stdin=text_of(batch(1), batch(2), batch(3))
+    status, stdout, stderr = replay(
+        ingest.url, "--patience", "0.4", stdin=text_of(bad, batch(2), batch(3))
     )
 
     assert (status, len(ingest.events())) == (3, 5)
+    assert summary(stdout)["not delivered"] == ("1", "1")
+    assert "not everything was delivered: HTTP 500" in stderr
+
+
+def test_one_of_three_instances_is_bad(ingest: Ingest) -> None:
+    """A batch that fails goes behind the next one: all are delivered."""
+    ingest.fault(*[Fault(status=500), Fault(delay_s=0.0), Fault(delay_s=0.0)] * 10)
+
+    status, stdout, _ = replay(ingest.url, stdin=text_of(*(batch() for _ in range(20))))
+
+    assert (status, len(ingest.events())) == (0, 20)
+    assert summary(stdout)["delivered"] == ("20", "20")
+
+
+def test_the_place_of_the_key_cannot_be_reached(ingest: Ingest, tmp_path: Path) -> None:
+    """An outage like any other: it is waited out for its patience, and named."""
+    variable, where = "DOOW_TRACK_API_KEY_SECRET_ARN", "arn:aws:secretsmanager:us-east-1:1:secret:x"
+    with refused_port() as store:
+        variables = environ(
+            ingest.url,
+            **{
+                variable: where,
+                "AWS_ACCESS_KEY_ID": "testing",
+                "AWS_SECRET_ACCESS_KEY": "testing",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_ENDPOINT_URL_SECRETS_MANAGER": store,
+                "AWS_MAX_ATTEMPTS": "1",
+            },
+        )
+        variables.pop("DOOW_TRACK_API_KEY")
+        log = tmp_path / "log"
+        log.write_text(text_of(batch(), batch(), batch()))
+        done = subprocess.run(
+            command(log, "--patience", "0.2"), env=variables, capture_output=True, text=True
+        )
+
+    assert (done.returncode, ingest.posts()) == (3, [])
+    assert summary(done.stdout)["not delivered"] == ("2", "2")
+    why = f"the API key could not be read from Secrets Manager, where {variable} points"
+    assert f"{why}" in done.stderr
+    assert "trying again for 0.2 s" in done.stderr
 
 
 def test_interrupted_and_resumed(ingest: Ingest, tmp_path: Path) -> None:
@@ -156,80 +164,3 @@ def test_interrupted_and_resumed(ingest: Ingest, tmp_path: Path) -> None:
     with Ingest() as other:
         assert replay(other.url, log, "--resume", state)[0] == 0
         assert len(other.events()) == 6, "what went elsewhere does not count"
-
-
-class Script:
-    """A sender whose attempts end as written."""
-
-    def __init__(self, *results: Failed | Settled) -> None:
-        self._results = iter(results)
-
-    def send(self, _batch: Batch, **_: Any) -> Failed | Settled:
-        return next(self._results)
-
-
-def test_pauses_grow_and_patience_is_anew_after_a_hold() -> None:
-    """Faults are retried more and more slowly; what the server asks for is no failure."""
-    now = 0.0
-    slept = []
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        slept.append(seconds)
-        now += seconds
-
-    one = batch()
-    down = [Failed(ErrorKind.NETWORK_ERROR, "refused")] * 30
-    hold = Failed(ErrorKind.RATE_LIMITED, "HTTP 429", 3_600.0)
-    sender: Any = Script(*down[:2], hold, *down)
-    patient = PatientSender(sender, lambda _: None, patience_s=20, sleep=sleep, clock=lambda: now)
-
-    with pytest.raises(Undeliverable) as caught:
-        patient.deliver(one)
-
-    assert not caught.value.ends_all
-    assert slept == [0.5, 1, 3_600, 4, 8, 8]
-    with pytest.raises(Undeliverable) as caught:
-        patient.deliver(one)
-    assert caught.value.ends_all
-    assert len(slept) == 6
-
-
-def test_patience_is_anew_after_a_success() -> None:
-    """One attempt is all that a batch gets behind one that was given up, until one succeeds."""
-    down = Failed(ErrorKind.TIMEOUT, "silent")
-    one = batch()
-    done = Settled(one, WHY, "", [])
-    slept: list[float] = []
-    sender: Any = Script(down, done, down, done)
-    patient = PatientSender(sender, lambda _: None, patience_s=0, sleep=slept.append)
-
-    with pytest.raises(Undeliverable):
-        patient.deliver(one)
-    assert patient.deliver(one).accepted == 1
-    with pytest.raises(Undeliverable) as caught:
-        patient.deliver(one)
-
-    assert not caught.value.ends_all
-    assert slept == []
-
-
-def test_nothing_is_begun_when_the_time_is_over() -> None:
-    """Also where what may go has been allowed to for long."""
-    now = [100.0]
-    sender = PatientSender(Accepting(now), lambda _: None, ends_at=110.0, clock=lambda: now[0])  # type: ignore[arg-type]
-    sender.deliver(batch())
-    now[0] += 20.0
-    with pytest.raises(Undeliverable):
-        sender.deliver(batch())
-
-
-class Accepting:
-    """Takes six seconds for each batch."""
-
-    def __init__(self, now: list[float]) -> None:
-        self._now = now
-
-    def send(self, one: Batch) -> Settled:
-        self._now[0] += 6.0
-        return Settled(one, ErrorKind.TRANSPORT_ERROR, "", [])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -59,6 +63,32 @@ def test_an_outage() -> None:
         post(ingest, batch())
     assert event_ids(ingest) == ["evt_1"]
     assert [each.duplicate for each in ingest.posts()] == [False, True]
+
+
+def test_an_outage_leaves_the_port_to_nobody() -> None:
+    """While it is stopped, no other socket can be bound to its port, where it will start again."""
+    with Ingest() as ingest, socket.socket() as other:
+        ingest.stop()
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", ingest.port))
+
+
+def test_an_outage_beside_starting_processes() -> None:
+    """A process that is being started shares the server's socket: no outage fails for that."""
+    is_over = threading.Event()
+
+    def start_processes() -> None:
+        while not is_over.is_set():
+            subprocess.run([sys.executable, "-V"], check=True, capture_output=True)
+
+    with ThreadPoolExecutor() as pool, Ingest() as ingest:
+        started = [pool.submit(start_processes) for _ in range(2)]
+        for _ in range(60):
+            ingest.stop()
+            ingest.start()
+        is_over.set()
+        assert [each.result() for each in started] == [None, None]
+        assert post(ingest, batch()).status_code == 202
 
 
 def test_control_over_http(ingest: Ingest) -> None:

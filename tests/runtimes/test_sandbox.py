@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doow_serverless.local import _cgroups
 from doow_serverless.local._output import Output
 from doow_serverless.local._runtime import Runtime
 from doow_serverless.local._sandbox import Sandbox
@@ -129,6 +130,25 @@ def test_a_sandbox_that_was_never_launched_can_be_closed(output: Output) -> None
     assert (sandbox.alive, sandbox.state) == (False, "never started")
     sandbox.send_signal(signal.SIGKILL)
     sandbox.close()
+
+
+def test_no_freeze_begins_once_it_is_killed(
+    launch: Callable[[str], Sandbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that asks for its event just then would be frozen, and never die."""
+    sandbox = launch("import time; time.sleep(60)")
+    join, stops = sandbox.join, []
+
+    def freeze_and_join() -> None:
+        monkeypatch.setattr(_cgroups, "set_frozen", lambda *args: stops.append(args))
+        monkeypatch.setattr(sandbox, "confirm_stop", lambda: stops.append(()))
+        sandbox.freeze()
+        monkeypatch.undo()
+        join()
+
+    monkeypatch.setattr(sandbox, "join", freeze_and_join)
+    sandbox.kill()
+    assert (stops, sandbox.alive) == ([], False)
 
 
 def test_a_wait_ends_with_the_process(launch: Callable[[str], Sandbox]) -> None:

@@ -49,6 +49,27 @@ class Jobs:
             self.waiting.popleft()()
 
 
+class Alarms:
+    """In the place of the timers: their calls are made when a test says so.
+
+    Attributes:
+        at: When the last of them is due.
+    """
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.calls: list[Callable[[], object]] = []
+
+    def call_at(self, at: float, call: Callable[[], object]) -> None:
+        self.at = at
+        self.calls.append(call)
+
+    def ring(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
 class Server(MemoryTransport):
     """A server in whatever mood, consistent as the real one: it decides on a batch once.
 

@@ -26,7 +26,7 @@ from doow_serverless._process.workers import Workers
 from doow_serverless._recording.scope import current
 from tests.clock import Clock
 from tests.network import KEY
-from tests.unit.scripted_server import ANSWERS, FLUSH_S, Jobs, Server, tag, tags
+from tests.unit.scripted_server import ANSWERS, FLUSH_S, Alarms, Jobs, Server, tag, tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +48,10 @@ class Machine(RuleBasedStateMachine):
     @initialize(flush_at=st.sampled_from([2, 5, 500]), bound=st.sampled_from([12, 10_000]))
     def start(self, flush_at: int, bound: int) -> None:
         self.lock = threading.Lock()
+        self.alarms = Alarms()
         self.patches: list[Any] = [
             mock.patch.object(outbox, "Workers", type(self).workers),
+            mock.patch.object(outbox, "timers", self.alarms),
             mock.patch.object(hooks, "Workers", type(self).workers),
             mock.patch.object(hooks, "HOOKS_WAIT_S", type(self).hooks_wait_s),
         ]
@@ -163,6 +165,7 @@ class Machine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 2.0, 61.0, 1_000.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
+        self.alarms.ring()
 
     @rule()
     def the_network_is_slow(self) -> None:

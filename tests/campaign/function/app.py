@@ -1,13 +1,15 @@
 """The function under fire: it does what its event says, and notes each event beside Doow.
 
-A line of the notes is written in one call after Doow's own has returned, so that it survives
-SIGKILL: what it says has been recorded. It names the invocation, the seconds that are left until
-its deadline, and what happened:
+A line of the notes is written in one call, so that it survives SIGKILL. It names the invocation,
+the seconds that are left until its deadline, and what happened:
 
-    e SERIAL SCOPE    an event was recorded, in a transaction unless SCOPE is "-" or "signal"
+    t SERIAL          an event is about to be recorded
+    e SERIAL SCOPE    it was recorded, in a transaction unless SCOPE is "-" or "signal"
     + SCOPE           a transaction has succeeded
     x SCOPE           a transaction was discarded
     !                 an exception is raised by the handler of a signal
+
+A process that ends between the first two lines may have recorded the event, and may have sent it.
 """
 
 from __future__ import annotations
@@ -87,6 +89,7 @@ class Work:
     def _track(self, scope: str, step: Step) -> None:
         for _ in range(step["events"]):
             serial = f"{self.number}.{next(self._serials)}"
+            self._note("t", serial)
             doow.track(
                 step.get("metric", "units"),
                 event_id=f"event-{serial}" if step["named"] else None,

@@ -77,7 +77,7 @@ def raised_name(raising: Callable[..., Any]) -> str:
 
 @pytest.mark.parametrize("hook", ["on_flush", "on_error"])
 def test_an_async_handler_keeps_its_result(hook: str, raising: Callable[..., Any]) -> None:
-    """Hooks run on its event loop, and none of them cancels it."""
+    """No hook cancels it, whatever it raises."""
     ours = tracker(**{hook: raising})
 
     @ours.tracked  # type: ignore[untyped-decorator]  # it is Any

@@ -171,3 +171,26 @@ def test_the_second_fails_beside_a_silent_first(facts: Facts) -> None:
     facts.pass_s(0.05)
     assert facts.send() == "a"
     assert facts.close(flight).accepted == 1
+
+
+def test_an_answer_makes_up_for_second_posts_that_were_not_sent(facts: Facts) -> None:
+    """While too many were sent nobody is doubted; an answer that allows one has it sent at once."""
+    facts.deliver("before")
+    facts.flight("a", "b", "c", "d", budget_s=8.0)
+    for _ in range(4):
+        facts.begin(is_reused=True)
+    facts.pass_s(4.0)
+    assert facts.ordered() == ["a", "b", "c", "d"]
+    facts.flight("e", "f", budget_s=4.0)
+    seconds, facts.sends = facts.sends[:4], facts.sends[4:]
+    firsts = [facts.begin(is_reused=True) for _ in range(2)]
+    facts.pass_s(2.0)
+    assert facts.ordered() == []  # All that may be sent were sent.
+    facts.sends = seconds
+    assert facts.send() == "a"
+    assert facts.ordered() == ["b", "c", "d", "e"]  # It has won: so another is allowed.
+    assert facts.send() == "b"
+    assert facts.ordered() == ["c", "d", "e", "f"]
+    assert facts.send() == "c"
+    assert facts.ordered() == ["d", "e", "f"]
+    assert [one.is_doubted for one in firsts] == [True, True]

@@ -514,3 +514,15 @@ def test_it_says_what_it_knows(facts: Facts) -> None:
     assert repr(attempt.entry) == "Entry(a, SENT, 0 failures, 0 strikes)"
     assert repr(attempt.entry.flights[0]) == "Flight(open, 1 pending, 0 to send)"
     assert repr(Failed(TIMEOUT, "why")) == "Failed(TIMEOUT, 'why', hold_s=None)"
+
+
+def test_no_moment_is_missed_between_a_fact_and_a_look(facts: Facts) -> None:
+    """What has become due since the last fact is looked at now, not at the end of the budget."""
+    flight = facts.flight("a")
+    facts.answer(facts.begin(), ERROR_500)
+    pause_s = facts.waits_s(flight)
+    assert pause_s is not None
+    facts.now += pause_s + 0.001  # The machine was busy.
+    assert (facts.waits_s(flight), facts.sends) == (0.0, [])
+    facts.pass_s(0.0)
+    assert facts.ordered() == ["a"]

@@ -82,8 +82,12 @@ def failure(sender: Sender) -> tuple[ErrorKind, bool, bool]:
             Sender(lambda: Raising(OSError()), Credentials(KEY)),  # type: ignore[arg-type,return-value]
             (ErrorKind.TRANSPORT_ERROR, False, True),
         ),
+        (
+            Sender(lambda: Raising(UNREADY), Credentials(KEY)),  # type: ignore[arg-type,return-value]
+            (ErrorKind.NOT_READY, False, True),
+        ),
     ],
-    ids=["no transport", "no key", "the key's place fails", "the transport fails"],
+    ids=["no transport", "no key", "the key's place fails", "the transport fails", "so it says"],
 )
 def test_an_attempt_that_ends_before_the_transport_has_sent_nothing(
     sender: Sender, expected: tuple[ErrorKind, bool, bool]

@@ -1,0 +1,155 @@
+"""A flush as its caller sees it: how long it waits, when it has someone look, when it leaves."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from doow_serverless import Outcome
+from doow_serverless._delivery import flushing
+from doow_serverless._delivery.flushing import Flushing
+from doow_serverless._process.clock import Budget
+
+if TYPE_CHECKING:
+    from tests.unit.delivery.turns import Turns
+
+Looks = list[float]
+
+
+@pytest.fixture(autouse=True)
+def _in_turns(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flushing, "threading", SimpleNamespace(Lock=turns.lock))
+
+
+def begun(turns: Turns, budget_s: float = 2.0) -> tuple[Flushing, Looks, Any]:
+    """A flush, when someone was to look at it, from now on, and what notes that."""
+    buffer: Any = None
+    one = Flushing(buffer, Budget(budget_s, turns.clock), turns.clock)
+    looks: Looks = []
+    began = turns.clock.now
+
+    def look(whose: Flushing) -> None:
+        assert whose is one
+        looks.append(turns.clock.now - began)
+
+    return one, looks, look
+
+
+def test_one_makes_it_and_one_accounts_for_it(turns: Turns) -> None:
+    """Whoever asks first does."""
+    one, _, _ = begun(turns)
+    assert [one.take(), one.take()] == [True, False]
+    assert [one.take_end(), one.take_end()] == [True, False]
+
+
+def test_a_flush_begins_with_nothing(turns: Turns) -> None:
+    """It is not over, and has what it was given."""
+    buffer: Any = object()
+    budget = Budget(2.0, turns.clock)
+    one = Flushing(buffer, budget, turns.clock)
+    assert (one.buffer, one.budget, one.last) == (buffer, budget, False)
+    assert (one.flights, one.outcome, one.is_over) == ([], None, False)
+    assert Flushing(buffer, budget, turns.clock, last=True).last
+    assert repr(one) == "Flushing(under way, [])"
+    one.end()
+    assert repr(one) == "Flushing(over, [])"
+    assert one.now() == turns.clock.now
+
+
+def test_the_caller_waits_for_the_end(turns: Turns) -> None:
+    """It is woken when that comes, and nobody looks before the budget is used up."""
+    one, looks, look = begun(turns)
+    turns.at(0.5, one.end)
+    one.wait(look)
+    assert (turns.clock.now, looks, one.is_over) == (1_000.5, [], True)
+
+
+def test_what_is_over_is_not_waited_for(turns: Turns) -> None:
+    """Not a moment."""
+    one, looks, look = begun(turns)
+    one.end()
+    assert one.pause_s(look) is None
+    one.wait(look)
+    assert (turns.clock.now, looks) == (1_000.0, [])
+
+
+def test_a_worker_has_a_second_beyond_the_budget(turns: Turns) -> None:
+    """For writing down; then the caller leaves, whatever the worker does."""
+    one, looks, look = begun(turns)
+    one.wait(look)
+    assert (turns.clock.now, looks, one.is_over) == (1_003.0, [2.0], False)
+
+
+def test_without_a_budget_someone_looks_at_once(turns: Turns) -> None:
+    """Once, since whoever looks says when to look again."""
+    one, looks, look = begun(turns, 0.0)
+    assert [one.pause_s(look), one.pause_s(look)] == [0.5, 0.5]
+    assert looks == [0.0]
+    turns.clock.now += 1.0
+    assert one.pause_s(look) is None
+
+
+def test_the_worker_says_when_to_look(turns: Turns) -> None:
+    """Earlier wakes the caller, later changes nothing; the budget's end is the latest."""
+    one, looks, look = begun(turns)
+    turns.at(0.5, lambda: one.look_again(0.25))
+    turns.at(0.625, lambda: one.look_again(0.5))
+    turns.at(1.25, one.end)
+    one.wait(look)
+    assert looks == [0.75]
+    woken: list[float] = []
+    other, _, look = begun(turns)
+    other.wake = lambda: woken.append(turns.clock.now)
+    other.look_again(0.5)
+    other.look_again(0.5)
+    other.look_again(1.0)
+    assert woken == [turns.clock.now]
+    assert other.pause_s(look) == 0.5
+
+
+def test_the_caller_waits_no_longer_for_hooks(turns: Turns) -> None:
+    """Once the events are accounted for, it leaves after so long."""
+    one, looks, look = begun(turns)
+    turns.at(0.5, lambda: one.leave_within(0.125))
+    one.wait(look)
+    assert (turns.clock.now, looks) == (1_000.625, [])
+
+
+def test_a_pause_is_short_enough_to_show_a_freeze(turns: Turns) -> None:
+    """Half a second at most, and never less than nothing."""
+    one, _, look = begun(turns, 1e12)
+    assert one.pause_s(look) == 0.5
+    other, looks, look = begun(turns, 1.0)
+    other.look_again(-5.0)
+    assert (other.pause_s(look), looks) == (0.5, [0.0])
+
+
+def test_the_outcome_tells_how_long_it_took(turns: Turns) -> None:
+    """From the beginning of the budget."""
+    one, _, _ = begun(turns)
+    turns.clock.now += 0.75
+    outcome = Outcome(accepted=1)
+    one.account(outcome)
+    assert one.outcome is outcome
+    assert outcome == Outcome(accepted=1, elapsed_s=0.75)
+
+
+def test_it_may_be_woken_twice(turns: Turns) -> None:
+    """By two flights at once; the caller finds that nothing has changed, and waits on."""
+    one, looks, look = begun(turns)
+    one.wake()
+    one.wake()
+    one.wait(look)
+    assert (turns.clock.now, looks) == (1_003.0, [2.0])
+
+
+@pytest.mark.parametrize(("gap_s", "is_frozen"), [(1.0, False), (1.125, True), (60.0, True)])
+def test_a_frozen_process_has_lost_no_time(turns: Turns, gap_s: float, is_frozen: bool) -> None:
+    """A pause of more than a second is added to the budget, since none is meant to be so long."""
+    one, _, look = begun(turns, 8.0)
+    turns.at(0.25, lambda: turns.freeze(gap_s - 0.25))
+    one.wait(look)
+    lost_s = gap_s if is_frozen else 0.0
+    assert (one.budget.ends_at, turns.clock.now) == (1_008.0 + lost_s, 1_009.0 + lost_s)
