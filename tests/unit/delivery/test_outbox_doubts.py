@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from doow_serverless._delivery.results import Failed
 from doow_serverless.errors import ErrorKind
 from tests.unit.delivery.facts import (
     ERROR_500,
@@ -194,3 +195,21 @@ def test_an_answer_makes_up_for_second_posts_that_were_not_sent(facts: Facts) ->
     assert facts.send() == "c"
     assert facts.ordered() == ["d", "e", "f"]
     assert [one.is_doubted for one in firsts] == [True, True]
+
+
+def test_a_refused_connection_leaves_the_kept_ones(facts: Facts) -> None:
+    """The next attempt may go out on one of them, be it a probe or not; after others it may not."""
+    refused = Failed(ErrorKind.NETWORK_ERROR, "refused", is_unsent=True)
+    flight = facts.flight("a")
+    for failure, is_fresh in ((refused, False), (ERROR_500, True), (refused, False)):
+        facts.answer(facts.begin(), failure)
+        facts.pass_s(0.3)
+        assert [attempt.is_fresh for attempt in facts.sends] == [is_fresh]
+    facts.answer(facts.begin(), refused)
+    facts.close(flight)
+    assert facts.state.breaker.is_open
+    facts.pass_s(60.0)
+    assert [(one.is_probe, one.is_fresh) for one in facts.sends] == [(True, False)]
+    facts.answer(facts.begin(), ERROR_500)
+    facts.pass_s(60.0)
+    assert [(one.is_probe, one.is_fresh) for one in facts.sends] == [(True, True)]
