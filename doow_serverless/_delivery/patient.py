@@ -151,11 +151,7 @@ class PatientSender:
         """
         entry = self._entry(batch)
         delivery = Delivery(entry)
-        if batch.id in self._halved:
-            # One half may be there already, under its own id: the whole would count it once more.
-            self._put_halves(entry, split(batch), delivery)
-        else:
-            self._queue[entry] = delivery
+        self._put(entry, delivery)
         while self._queue and (self._is_in_trouble or self._next().not_before <= self._clock()):
             self._step()
 
@@ -290,8 +286,16 @@ class PatientSender:
         entry.not_before, entry.pauses = self._clock(), 0
         return entry
 
+    def _put(self, entry: Entry, delivery: Delivery) -> None:
+        if entry.batch.id in self._halved:
+            # One half may be there already, under its own id: the whole would count it once more.
+            self._put_halves(entry, split(entry.batch), delivery)
+        else:
+            self._queue[entry] = delivery
+
     def _put_halves(self, whole: Entry, halves: tuple[Batch, Batch], delivery: Delivery) -> None:
-        self._queue.update((self._entry(half, whole), delivery) for half in halves)
+        for half in halves:
+            self._put(self._entry(half, whole), delivery)
 
     def _note_arrival(self, delivery: Delivery) -> None:
         """Something of a batch may have arrived: if it is halved, the whole must never go again."""

@@ -292,3 +292,14 @@ def test_a_failure_by_which_nothing_was_sent_ends_nothing() -> None:
         world.patient.send(named(f"another {number}"))
         world.now += 1.0
     assert world.given_up == [("bad", "HTTP 500")]
+
+
+def test_halves_that_were_halved_go_by_halves() -> None:
+    """However deep: the server may have any part, which it knows by the id of that part alone."""
+    whole = named("a", 4)
+    first, second = split(whole)
+    world = World(halved={"a", first.id})
+    world.patient.send(whole)
+    world.patient.finish()
+    assert [name for _, name in world.posts] == [*(one.id for one in split(first)), second.id]
+    assert world.settled == [("a", 4, [])]
