@@ -58,6 +58,17 @@ def test_a_flush_waits_for_the_answer(new_world: NewWorld) -> None:
     assert world.turns.started == 2  # One for the flush, and one for the hook.
 
 
+def test_a_key_that_takes_long_costs_no_more_than_the_budget(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store of keys is asked no batch begins, and still that is no freeze."""
+    monkeypatch.setattr(world.outbox.sender, "prepare", lambda: world.turns.sleep(1.5) or None)
+    world.wire.answers.append((NEVER, 202))
+    outcome = world.flusher.flush(world.buffer("a"), 2.0)
+    assert outcome == Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=2.0, backlog=1)
+    assert world.turns.clock.now == pytest.approx(1_002.0)
+
+
 def test_a_flush_of_nothing_needs_no_thread(world: World) -> None:
     """It closes the buffer all the same if the invocation is over, but never the unattended one."""
     first, second = world.buffer(), world.buffer()
