@@ -11,7 +11,7 @@ from doow_serverless._outcome import Outcome
 from doow_serverless._process.clock import Budget
 from doow_serverless._process.forks import listed
 from doow_serverless._process.log import counted, debug, report_fault
-from doow_serverless._process.workers import do_here
+from doow_serverless._process.workers import do_here, is_job_here
 from doow_serverless._recording.buffer import Buffer, endless_transactions
 from doow_serverless._recording.ids import new_id
 from doow_serverless.errors import DoowError, ErrorKind
@@ -218,6 +218,10 @@ class Flusher:
         """As :meth:`flush`, also on a thread that runs jobs: for those jobs themselves."""
         flushing = Flushing(buffer, Budget(limit_s, self._clock), self._clock, last=last)
         try:
+            if is_job_here():  # As many as there may be jobs: they must not wait for one another.
+                self._make(flushing, may_send=False)
+                flushing.wait(self._look_at)
+                return flushing.outcome or flushing.unknown()
             self._begin(flushing)
             flushing.wait(self._have_looked)
         except BaseException as fault:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 GRACE_S = 1.0
 """Seconds beyond the budget in which a worker writes down what was not delivered."""
-NEVER = float("inf")
 
 
 class Flushing:
@@ -78,7 +77,8 @@ class Flushing:
         self.is_over = False
         self._is_taken = [False]
         self._is_ended = [False]
-        self._look_at = budget.ends_at
+        # A key that is fetched is no freeze: somebody looks, from the beginning.
+        self._look_at = min(budget.ends_at, budget.began_at + WATCH_S)
         self._leaves_at = budget.ends_at + GRACE_S
         self._changed = threading.Lock()
         self._changed.acquire()
@@ -154,7 +154,7 @@ class Flushing:
         if self.is_over or now >= self._leaves_at:
             return None
         if now >= self._look_at:
-            self._look_at = NEVER  # Until a worker has looked.
+            self._look_at = now + WATCH_S  # Or what a worker that has looked says.
             look(self)
         return min(max(0.0, min(self._look_at, self._leaves_at) - now), WATCH_S)
 

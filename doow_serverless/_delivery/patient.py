@@ -306,7 +306,7 @@ class PatientSender:
     def _give_up(self, entry: Entry, why: str) -> None:
         delivery = self._queue.pop(entry)
         self._given_up(entry.batch, why)
-        if entry.is_part and delivery not in self._queue.values():
+        if entry is not delivery.whole and delivery not in self._queue.values():
             self._settled(delivery)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doow_serverless import Outcome
+from doow_serverless._process.workers import Workers
 from doow_serverless.errors import ErrorKind
 from tests.unit.delivery.driver import FOLDING, NEVER, record
 
@@ -56,6 +57,17 @@ def test_a_flush_waits_for_the_answer(new_world: NewWorld) -> None:
     assert (world.outcomes, world.errors) == ([outcome], [])
     assert (buffer.in_hand, buffer.flights, buffer.is_closed) == (0, [], True)
     assert world.turns.started == 2  # One for the flush, and one for the hook.
+
+
+def test_a_key_that_takes_long_costs_no_more_than_the_budget(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store of keys is asked no batch begins, and still that is no freeze."""
+    monkeypatch.setattr(world.outbox.sender, "prepare", lambda: world.turns.sleep(1.5) or None)
+    world.wire.answers.append((NEVER, 202))
+    outcome = world.flusher.flush(world.buffer("a"), 2.0)
+    assert outcome == Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=2.0, backlog=1)
+    assert world.turns.clock.now == pytest.approx(1_002.0)
 
 
 def test_a_flush_of_nothing_needs_no_thread(world: World) -> None:
@@ -635,6 +647,20 @@ def test_a_flush_that_nobody_waits_for(world: World) -> None:
     world.turns.sleep(5.0)
     assert world.outcomes == [Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=0.5, backlog=1)]
     assert (buffer.in_hand, buffer.is_closed) == (0, False)
+
+
+def test_flushes_that_nobody_waits_for_do_not_wait_for_one_another(world: World) -> None:
+    """Although they take all the threads: a deadline kills what is not written by then."""
+    world.outbox.rescuers = Workers(2, world.turns)  # type: ignore[arg-type]  # in its place
+    world.wire.otherwise = (NEVER, 202)
+    for one in "abc":
+        world.flusher.flush_meanwhile(world.buffer(one), lambda: 1_000.5 - world.turns.clock.now)
+    world.turns.sleep(0.5)
+    world.turns.rest()
+    assert sorted(each for each in world.take() if each.startswith("log")) == [
+        "log a TIMEOUT", "log b TIMEOUT", "log c TIMEOUT",
+    ]  # fmt: skip
+    assert world.turns.clock.now == 1_000.5
 
 
 # ── transactions ────────────────────────────────────────────────────────────────────────────────

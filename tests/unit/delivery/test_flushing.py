@@ -60,11 +60,11 @@ def test_a_flush_begins_with_nothing(turns: Turns) -> None:
 
 
 def test_the_caller_waits_for_the_end(turns: Turns) -> None:
-    """It is woken when that comes, and nobody looks before the budget is used up."""
+    """It is woken when that comes, and someone looks each half second before."""
     one, looks, look = begun(turns)
-    turns.at(0.5, one.end)
+    turns.at(0.75, one.end)
     one.wait(look)
-    assert (turns.clock.now, looks, one.is_over) == (1_000.5, [], True)
+    assert (turns.clock.now, looks, one.is_over) == (1_000.75, [0.5], True)
 
 
 def test_what_is_over_is_not_waited_for(turns: Turns) -> None:
@@ -80,26 +80,30 @@ def test_a_worker_has_a_second_beyond_the_budget(turns: Turns) -> None:
     """For writing down; then the caller leaves, whatever the worker does."""
     one, looks, look = begun(turns)
     one.wait(look)
-    assert (turns.clock.now, looks, one.is_over) == (1_003.0, [2.0], False)
+    assert (turns.clock.now, one.is_over) == (1_003.0, False)
+    assert looks == [0.5, 1.0, 1.5, 2.0, 2.5]
 
 
 def test_without_a_budget_someone_looks_at_once(turns: Turns) -> None:
-    """Once, since whoever looks says when to look again."""
+    """Once, unless nobody has looked half a second later."""
     one, looks, look = begun(turns, 0.0)
     assert [one.pause_s(look), one.pause_s(look)] == [0.5, 0.5]
     assert looks == [0.0]
-    turns.clock.now += 1.0
+    turns.clock.now += 0.5
+    assert one.pause_s(look) == 0.5
+    assert looks == [0.0, 0.5]
+    turns.clock.now += 0.5
     assert one.pause_s(look) is None
 
 
 def test_the_worker_says_when_to_look(turns: Turns) -> None:
     """Earlier than was said before wakes the caller, later changes nothing."""
     one, looks, look = begun(turns)
-    turns.at(0.5, lambda: one.look_again(0.25))
-    turns.at(0.625, lambda: one.look_again(0.5))
-    turns.at(1.25, one.end)
+    turns.at(0.125, lambda: one.look_again(0.25))
+    turns.at(0.25, lambda: one.look_again(0.5))
+    turns.at(0.5, one.end)
     one.wait(look)
-    assert looks == [0.75]
+    assert looks == [0.375]
     woken: list[float] = []
     other, _, look = begun(turns)
     other.wake = lambda: woken.append(turns.clock.now)
@@ -115,29 +119,29 @@ def test_the_caller_waits_until_someone_has_looked(turns: Turns) -> None:
     one, looks, look = begun(turns, 0.5)
     turns.at(0.25, lambda: one.look_again(4.0))
     one.wait(look)
-    assert (turns.clock.now, looks) == (1_005.25, [0.5])
+    assert (turns.clock.now, looks[0]) == (1_005.25, 0.5)
     other, looks, look = begun(turns, 0.5)
     other.account(Outcome())
     other.look_again(4.0)
     other.wait(look)
-    assert (turns.clock.now, looks) == (1_006.75, [0.5])
+    assert (turns.clock.now, looks) == (1_006.75, [0.5, 1.0])
 
 
 def test_the_caller_waits_no_longer_for_hooks(turns: Turns) -> None:
     """Once the events are accounted for, it leaves after so long."""
     one, looks, look = begun(turns)
-    turns.at(0.5, lambda: one.leave_within(0.125))
+    turns.at(0.25, lambda: one.leave_within(0.125))
     one.wait(look)
-    assert (turns.clock.now, looks) == (1_000.625, [])
+    assert (turns.clock.now, looks) == (1_000.375, [])
 
 
 def test_the_caller_shows_that_the_process_runs(turns: Turns) -> None:
-    """It wakes up each half second."""
-    one, _, look = begun(turns, 1e12)
+    """It has someone look each half second, whatever was said."""
+    one, looks, look = begun(turns, 1e12)
     assert one.pause_s(look) == 0.5
     one.look_again(0.75)
     turns.clock.now += 0.5
-    assert one.pause_s(look) == 0.25
+    assert (one.pause_s(look), looks) == (0.5, [0.5])
 
 
 def test_what_is_over_keeps_nothing_alive(turns: Turns) -> None:
@@ -167,7 +171,7 @@ def test_it_may_be_woken_twice(turns: Turns) -> None:
     one.wake()
     one.wake()
     one.wait(look)
-    assert (turns.clock.now, looks) == (1_003.0, [2.0])
+    assert (turns.clock.now, looks) == (1_003.0, [0.5, 1.0, 1.5, 2.0, 2.5])
 
 
 @pytest.mark.parametrize(("frozen_s", "gap_s"), [(0.75, 0.0), (0.875, 1.125), (60.0, 60.25)])
@@ -177,4 +181,4 @@ def test_a_frozen_process_has_lost_no_time(turns: Turns, frozen_s: float, gap_s:
     turns.at(0.25, lambda: turns.freeze(frozen_s))
     one.wait(look)
     assert (one.budget.ends_at, turns.clock.now) == (1_008.0 + gap_s, 1_009.0 + gap_s)
-    assert looks == [max(8.0, gap_s)]
+    assert looks[0] == 0.25 + frozen_s

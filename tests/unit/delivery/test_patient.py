@@ -254,6 +254,24 @@ def test_the_rest_of_a_batch_is_tried_to_the_end() -> None:
     assert world.settled == [("a", 1, [])]
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_half_that_is_given_up_ends_its_batch(is_known: bool) -> None:
+    """Also if the batch was halved for its size, or before: otherwise it came again for ever."""
+    whole = named("a", 2)
+    halves = split(whole)
+    too_large = Split(halves, ErrorKind.TRANSPORT_ERROR, "HTTP 413")
+    results = [] if is_known else [too_large]
+    halved = {"a"} if is_known else set()
+    world = World(*results, fails=halves[1].id, may_halve=True, halved=halved, patience_s=1e6)
+    world.patient.send(whole)
+    for number in range(100):
+        world.patient.send(named(f"other {number}"))
+        world.now += 2.0
+    world.patient.finish()
+    assert world.given_up == [(halves[1].id, "HTTP 500")]
+    assert [one for one in world.settled if one[0] == "a"] == [("a", 1, [])]
+
+
 def test_an_outage_in_which_a_batch_is_halved() -> None:
     """As long as no half arrives it is halved on, and is handed back whole; it stays suspicious."""
     whole = named("a", 4)
