@@ -51,7 +51,7 @@ class Reporter:
     def is_late(self) -> bool:
         """Whether a hook has not returned for so long that nobody waits for it any more."""
         began_at = self._began_at
-        return began_at is not None and monotonic() - began_at > LATE_S
+        return began_at is not None and monotonic() - began_at >= LATE_S
 
     def report(self, error: DoowError) -> None:
         """Tell of ``error``; wait a little for the hook, unless this is a thread of delivery."""

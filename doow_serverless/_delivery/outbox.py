@@ -412,8 +412,8 @@ class Outbox:
 
     def send(self, attempt: Attempt, state: OutboxState) -> None:
         """Make an attempt that ``state`` has ordered, and those that follow; blocks."""
+        following: Attempt | None = attempt
         try:
-            following: Attempt | None = attempt
             while following is not None:
                 following = self._try(following, state)
             if self._is_recovering and not self.state.kept:
@@ -422,6 +422,8 @@ class Outbox:
                 self._hand_over()
         except Exception as fault:
             report_fault("sending", fault)
+            if following in state.under_way:
+                self._note(partial(state.cannot_send, why="a fault of doow-serverless"), following)
 
     def _try(self, attempt: Attempt, state: OutboxState) -> Attempt | None:
         """Make an attempt; the next one for this thread, if any."""

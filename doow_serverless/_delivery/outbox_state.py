@@ -52,6 +52,7 @@ UNREADY = Failed(
     ErrorKind.NOT_READY,
     "the budget was used up before anything could be sent (imports, the key, or a thread)",
 )
+NO_THREADS = "the system starts no more threads"
 USED_UP = "the rate limit is used up, as the answer to what was accepted last says"
 
 
@@ -291,14 +292,15 @@ class OutboxState:
             self._ledger.orders.wake.append(flight)  # It may have to doubt this connection.
         return True
 
-    def cannot_send(self, attempt: Attempt, now: float) -> None:
-        """No thread can be had for an attempt: our own trouble, not the server's."""
+    def cannot_send(self, attempt: Attempt, now: float, *, why: str = NO_THREADS) -> None:
+        """An attempt came to nothing by trouble of our own, not the server's."""
         self._drop(attempt)
         entry = attempt.entry
+        entry.is_ambiguous = entry.is_ambiguous or attempt.began_at is not None
         entry.not_before = now + FIRST_HOLD_S
         if self._ledger.knows(entry) and not entry.attempts:
             self._ledger.move(entry, Fact.FAILED, first=True)
-            failure = Failed(ErrorKind.TIMEOUT, "the system starts no more threads")
+            failure = Failed(ErrorKind.TIMEOUT, why)
             for flight in list(entry.flights):
                 self._ledger.give_up(flight, entry, failure)
                 self._ledger.orders.wake.append(flight)

@@ -282,7 +282,7 @@ def test_trouble_with_the_key_is_not_the_servers(
 def test_a_fault_while_sending_is_contained(
     world: World, contained_faults: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch is kept once its flush is over."""
+    """Who waits learns of it at once; the batch is kept."""
 
     def fail() -> bool:
         raise MemoryError
@@ -290,10 +290,12 @@ def test_a_fault_while_sending_is_contained(
     flight = new_flight(world)
     monkeypatch.setattr(world.outbox.sender, "reuses_connection", fail)
     send(world, flight, "a")
-    world.turns.sleep(2.0)
     world.turns.rest()
+    assert world.outbox.pause_s(flight) is None
     assert contained_faults == ["a fault of doow-serverless itself in sending: MemoryError()"]
-    assert close(world, flight).backlog == 1
+    assert close(world, flight) == Outcome(unsent={"TIMEOUT": 1}, backlog=1)
+    assert world.kinds() == ["TIMEOUT 1 event not delivered: a fault of doow-serverless"]
+    assert [entry.is_ambiguous for entry in world.outbox.state.kept] == [False]
 
 
 def test_events_that_could_not_be_sealed_are_on_account(world: World) -> None:
@@ -512,12 +514,12 @@ def test_a_successor_writes_down_nothing_twice(new_world: NewWorld) -> None:
     """What stands in the log already, as what it stands there for."""
     first = new_world(delivery="log")
     second = new_world(delivery="log", diary=first.diary)
-    first.outbox.keep(batch(batch_id="a"), ErrorKind.TIMEOUT)
+    first.outbox.keep(batch(batch_id="a"), ErrorKind.NOT_READY)
     second.outbox.take_over(first.outbox)
     second.outbox.write_down_all(1.0)
-    assert first.take() == ["log a-0 TIMEOUT", "close", "written within 1.0"]
+    assert first.take() == ["log a-0 NOT_READY", "close", "written within 1.0"]
     (entry,) = second.outbox.state.kept
-    assert (entry.is_written, entry.logged_as) == (True, ErrorKind.TIMEOUT)
+    assert (entry.is_written, entry.logged_as) == (True, ErrorKind.NOT_READY)
 
 
 def test_all_frames_of_a_batch_are_for_the_log_or_none_is(

@@ -288,5 +288,7 @@ def test_a_failure_by_which_nothing_was_sent_ends_nothing() -> None:
             world.failure = DOWN
     assert world.given_up == []
     world.failure = ERROR
-    world.patient.finish()
+    for number in range(200):
+        world.patient.send(named(f"another {number}"))
+        world.now += 1.0
     assert world.given_up == [("bad", "HTTP 500")]

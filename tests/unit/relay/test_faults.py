@@ -209,7 +209,7 @@ def test_one_event_among_others(events: int) -> None:
     stream.run(batches)
     [given_up_at] = stream.given_up[bad].values()
     assert (stream.ends(), [*stream.given_up]) == (once(batches), [bad])
-    assert blame.PATIENCE_S <= given_up_at - began < 3 * blame.PATIENCE_S
+    assert blame.PATIENCE_S <= given_up_at - began < 5 * blame.PATIENCE_S
 
 
 def test_a_batch_that_is_alone() -> None:
