@@ -124,11 +124,17 @@ class Journal:
 
 
 class Letters:
-    """In the place of `DeadLetters`: has the diary know what is written down, and waited for."""
+    """In the place of `DeadLetters`: has the diary know what is written down, and waited for.
 
-    def __init__(self, diary: list[str], *_: object, **__: object) -> None:
+    Attributes:
+        has_room: Whether more can be written.
+        asked: Where to write, and how.
+    """
+
+    def __init__(self, diary: list[str], target: str, **how: object) -> None:
         self._diary = diary
         self.has_room = True
+        self.asked = (target, how)
 
     def write(self, batch: Batch, reason: str) -> bool:
         self._diary.append(f"log {name(batch)} {reason}")
