@@ -177,3 +177,6 @@ def test_one_flight_accounts_for_what_another_did() -> None:
         ("f-0", "f-1"),
     ]  # fmt: skip
     assert (other.pending, other.queue) == ({}, [])
+    flight.account(outcome)  # As where a flush waits for batches of two outboxes.
+    assert (outcome.accepted, outcome.folded, len(outcome.rejected)) == (4, 16, 4)
+    assert (outcome.requests, outcome.unsent[WHY]) == (20, 16)
