@@ -225,7 +225,7 @@ class Flusher:
             self._begin(flushing)
             flushing.wait(self._have_looked)
             report_fault("flushing", fault)
-        return flushing.outcome or Outcome()
+        return flushing.outcome or flushing.unknown()
 
     async def aflush(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As :meth:`flush`, without blocking the event loop."""
@@ -240,10 +240,10 @@ class Flusher:
             cancelled = await wait_for(flushing, self._have_looked)
         except Exception as fault:
             report_fault("flushing", fault)
-            return Outcome()
+            return flushing.unknown()
         if cancelled is not None:
             raise cancelled
-        return flushing.outcome or Outcome()
+        return flushing.outcome or flushing.unknown()
 
     def flush_meanwhile(self, buffer: Buffer, limit_s: Callable[[], float]) -> None:
         """Have other threads deliver what was recorded so far, while the handler still runs.

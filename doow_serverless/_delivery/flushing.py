@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
+from doow_serverless._outcome import Outcome
 from doow_serverless._process.clock import FROZEN_S, WATCH_S
+from doow_serverless.errors import ErrorKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from doow_serverless._outcome import Outcome
     from doow_serverless._process.clock import Budget, Clock
     from doow_serverless._recording.buffer import Buffer
 
@@ -115,6 +116,13 @@ class Flushing:
         """All that it waited for is settled or kept."""
         outcome.elapsed_s = self._clock() - self.budget.began_at
         self.outcome = outcome
+
+    def unknown(self) -> Outcome:
+        """The outcome for a caller that leaves before that: nothing is known to have arrived."""
+        outcome = Outcome(elapsed_s=self._clock() - self.budget.began_at)
+        if self.buffer.in_hand > 0:
+            outcome.add_unsent(ErrorKind.TIMEOUT, self.buffer.in_hand)
+        return outcome
 
     def end(self) -> None:
         """There is nothing to wait for any more."""

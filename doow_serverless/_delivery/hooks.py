@@ -50,14 +50,21 @@ class Reporter:
     @property
     def is_late(self) -> bool:
         """Whether a hook has not returned for so long that nobody waits for it any more."""
+        return self._has_run_for(LATE_S)
+
+    def _has_run_for(self, seconds: float) -> bool:
         began_at = self._began_at
-        return began_at is not None and monotonic() - began_at >= LATE_S
+        return began_at is not None and monotonic() - began_at >= seconds
 
     def report(self, error: DoowError) -> None:
-        """Tell of ``error``; wait a little for the hook, unless this is a thread of delivery."""
+        """Tell of ``error``; wait a little for the hook, unless this is a thread of delivery.
+
+        Nor if a hook is slow: many errors must not cost this wait each.
+        """
         done = threading.Event()
+        may_wait = not (self._has_run_for(HOOKS_WAIT_S / 2) or is_job_here())
         self.tell([error], None, done.set)
-        if not self.is_late and not is_job_here():
+        if may_wait:
             done.wait(HOOKS_WAIT_S)
 
     def tell(

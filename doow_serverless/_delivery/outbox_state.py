@@ -401,7 +401,7 @@ class OutboxState:
             if is_free and self.breaker.is_due(now):
                 entry = self._next_probe(now)
                 if entry is not None:
-                    self._probe = self._order(entry, now, is_fresh=True)
+                    self._probe = self._order(entry, now, is_fresh=not _was_unsent(entry))
                     self._probe.is_probe = True
             return
         for flight in self._ledger.flights:
@@ -410,7 +410,7 @@ class OutboxState:
                 travelling = len([entry for entry in flight.pending.values() if entry.attempts])
                 for entry in list(flight.queue):
                     if travelling < PARALLEL and entry.not_before <= now:
-                        self._order(entry, now, is_fresh=entry.last is not None)
+                        self._order(entry, now, is_fresh=_needs_new(entry))
                         travelling += 1
         if self.kept.events or self._backlog_pace.is_limited:
             self._pump_kept(now)
@@ -423,7 +423,7 @@ class OutboxState:
         ):
             kept = self._next_kept(now)
             if kept is not None:
-                self._order(kept, now, is_fresh=kept.last is not None)
+                self._order(kept, now, is_fresh=_needs_new(kept))
 
     def _is_background(self, attempt: Attempt, now: float) -> bool:
         """Whether an attempt is one that nobody waits for, and is not to be despaired of."""
@@ -559,3 +559,13 @@ class OutboxState:
         left_s = max(flight.ends_at for flight in entry.flights) - now
         # As long as there is time, there is another attempt.
         return self._uniform() * min(longest_s, max(left_s, FIRST_BACKOFF_S))
+
+
+def _needs_new(entry: Entry) -> bool:
+    """Whether a batch must go out on a new connection, since it has failed on one that was up."""
+    return entry.last is not None and not entry.last.is_unsent
+
+
+def _was_unsent(entry: Entry) -> bool:
+    """Whether a new connection has just been refused: then a kept one may still be up."""
+    return entry.last is not None and entry.last.is_unsent

@@ -194,7 +194,7 @@ def test_more_at_once_than_threads(new_tracker: Callable[..., Tracker]) -> None:
 
     asyncio.run(call_all())
     assert Counter((outcome.accepted, outcome.ok) for outcome in outcomes) == {(1, True): 300}
-    assert most_threads - before <= 64
+    assert most_threads - before <= 2 * 64  # Those that send, and those that write down.
 
 
 def test_no_queue_behind_a_slow_post(new_tracker: Callable[..., Tracker]) -> None:

@@ -228,3 +228,21 @@ def test_the_other_attempt_at_work_is_asked_for_later(facts: Facts) -> None:
     assert facts.ordered() == ["a"]
     facts.send()
     assert facts.close(flight).accepted == 1
+
+
+def test_a_refused_connection_leaves_the_kept_ones(facts: Facts) -> None:
+    """The next attempt may go out on one of them, be it a probe or not; after others it may not."""
+    refused = Failed(ErrorKind.NETWORK_ERROR, "refused", is_unsent=True)
+    flight = facts.flight("a")
+    for failure, is_fresh in ((refused, False), (ERROR_500, True), (refused, False)):
+        facts.answer(facts.begin(), failure)
+        facts.pass_s(0.3)
+        assert [attempt.is_fresh for attempt in facts.sends] == [is_fresh]
+    facts.answer(facts.begin(), refused)
+    facts.close(flight)
+    assert facts.state.breaker.is_open
+    facts.pass_s(60.0)
+    assert [(one.is_probe, one.is_fresh) for one in facts.sends] == [(True, False)]
+    facts.answer(facts.begin(), ERROR_500)
+    facts.pass_s(60.0)
+    assert [(one.is_probe, one.is_fresh) for one in facts.sends] == [(True, True)]
