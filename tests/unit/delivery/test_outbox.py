@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -781,8 +782,12 @@ def test_a_fork_does_not_wait_for_ever(
     """Five seconds; a lock that another thread holds by then stays what it is."""
     turns = world.turns
     loading = turns.lock()
+    fetching = turns.lock()
     monkeypatch.setattr(world.outbox._transport, "loading", loading)
+    monkeypatch.setattr(world.outbox.log_key, "kept", SimpleNamespace(importing=fetching))
     assert loading.acquire()
+    if imported_s > waits_s:
+        assert fetching.acquire()
     turns.at(imported_s, loading.release)
     world.outbox.before_fork()
     assert turns.clock.now == 1_000.0 + waits_s
