@@ -76,7 +76,7 @@ campaign: $(VENV)/.wheel  ## 2,000 invocations and 10,000 fleets with faults at 
 small: $(VENV)/.wheel  ## 50 cold starts and 20 kills on a quarter, a seventh and a fourteenth of a core; as root
 	$(BIN)/python -m tests.campaign.small_functions
 
-mutants: .venv-mutants/.deps  ## that the unit tests notice when delivery is broken: the state of the outbox, its driver, the flush; half an hour
+mutants: .venv-mutants/.deps  ## that the unit tests notice when delivery is broken: the state of the outbox, its driver, the flush; a quarter of an hour
 	.venv-mutants/bin/mutmut run
 	.venv-mutants/bin/mutmut results
 

@@ -14,7 +14,6 @@ from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.flush import Flusher
 from doow_serverless._delivery.late_transport import LateTransport
 from doow_serverless._delivery.outbox import Outbox
-from doow_serverless._process.clock import WATCH_S
 from doow_serverless._process.workers import Workers
 from doow_serverless._recording.event import Defaults
 from doow_serverless._recording.scope import NO_LABELS
@@ -125,11 +124,17 @@ class Journal:
 
 
 class Letters:
-    """In the place of `DeadLetters`: has the diary know what is written down, and waited for."""
+    """In the place of `DeadLetters`: has the diary know what is written down, and waited for.
 
-    def __init__(self, diary: list[str], *_: object, **__: object) -> None:
+    Attributes:
+        has_room: Whether more can be written.
+        asked: Where to write, and how.
+    """
+
+    def __init__(self, diary: list[str], target: str, **how: object) -> None:
         self._diary = diary
         self.has_room = True
+        self.asked = (target, how)
 
     def write(self, batch: Batch, reason: str) -> bool:
         self._diary.append(f"log {name(batch)} {reason}")
@@ -167,7 +172,6 @@ class World:
         self.diary: list[str] = [] if diary is None else diary
         patch.setattr(outbox, "Workers", workers)
         patch.setattr(hooks, "Workers", workers)
-        patch.setattr(outbox, "timers", SimpleNamespace(call_at=self._call_soon))
         patch.setattr(hooks, "monotonic", turns.clock)
         patch.setattr(hooks, "threading", SimpleNamespace(Event=turns.event))
         patch.setattr(flushing, "threading", SimpleNamespace(Lock=turns.lock))
@@ -194,10 +198,6 @@ class World:
         )
         self.flusher = Flusher(self.config, self.outbox, given_journal, lambda: turns.clock())
         self.diary.clear()
-
-    def _call_soon(self, _: float, call: Callable[[], object]) -> None:
-        """In the place of a timer, which is set to the time of the real clock."""
-        self.turns.at(WATCH_S, call)
 
     def buffer(self, *ids: str, identity: Any = None, size: int = 0) -> Buffer:
         """One of an invocation that has recorded events of these ids, of so many bytes or more."""

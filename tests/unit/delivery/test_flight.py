@@ -138,7 +138,10 @@ def test_what_was_known_of_a_batch_holds_for_its_halves() -> None:
     assert (part.failures, part.strikes, part.failing_since) == (4, 2, 2.0)
     assert (part.attempts, part.is_ambiguous, part.pauses) == ([], False, 0)
     assert part.logged_as == "LOG"
-    assert Entry(batch(2)).part(batch(1)).strikes == 0
+    well = Entry(batch(2)).part(batch(1))
+    assert (well.strikes, well.is_part) == (0, False)
+    entry.failures = 1
+    assert entry.part(batch(1)).is_part
 
 
 def test_one_flight_accounts_for_what_another_did() -> None:
@@ -152,22 +155,28 @@ def test_one_flight_accounts_for_what_another_did() -> None:
         )
         flight.given_up(given_up.batch, Failed(WHY, "reset"))
         flight.refused(3)
-        flight.folded(4)
+        flight.folded(1)
+        flight.folded(3)
         flight.requests = 5
         accounts.append(flight)
     flight, other = accounts
     flight.given_up(flight.pending["c"].batch, Failed(WHY, "refused"))
+    other.given_up(other.pending["f"].batch, Failed(WHY, "no route"))
     other.queue = list(other.pending.values())
     flight.absorb(other)
     outcome, errors = account(flight)
     assert outcome == Outcome(
         2,
         [("a-0", "unknown metric"), ("d-0", "unknown metric")],
-        unsent={WHY: 6, ErrorKind.DROPPED_EVENTS: 6},
+        unsent={WHY: 8, ErrorKind.DROPPED_EVENTS: 6},
         requests=10,
         folded=8,
     )
     assert [error.event_ids for error in errors] == [
         ("a-0",), (), ("d-0",), (), ("b-0", "b-1", "e-0", "e-1"), ("c-0", "c-1"),
+        ("f-0", "f-1"),
     ]  # fmt: skip
     assert (other.pending, other.queue) == ({}, [])
+    flight.account(outcome)  # As where a flush waits for batches of two outboxes.
+    assert (outcome.accepted, outcome.folded, len(outcome.rejected)) == (4, 16, 4)
+    assert (outcome.requests, outcome.unsent[WHY]) == (20, 16)

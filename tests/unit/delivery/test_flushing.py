@@ -165,6 +165,17 @@ def test_the_outcome_tells_how_long_it_took(turns: Turns) -> None:
     assert outcome == Outcome(accepted=1, elapsed_s=0.75)
 
 
+@pytest.mark.parametrize(("in_hand", "unsent"), [(3, {"TIMEOUT": 3}), (0, {}), (-1, {})])
+def test_who_leaves_before_the_outcome_is_told_of_no_success(
+    turns: Turns, in_hand: int, unsent: dict[str, int]
+) -> None:
+    """What its buffer has in hand is not known to have arrived."""
+    buffer: Any = SimpleNamespace(in_hand=in_hand)
+    one = Flushing(buffer, Budget(2.0, turns.clock), turns.clock)
+    turns.clock.now += 3.0
+    assert one.unknown() == Outcome(unsent=unsent, elapsed_s=3.0)
+
+
 def test_it_may_be_woken_twice(turns: Turns) -> None:
     """By two flights at once; the caller finds that nothing has changed, and waits on."""
     one, looks, look = begun(turns)

@@ -91,6 +91,16 @@ def test_whoever_reports_waits_a_little(turns: Turns) -> None:
     assert turns.clock.now == 1_000.0625 + 0.1
 
 
+@pytest.mark.parametrize(("runs_s", "waits_s"), [(0.03125, 0.1), (0.0625, 0.0)])
+def test_many_errors_do_not_cost_a_wait_each(turns: Turns, runs_s: float, waits_s: float) -> None:
+    """Nobody waits while a hook is slow."""
+    reporter = new_reporter(on_error=lambda _: turns.sleep(60.0))
+    reporter.tell([ERROR], None, lambda: None)
+    turns.sleep(runs_s)
+    reporter.report(OTHER)
+    assert turns.clock.now == 1_000.0 + runs_s + waits_s
+
+
 def test_nobody_waits_for_a_hook_that_is_late(turns: Turns) -> None:
     """It has not returned for a second; those behind it are told once it has."""
     told: list[float] = []

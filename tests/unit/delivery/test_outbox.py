@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doow_serverless import Outcome
+from doow_serverless._delivery.credentials import Credentials
 from doow_serverless._delivery.flight import Flight
+from doow_serverless._delivery.log_sender import LogSender
+from doow_serverless._delivery.outbox import Outbox
+from doow_serverless._delivery.results import Settled
+from doow_serverless._delivery.sender import Sender
 from doow_serverless._process.clock import Budget
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch
+from tests.frames import letters_in
+from tests.network import KEY
 from tests.unit.delivery.driver import NEVER
 from tests.unit.delivery.facts import ERROR_500, accepted
 
@@ -56,7 +64,7 @@ def test_a_batch_is_settled_before_who_waits_is_woken(new_world: NewWorld) -> No
     world.turns.rest()
     assert world.take() == ["woken", "post a-0+a-1", "settled a", "released 2", "woken"]
     assert close(world, flight) == Outcome(accepted=2, requests=1)
-    assert (world.errors, world.outbox.has_in_hand) == ([], False)
+    assert (world.errors, world.outbox.has_in_hand, flight.is_closed) == ([], False, True)
 
 
 def test_what_is_given_up_is_written_down_first(new_world: NewWorld) -> None:
@@ -278,11 +286,28 @@ def test_trouble_with_the_key_is_not_the_servers(
     assert outcome == Outcome(unsent={"AUTH_FAILURE": 1}, requests=1, backlog=1)
 
 
+def test_what_is_ready_stays_ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key and the transport are asked for once; a log key elsewhere, each time, aside."""
+    fetched: list[int] = []
+    flight = new_flight(world)
+    send(world, flight, "a")
+    world.turns.rest()
+    monkeypatch.setattr(world.outbox.sender, "prepare", lambda: 1 / 0)
+    monkeypatch.setattr(world.outbox.log_key, "fetch_aside", lambda: fetched.append(1))
+    send(world, flight, "b")
+    world.turns.rest()
+    assert (world.take(), fetched) == (["post a-0", "post b-0"], [])
+    monkeypatch.setattr(world.outbox.log_key, "kept", object())
+    send(world, flight, "c")
+    world.turns.rest()
+    assert (close(world, flight).accepted, fetched) == (3, [1])
+
+
 @pytest.mark.contains
 def test_a_fault_while_sending_is_contained(
     world: World, contained_faults: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch is kept once its flush is over."""
+    """Who waits learns of it at once; the batch is kept."""
 
     def fail() -> bool:
         raise MemoryError
@@ -290,10 +315,12 @@ def test_a_fault_while_sending_is_contained(
     flight = new_flight(world)
     monkeypatch.setattr(world.outbox.sender, "reuses_connection", fail)
     send(world, flight, "a")
-    world.turns.sleep(2.0)
     world.turns.rest()
+    assert world.outbox.pause_s(flight) is None
     assert contained_faults == ["a fault of doow-serverless itself in sending: MemoryError()"]
-    assert close(world, flight).backlog == 1
+    assert close(world, flight) == Outcome(unsent={"TIMEOUT": 1}, backlog=1)
+    assert world.kinds() == ["TIMEOUT 1 event not delivered: a fault of doow-serverless"]
+    assert [entry.is_ambiguous for entry in world.outbox.state.kept] == [False]
 
 
 def test_events_that_could_not_be_sealed_are_on_account(world: World) -> None:
@@ -439,6 +466,9 @@ def test_what_crashed_processes_have_left(new_world: NewWorld) -> None:
     options = {"max_payload_bytes": 5_000, "disable_compression": True, "delivery": "log"}
     world = new_world(journal=True, **options)
     world.journal.left += [[batch(batch_id="a"), batch(batch_id="b")], [batch(batch_id="c")]]
+    send(world, new_flight(world), "before")
+    world.turns.rest()
+    assert (world.take(), world.journal.asked) == (["post before-0", "settled before"], {})
     world.outbox.recover()
     assert world.journal.asked == {"max_bytes": 5_000, "max_packed": 2_650, "compress": False}
     world.turns.rest()
@@ -512,12 +542,12 @@ def test_a_successor_writes_down_nothing_twice(new_world: NewWorld) -> None:
     """What stands in the log already, as what it stands there for."""
     first = new_world(delivery="log")
     second = new_world(delivery="log", diary=first.diary)
-    first.outbox.keep(batch(batch_id="a"), ErrorKind.TIMEOUT)
+    first.outbox.keep(batch(batch_id="a"), ErrorKind.NOT_READY)
     second.outbox.take_over(first.outbox)
     second.outbox.write_down_all(1.0)
-    assert first.take() == ["log a-0 TIMEOUT", "close", "written within 1.0"]
+    assert first.take() == ["log a-0 NOT_READY", "close", "written within 1.0"]
     (entry,) = second.outbox.state.kept
-    assert (entry.is_written, entry.logged_as) == (True, ErrorKind.TIMEOUT)
+    assert (entry.is_written, entry.logged_as) == (True, ErrorKind.NOT_READY)
 
 
 def test_all_frames_of_a_batch_are_for_the_log_or_none_is(
@@ -556,7 +586,7 @@ def test_all_frames_of_a_batch_are_for_the_log_or_none_is(
 def test_what_is_under_way_stays_until_it_has_come_back(new_world: NewWorld) -> None:
     """Then what failed is the successor's; the last of them forgets who was before."""
     first, second, third = new_world(), new_world(), new_world()
-    first.wire.answers.append((0.5, 500))
+    first.wire.answers.append((0.375, 500))
     first.outbox.keep(batch(batch_id="a"), ErrorKind.TIMEOUT)
     first.outbox.redeliver()
     first.turns.sleep(0.25)
@@ -564,6 +594,8 @@ def test_what_is_under_way_stays_until_it_has_come_back(new_world: NewWorld) -> 
     second.outbox.take_over(first.outbox)
     assert (second.outbox.kept_events, second.outbox.has_in_hand) == (0, True)
     third.outbox.take_over(second.outbox)
+    first.turns.sleep(0.1875)
+    assert third.outbox.kept_events == 1
     first.turns.sleep(0.5)
     first.turns.rest()
     third.outbox.redeliver()
@@ -678,6 +710,53 @@ def test_an_outbox_begins_anew_with_nothing(world: World) -> None:
     assert world.outbox.is_loaded is False
 
 
+def test_dead_letters_are_written_as_the_configuration_says(new_world: NewWorld) -> None:
+    """Where, how long a line may be, of which level, and with which key."""
+    environ = {"VERCEL": "1", "AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "WARN"}
+    world = new_world(dead_letter="/tmp/letters", environ=environ)
+    letters: Any = world.outbox._dead_letters
+    how = {"limit": 3_800, "least_level": "WARN", "log_key": world.outbox.log_key}
+    assert letters.asked == ("/tmp/letters", how)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "is_given", "expected"),
+    [
+        ("direct", False, Sender),
+        ("log", False, LogSender),
+        ("direct", True, Sender),
+        ("log", True, Sender),
+    ],
+)
+def test_who_sends(new_world: NewWorld, delivery: str, is_given: bool, expected: type) -> None:
+    """The log's sender where the log is all there is, and no transport was given."""
+    world = new_world(delivery=delivery)
+    given = world.wire if is_given else None
+    made = Outbox(world.config, Credentials(KEY), None, given, world.turns.clock)
+    assert type(made.sender) is expected
+
+
+def test_a_sender_to_the_log_writes_there(
+    new_world: NewWorld, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Signed with the key of the configuration."""
+    world = new_world(delivery="log", log_key="lk_" + "0" * 64)
+    made = Outbox(world.config, Credentials(KEY), None, None, world.turns.clock)
+    made.load()
+    assert isinstance(made.sender.send(batch(batch_id="a")), Settled)
+    (letter,) = letters_in(capfd.readouterr().out)
+    assert letter.batch.id == "a"
+
+
+def test_nothing_is_sent_to_a_wrong_endpoint(new_world: NewWorld) -> None:
+    """Whoever asks all the same hears why."""
+    world = new_world(environ={"DOOW_TRACK_ENDPOINT": "wrong"})
+    made = Outbox(world.config, Credentials(KEY), None, None, world.turns.clock)
+    trouble = made.sender.prepare()
+    assert trouble is not None
+    assert trouble.message == "DOOW_TRACK_ENDPOINT is wrong"
+
+
 def test_who_debugs_sees_what_is_under_way(world: World) -> None:
     """In the repr."""
     assert repr(world.outbox) == f"Outbox({world.outbox.state!r}, {world.outbox.workers!r})"
@@ -703,8 +782,12 @@ def test_a_fork_does_not_wait_for_ever(
     """Five seconds; a lock that another thread holds by then stays what it is."""
     turns = world.turns
     loading = turns.lock()
+    fetching = turns.lock()
     monkeypatch.setattr(world.outbox._transport, "loading", loading)
+    monkeypatch.setattr(world.outbox.log_key, "kept", SimpleNamespace(importing=fetching))
     assert loading.acquire()
+    if imported_s > waits_s:
+        assert fetching.acquire()
     turns.at(imported_s, loading.release)
     world.outbox.before_fork()
     assert turns.clock.now == 1_000.0 + waits_s

@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doow_serverless._delivery.outbox_state import USED_UP
 from doow_serverless._delivery.results import Failed
 from doow_serverless._sealing import split
 from doow_serverless.errors import ErrorKind
 from tests.batches import batch
-from tests.unit.delivery.facts import ERROR_500, RESET, TIMEOUT_S, Facts, fail, keep
+from tests.unit.delivery.facts import (
+    ERROR_500,
+    LIMITED,
+    RESET,
+    TIMEOUT_S,
+    Facts,
+    accepted,
+    fail,
+    keep,
+)
 
 if TYPE_CHECKING:
     from doow_serverless._delivery.flight import Attempt
@@ -442,3 +452,44 @@ def test_a_probe_that_was_frozen_is_not_waited_for(facts: Facts) -> None:
     flight = facts.flight("b")
     assert facts.ordered() == ["b"]
     assert facts.waits_s(flight) == pytest.approx(0.3)
+
+
+def test_what_a_hold_befalls_keeps_its_place(facts: Facts) -> None:
+    """The server complains of its load, or of the key: not of this batch."""
+    keep(facts, "a", "b")
+    facts.pass_s(0.0)
+    facts.answer(facts.begin(), LIMITED)
+    assert facts.kept() == ["a", "b"]
+
+
+def test_a_silent_probe_of_another_is_a_failure(facts: Facts) -> None:
+    """Whoever waited for it and leaves says so: the next one waits for longer."""
+    fail(facts, "x")
+    facts.pass_s(1.0)
+    facts.begin()
+    flight = facts.flight("a")
+    facts.pass_s(0.3)
+    assert facts.state.breaker.is_due(facts.now)
+    facts.close(flight)
+    assert not facts.state.breaker.is_due(facts.now)
+
+
+def test_only_waits_for_probes_use_up_their_time(facts: Facts) -> None:
+    """Not those for POSTs that were under way when the hold began."""
+    flight = facts.flight("a", "b")
+    facts.answer(facts.begin(), LIMITED)
+    facts.begin()
+    facts.pass_s(1.5)
+    facts.close(flight)
+    facts.now += 20.0
+    later = facts.flight("c", budget_s=1.1)
+    assert later.probe_ends_at - facts.now == pytest.approx(0.3)
+
+
+def test_why_nothing_is_sent_after_the_last_that_was_allowed(facts: Facts) -> None:
+    """The answer to it said so."""
+    allowed = accepted(batch(batch_id="a"))
+    allowed.hold_s = 10.0
+    assert facts.deliver("a", allowed).accepted == 1
+    facts.close(facts.flight("b"))
+    assert str(facts.reported[0]) == f"1 event not delivered: holding off after: {USED_UP}"

@@ -197,6 +197,39 @@ def test_an_answer_makes_up_for_second_posts_that_were_not_sent(facts: Facts) ->
     assert [one.is_doubted for one in firsts] == [True, True]
 
 
+@pytest.mark.parametrize(("hold_s", "pause_s"), [(3.0, 3.0), (None, 1.0)])
+def test_what_is_at_work_elsewhere_is_asked_for_later(
+    facts: Facts, hold_s: float | None, pause_s: float
+) -> None:
+    """When the server says, or after a second; whoever leaves before that hears why."""
+    busy = Failed(LIMITED_KIND, "HTTP 503", hold_s, is_in_flight=True)
+    first, second = (facts.flight(one, budget_s=8.0) for one in "ab")
+    for result in (RESET, RESET, busy, busy):
+        facts.pass_s(0.05)
+        facts.send(result)
+    facts.pass_s(pause_s - 0.06)
+    assert facts.ordered() == []
+    facts.pass_s(0.06)
+    assert facts.ordered() == ["a", "b"]
+    facts.send()
+    assert facts.close(first).accepted == 1
+    assert facts.close(second).unsent == {LIMITED_KIND: 1}
+
+
+def test_the_other_attempt_at_work_is_asked_for_later(facts: Facts) -> None:
+    """Should the first POST bring nothing, though its second says that it is being processed."""
+    flight = facts.flight("a", budget_s=8.0)
+    facts.begin(is_reused=True)
+    facts.pass_s(2.0)
+    facts.send(Failed(LIMITED_KIND, "HTTP 503", 3.0, is_in_flight=True))
+    facts.pass_s(2.9)
+    assert facts.ordered() == []
+    facts.pass_s(0.1)
+    assert facts.ordered() == ["a"]
+    facts.send()
+    assert facts.close(flight).accepted == 1
+
+
 def test_a_refused_connection_leaves_the_kept_ones(facts: Facts) -> None:
     """The next attempt may go out on one of them, be it a probe or not; after others it may not."""
     refused = Failed(ErrorKind.NETWORK_ERROR, "refused", is_unsent=True)

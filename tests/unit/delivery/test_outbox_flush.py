@@ -571,13 +571,25 @@ def test_two_flushes_wait_for_one_batch(facts: Facts) -> None:
 def test_all_are_woken_by_what_concerns_all(facts: Facts, result: Failed | None) -> None:
     """A hold, and its end; once each, and nobody waits twice."""
     fail(facts, "before")
-    facts.pass_s(1.0)
+    facts.now += 1.0
     first, second = facts.flight("a"), facts.flight("b")
     probe = facts.begin()
     facts.woken.clear()
     facts.answer(probe, result)
-    assert facts.woken[:2] == [first, second]
-    assert repr(facts.state).startswith("2 flights")
+    assert facts.woken == [first, second, first]
+    assert repr(facts.state).startswith("2 flights" if result else "1 flights")
+
+
+def test_a_fault_amid_a_post_leaves_its_batch_whole(facts: Facts) -> None:
+    """The server may have it; one that had not begun it has not."""
+    for one, has_begun in (("a", True), ("b", False)):
+        flight = facts.flight(one)
+        attempt = facts.begin() if has_begun else facts.sends.pop()
+        facts.state.cannot_send(attempt, facts.now, why="a fault")
+        facts.collect()
+        assert facts.close(flight).unsent == {ErrorKind.TIMEOUT: 1}
+    assert [entry.is_ambiguous for entry in facts.state.kept] == [True, False]
+    assert [str(error) for error in facts.reported] == ["1 event not delivered: a fault"] * 2
 
 
 def test_no_thread_for_what_is_kept(facts: Facts) -> None:
