@@ -130,7 +130,8 @@ class Flusher:
         try:
             with buffer.sealing:
                 if buffer.leaving:
-                    flight = self._new_flight(buffer)
+                    early = [each for each in buffer.flights if self._takes_more(each)]
+                    flight = early[0] if early else self._new_flight(buffer)
                     attempts = self._seal_lots(buffer, flight, None)
                     flight.outbox.watch()
                     flight.outbox.submit_all(attempts)
@@ -148,6 +149,11 @@ class Flusher:
             )
             del buffer.leaving[0]  # Before that a fault leaves the rest of it to the next flush.
         return attempts
+
+    def _takes_more(self, flight: Flight) -> bool:
+        """Whether this flight, for which nobody waits, takes what leaves early from now on."""
+        is_free = flight.waiting_since == NEVER and not flight.is_closed
+        return is_free and flight.outbox is self._outbox
 
     def _new_flight(self, buffer: Buffer, budget: Budget | None = None) -> Flight:
         """A flight that ``buffer`` knows of until it is accounted for; waited for in a budget."""

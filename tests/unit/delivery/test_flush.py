@@ -197,10 +197,22 @@ def test_a_batch_leaves_early_once_it_is_full(new_world: NewWorld) -> None:
     record(buffer, "c")
     world.flusher.send_early(buffer, 1)
     world.turns.sleep(0.5)
-    assert (world.take(), len(buffer.flights), world.outcomes) == (["post c"], 2, [])
+    assert (world.take(), len(buffer.flights), world.outcomes) == (["post c"], 1, [])
     outcome = world.flusher.flush(buffer, 2.0)
     assert outcome == Outcome(accepted=3, requests=2)
     assert (world.take(), buffer.flights, buffer.in_hand) == ([], [], 0)
+
+
+def test_what_leaves_early_is_one_flight(world: World) -> None:
+    """However long no flush comes: four batches at once, and no account for each of them."""
+    world.wire.otherwise = (NEVER, 202)
+    buffer = world.buffer()
+    for one in "abcdef":
+        record(buffer, one)
+        world.flusher.send_early(buffer, 1)
+        world.turns.rest()
+    assert world.take() == ["post a", "post b", "post c", "post d"]
+    assert (len(buffer.flights), buffer.in_hand) == (1, 6)
 
 
 def test_a_flush_waits_for_what_has_left_early(world: World) -> None:
