@@ -232,8 +232,12 @@ class Flusher:
             flushing.wait(self._have_looked)
         except BaseException as fault:
             # The handler of a signal has raised it: the events leave before it passes.
-            self._begin(flushing)
-            flushing.wait(self._have_looked)
+            try:
+                self._begin(flushing)
+                flushing.wait(self._have_looked)
+            except BaseException:  # Another one.
+                self._have_awaited(flushing)
+                raise
             report_fault("flushing", fault)
         return flushing.outcome or flushing.unknown()
 
@@ -248,7 +252,10 @@ class Flusher:
         try:
             self._begin(flushing)
             cancelled = await wait_for(flushing, self._have_looked)
-        except Exception as fault:
+        except BaseException as fault:  # The coroutine is closed, say, or its loop.
+            self._have_awaited(flushing)
+            if not isinstance(fault, Exception):
+                raise
             report_fault("flushing", fault)
             return flushing.unknown()
         if cancelled is not None:
@@ -288,6 +295,10 @@ class Flusher:
     def _have_looked(self, flushing: Flushing) -> None:
         """Have a worker look at a flush whose time has come; see `Flushing.wait`."""
         self._outbox.rescuers.run(partial(self._look_at, flushing))
+
+    def _have_awaited(self, flushing: Flushing) -> None:
+        """Have a worker wait for a flush whose caller is gone: somebody must look, and end it."""
+        self._outbox.rescuers.submit(partial(flushing.wait, self._look_at))
 
     # ── the flush; runs on a worker ────────────────────────────────────────────────────────────
 

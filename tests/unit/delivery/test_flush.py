@@ -644,6 +644,41 @@ def test_a_fault_reaches_no_coroutine(
     assert contained_faults == ["a fault of doow-serverless itself in flushing: MemoryError()"]
 
 
+def test_what_a_closed_coroutine_waited_for_is_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of its budget: otherwise its events were in no flight that is ever over."""
+    from doow_serverless._delivery import async_wait
+
+    async def wait_for(*_: object) -> None:
+        raise GeneratorExit
+
+    monkeypatch.setattr(async_wait, "wait_for", wait_for)
+    world.wire.answers.append((NEVER, 202))
+    buffer = world.buffer("a")
+    with pytest.raises(GeneratorExit):
+        world.flusher.aflush(buffer, 2.0).send(None)
+    world.turns.sleep(2.0)
+    world.turns.rest()
+    assert "log a TIMEOUT" in world.take()
+    assert (buffer.flights, buffer.in_hand, world.outbox.kept_events) == ([], 0, 1)
+
+
+def test_two_signals_end_a_wait(world: World) -> None:
+    """The first waits for the events, the second does not; a worker writes them down then."""
+    world.wire.answers.append((NEVER, 202))
+    buffer = world.buffer("a")
+    world.turns.interrupt(0.25, KeyboardInterrupt("first"))
+    world.turns.interrupt(0.5, KeyboardInterrupt("second"))
+    with pytest.raises(KeyboardInterrupt, match="second"):
+        world.flusher.flush(buffer, 2.0)
+    assert world.turns.clock.now == 1_000.5
+    world.turns.sleep(1.5)
+    world.turns.rest()
+    assert "log a TIMEOUT" in world.take()
+    assert (buffer.flights, buffer.in_hand, world.outbox.kept_events) == ([], 0, 1)
+
+
 # ── while the handler runs ──────────────────────────────────────────────────────────────────────
 
 
