@@ -130,7 +130,8 @@ class Flusher:
         try:
             with buffer.sealing:
                 if buffer.leaving:
-                    flight = self._new_flight(buffer)
+                    early = [each for each in buffer.flights if self._takes_more(each)]
+                    flight = early[0] if early else self._new_flight(buffer)
                     attempts = self._seal_lots(buffer, flight, None)
                     flight.outbox.watch()
                     flight.outbox.submit_all(attempts)
@@ -148,6 +149,11 @@ class Flusher:
             )
             del buffer.leaving[0]  # Before that a fault leaves the rest of it to the next flush.
         return attempts
+
+    def _takes_more(self, flight: Flight) -> bool:
+        """Whether this flight, for which nobody waits, takes what leaves early from now on."""
+        is_free = flight.waiting_since == NEVER and not flight.is_closed
+        return is_free and flight.outbox is self._outbox
 
     def _new_flight(self, buffer: Buffer, budget: Budget | None = None) -> Flight:
         """A flight that ``buffer`` knows of until it is accounted for; waited for in a budget."""
@@ -226,8 +232,12 @@ class Flusher:
             flushing.wait(self._have_looked)
         except BaseException as fault:
             # The handler of a signal has raised it: the events leave before it passes.
-            self._begin(flushing)
-            flushing.wait(self._have_looked)
+            try:
+                self._begin(flushing)
+                flushing.wait(self._have_looked)
+            except BaseException:  # Another one.
+                self._have_awaited(flushing)
+                raise
             report_fault("flushing", fault)
         return flushing.outcome or flushing.unknown()
 
@@ -242,7 +252,10 @@ class Flusher:
         try:
             self._begin(flushing)
             cancelled = await wait_for(flushing, self._have_looked)
-        except Exception as fault:
+        except BaseException as fault:  # The coroutine is closed, say, or its loop.
+            self._have_awaited(flushing)
+            if not isinstance(fault, Exception):
+                raise
             report_fault("flushing", fault)
             return flushing.unknown()
         if cancelled is not None:
@@ -282,6 +295,10 @@ class Flusher:
     def _have_looked(self, flushing: Flushing) -> None:
         """Have a worker look at a flush whose time has come; see `Flushing.wait`."""
         self._outbox.rescuers.run(partial(self._look_at, flushing))
+
+    def _have_awaited(self, flushing: Flushing) -> None:
+        """Have a worker wait for a flush whose caller is gone: somebody must look, and end it."""
+        self._outbox.rescuers.submit(partial(flushing.wait, self._look_at))
 
     # ── the flush; runs on a worker ────────────────────────────────────────────────────────────
 

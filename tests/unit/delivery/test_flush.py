@@ -197,7 +197,7 @@ def test_a_batch_leaves_early_once_it_is_full(new_world: NewWorld) -> None:
     record(buffer, "c")
     world.flusher.send_early(buffer, 1)
     world.turns.sleep(0.5)
-    assert (world.take(), len(buffer.flights), world.outcomes) == (["post c"], 2, [])
+    assert (world.take(), len(buffer.flights), world.outcomes) == (["post c"], 1, [])
     outcome = world.flusher.flush(buffer, 2.0)
     assert outcome == Outcome(accepted=3, requests=2)
     assert (world.take(), buffer.flights, buffer.in_hand) == ([], [], 0)
@@ -224,6 +224,18 @@ def test_each_flush_makes_batches_of_its_own(world: World) -> None:
     first, second = world.wire.batches
     assert first.event_ids == second.event_ids
     assert first.id != second.id
+
+
+def test_what_leaves_early_is_one_flight(world: World) -> None:
+    """However long no flush comes: four batches at once, and no account for each of them."""
+    world.wire.otherwise = (NEVER, 202)
+    buffer = world.buffer()
+    for one in "abcdef":
+        record(buffer, one)
+        world.flusher.send_early(buffer, 1)
+        world.turns.rest()
+    assert world.take() == ["post a", "post b", "post c", "post d"]
+    assert (len(buffer.flights), buffer.in_hand) == (1, 6)
 
 
 def test_a_flush_waits_for_what_has_left_early(world: World) -> None:
@@ -652,6 +664,41 @@ def test_a_fault_reaches_no_coroutine(
     assert outcome == Outcome(unsent={"TIMEOUT": 1})
     assert not buffer.is_closed
     assert contained_faults == ["a fault of doow-serverless itself in flushing: MemoryError()"]
+
+
+def test_what_a_closed_coroutine_waited_for_is_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of its budget: otherwise its events were in no flight that is ever over."""
+    from doow_serverless._delivery import async_wait
+
+    async def wait_for(*_: object) -> None:
+        raise GeneratorExit
+
+    monkeypatch.setattr(async_wait, "wait_for", wait_for)
+    world.wire.answers.append((NEVER, 202))
+    buffer = world.buffer("a")
+    with pytest.raises(GeneratorExit):
+        world.flusher.aflush(buffer, 2.0).send(None)
+    world.turns.sleep(2.0)
+    world.turns.rest()
+    assert "log a TIMEOUT" in world.take()
+    assert (buffer.flights, buffer.in_hand, world.outbox.kept_events) == ([], 0, 1)
+
+
+def test_two_signals_end_a_wait(world: World) -> None:
+    """The first waits for the events, the second does not; a worker writes them down then."""
+    world.wire.answers.append((NEVER, 202))
+    buffer = world.buffer("a")
+    world.turns.interrupt(0.25, KeyboardInterrupt("first"))
+    world.turns.interrupt(0.5, KeyboardInterrupt("second"))
+    with pytest.raises(KeyboardInterrupt, match="second"):
+        world.flusher.flush(buffer, 2.0)
+    assert world.turns.clock.now == 1_000.5
+    world.turns.sleep(1.5)
+    world.turns.rest()
+    assert "log a TIMEOUT" in world.take()
+    assert (buffer.flights, buffer.in_hand, world.outbox.kept_events) == ([], 0, 1)
 
 
 # ── while the handler runs ──────────────────────────────────────────────────────────────────────
