@@ -427,7 +427,8 @@ class Flusher:
         errors: list[DoowError] = []
         for flight in flushing.flights:
             errors += flight.outbox.close(flight, outcome)
-            _discard(flushing.buffer, flight)
+            with suppress(ValueError):  # Another flush has accounted for it.
+                flushing.buffer.flights.remove(flight)
         flushing.account(outcome)
         if self._config.debug:
             debug(f"flushed {outcome}")
