@@ -29,7 +29,6 @@ from .sender import Sender
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
 
     from doow_serverless._config import Config
     from doow_serverless._keeping.journal import Journal
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from .log_sender import LogSender
     from .results import Result
     from .sender import Transport
-
-    T = TypeVar("T")
 
 FORK_WAIT_S = 5.0
 """Seconds for which a fork waits for imports by other threads, whose locks stay shut in a child."""
