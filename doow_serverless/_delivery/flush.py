@@ -251,6 +251,7 @@ class Flusher:
         flushing = Flushing(buffer, budget, self._clock, last=last)
         try:
             self._begin(flushing)
+            self._outbox.watch(anyway=True)  # Others may block the loop, which is no freeze.
             cancelled = await wait_for(flushing, self._have_looked)
         except BaseException as fault:  # The coroutine is closed, say, or its loop.
             self._have_awaited(flushing)

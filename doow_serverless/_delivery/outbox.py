@@ -208,10 +208,10 @@ class Outbox:
         finally:  # A given transport may raise when it is to cut something off.
             self.watch()
 
-    def watch(self) -> None:
-        """Have a timer look again soon if anything is under way, whether or not a flush waits."""
+    def watch(self, *, anyway: bool = False) -> None:
+        """Have a timer look again soon if anything is under way, or ``anyway``."""
         state = self.state
-        if not state.under_way:
+        if not (anyway or state.under_way):
             return
         with self._lock:
             if self._watched is state:

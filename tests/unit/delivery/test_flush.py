@@ -666,6 +666,22 @@ def test_a_fault_reaches_no_coroutine(
     assert contained_faults == ["a fault of doow-serverless itself in flushing: MemoryError()"]
 
 
+def test_a_loop_that_others_block_is_no_freeze(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its flush ends when its budget does, or when the loop goes on."""
+    from doow_serverless._delivery import async_wait
+
+    async def wait_for(flushing: Any, look: Any) -> None:
+        world.turns.sleep(1.5)
+        flushing.wait(look)
+
+    monkeypatch.setattr(async_wait, "wait_for", wait_for)
+    world.wire.answers.append((NEVER, 202))
+    outcome = asyncio.run(world.flusher.aflush(world.buffer("a"), 2.0))
+    assert outcome == Outcome(unsent={"TIMEOUT": 1}, requests=1, elapsed_s=2.0, backlog=1)
+
+
 def test_what_a_closed_coroutine_waited_for_is_written_down(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
