@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from doow_serverless._process.log import report_fault
 from doow_serverless._process.signals import is_from_signal
 from doow_serverless._sealing import split
 from doow_serverless.errors import DoowError, ErrorKind
@@ -82,7 +83,11 @@ class Sender:
 
     def abort(self, batch_id: str) -> None:
         """Cut off the attempts at a batch that have gone on for longer than the timeout."""
-        self._transport().abort(batch_id)
+        try:
+            self._transport().abort(batch_id)
+        except Exception as fault:  # Of a given transport; whoever notes a fact must go on.
+            _pass_on_signal(fault)
+            report_fault("cutting off a POST", fault)
 
     def prepare(self) -> Failed | None:
         """Fetch the key if it is missing; return why nothing can be sent.

@@ -571,6 +571,30 @@ def test_a_fault_amid_a_look_is_contained(
     assert buffer.in_hand == 1
 
 
+@pytest.mark.contains
+def test_a_transport_that_cannot_cut_off_holds_up_nothing(
+    new_world: NewWorld, contained_faults: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises amid whatever fact comes next, such as that of a batch that was sealed."""
+    world = new_world(timeout=5.0)
+
+    def fail(_: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.wire, "abort", fail)
+    world.wire.answers.append((NEVER, 202))
+    assert world.flusher.flush(world.buffer("a"), 0.5).backlog == 1
+    world.turns.sleep(6.0)
+    world.take()
+    assert world.flusher.flush(world.buffer("b"), 2.0).accepted == 1
+    world.turns.sleep(6.0)
+    assert world.flusher.flush(world.buffer("c"), 2.0).accepted == 1
+    posts = [one for one in world.take() if one.startswith("post")]
+    assert posts == ["post b", "post c"]
+    said = "a fault of doow-serverless itself in cutting off a POST: ZeroDivisionError()"
+    assert set(contained_faults) == {said}
+
+
 # ── hooks ───────────────────────────────────────────────────────────────────────────────────────
 
 
