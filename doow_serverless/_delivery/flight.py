@@ -227,8 +227,7 @@ class State(Enum):
 
     WAITING = "a flight accounts for it, and it is to be sent, or sent again"
     SENT = "a flight accounts for it, and a POST of it is under way"
-    KEPT = "no flight waits for it any more: the backlog, which is sent in the background"
-    KEPT_SENT = "the same, and a POST of it is under way"
+    KEPT = "no flight waits for it: the backlog; a POST of it may be under way in the background"
     GONE = "the server has decided, or it is halved, given up or dropped: forgotten"
 
 

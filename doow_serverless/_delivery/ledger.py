@@ -29,22 +29,23 @@ class Fact(Enum):
     """What happens to a batch."""
 
     JOINED = "one more flight accounts for it"
+    JOINED_SENT = "the same, while a POST of it is under way"
     ORDERED = "a POST of it is ordered, the first or one beside others that are doubted"
-    FAILED = "a POST came back, the server has not decided, and no other POST of it is hoped for"
+    FAILED = "a POST came back, and the server has not decided: it is to be sent again"
     LEFT = "the last flight that accounted for it is over"
     ENDED = "the server has decided, or it is halved, given up or dropped"
 
 
-WAITING, SENT, KEPT, KEPT_SENT, GONE = State
+WAITING, SENT, KEPT, GONE = State
 NEXT: dict[Fact, dict[State, State]] = {
-    Fact.JOINED: {WAITING: WAITING, SENT: SENT, KEPT: WAITING, KEPT_SENT: SENT},
-    Fact.ORDERED: {WAITING: SENT, SENT: SENT, KEPT: KEPT_SENT, KEPT_SENT: KEPT_SENT},
-    Fact.FAILED: {WAITING: WAITING, SENT: WAITING, KEPT: KEPT, KEPT_SENT: KEPT},
-    Fact.LEFT: {WAITING: KEPT, SENT: KEPT_SENT},
-    Fact.ENDED: dict.fromkeys((WAITING, SENT, KEPT, KEPT_SENT), GONE),
+    Fact.JOINED: {WAITING: WAITING, SENT: SENT, KEPT: WAITING},
+    Fact.JOINED_SENT: {WAITING: WAITING, SENT: SENT, KEPT: SENT},
+    Fact.ORDERED: {WAITING: SENT, SENT: SENT, KEPT: KEPT},
+    Fact.FAILED: {WAITING: WAITING, SENT: WAITING, KEPT: KEPT},
+    Fact.LEFT: {WAITING: KEPT, SENT: KEPT},
+    Fact.ENDED: {WAITING: GONE, SENT: GONE, KEPT: GONE},
 }
 """The state in which a fact puts a batch, by the state in which it was; no other pair happens."""
-BACKLOG = (KEPT, KEPT_SENT)
 
 
 class Orders:
@@ -175,10 +176,9 @@ class Ledger:
         elif before is WAITING:
             for flight in entry.flights:
                 flight.queue.remove(entry)
-        was_kept, is_kept = before in BACKLOG, after in BACKLOG
-        if was_kept and not is_kept:
+        if before is KEPT and after is not KEPT:
             self.kept.take(entry)
-        elif is_kept and (not was_kept or (fact is Fact.FAILED and not first)):
+        elif after is KEPT and (before is not KEPT or (fact is Fact.FAILED and not first)):
             self.kept.put(entry, first=first)
         if after is GONE:
             del self.entries[entry.batch.id]
@@ -203,7 +203,7 @@ class Ledger:
         flight.pending[entry.batch.id] = entry
         if flight not in self.flights:
             self.flights.append(flight)
-        self.move(entry, Fact.JOINED)
+        self.move(entry, Fact.JOINED_SENT if entry.attempts else Fact.JOINED)
 
     def absorb(self, flight: Flight, other: Flight) -> None:
         """Let ``flight`` account for all that ``other`` does, for which nobody waits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doow_serverless._delivery.flight import Entry, Flight, State
+from doow_serverless._delivery.flight import Attempt, Entry, Flight, State
 from doow_serverless._delivery.ledger import NEXT, Fact, Ledger, Orders
 from doow_serverless._delivery.results import Failed, Settled
 from doow_serverless._sealing import split
@@ -33,9 +33,9 @@ def entry_in(state: State, ledger: Ledger) -> Entry:
     """Return a batch in this state, between two others that wait, or are kept, as it is."""
     flight = new_flight([])
     _, entry, _ = entries = [ledger.account(batch(batch_id=one), flight) for one in "abc"]
-    if state in (State.SENT, State.KEPT_SENT):
+    if state is State.SENT:
         ledger.move(entry, Fact.ORDERED)
-    if state in (State.KEPT, State.KEPT_SENT):
+    if state is State.KEPT:
         for each in entries:
             ledger.give_up(flight, each, WHY)
     if state is State.GONE:
@@ -53,7 +53,6 @@ PLACES = {
     State.WAITING: (True, True, False),
     State.SENT: (True, False, False),
     State.KEPT: (True, False, True),
-    State.KEPT_SENT: (True, False, True),
     State.GONE: (False, False, False),
 }
 
@@ -72,7 +71,9 @@ def test_each_fact_puts_a_batch_where_the_table_says(
             ledger.move(entry, fact)
         assert (entry.state, where(entry, ledger, flight)) == (state, PLACES[state])
         return
-    if fact is Fact.JOINED:
+    if fact in (Fact.JOINED, Fact.JOINED_SENT):
+        if fact is Fact.JOINED_SENT:
+            entry.attempts.append(Attempt(entry, 0.0, is_fresh=False))
         ledger.join(entry, flight)
     else:
         ledger.move(entry, fact)

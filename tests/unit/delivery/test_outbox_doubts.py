@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from doow_serverless._delivery.flight import Flight
 from doow_serverless._delivery.results import Failed
 from doow_serverless.errors import ErrorKind
 from tests.unit.delivery.facts import (
@@ -246,3 +247,19 @@ def test_a_refused_connection_leaves_the_kept_ones(facts: Facts) -> None:
     facts.answer(facts.begin(), ERROR_500)
     facts.pass_s(60.0)
     assert [(one.is_probe, one.is_fresh) for one in facts.sends] == [(True, True)]
+
+
+def test_who_joins_a_batch_under_way_waits_for_that_post(facts: Facts) -> None:
+    """Also if it was to be sent again when it was kept: the POST that is left has the last word."""
+    flight = facts.flight("a")
+    first = facts.begin(is_reused=True)
+    facts.pass_s(0.5)
+    facts.answer(facts.begin(), IN_FLIGHT)
+    facts.close(flight)
+    other = Flight(facts.release)
+    facts.state.wait_for_all(other, facts.now)
+    facts.state.wait(other, facts.now + 2.0, facts.now)
+    facts.collect()
+    assert (facts.kept(), facts.sends, facts.waits_s(other)) == ([], [], 2.0)
+    facts.answer(first)
+    assert facts.close(other).accepted == 1
