@@ -331,39 +331,44 @@ class Flusher:
         Returns:
             The flights that account for it, and as of `Sealer.seal`.
         """
-        buffer, budget = flushing.buffer, flushing.budget
+        buffer = flushing.buffer
         with buffer.sealing:
             earlier = buffer.flights[:]
-            flight = self._new_flight(buffer, budget)
-            flights = [flight]
-            attempts = self._seal_lots(buffer, flight, budget)
-            # The unattended one outlives whatever invocation flushes it.
-            is_end = flushing.last and buffer is not self.unattended
-            events = buffer.take_last() if is_end else buffer.take()
-            _note_counts(buffer, flight)
-            others = self._take_others(buffer, flights)
-            is_derived = buffer.is_idempotent
-            # Unattended events would change a batch that a retry is to seal alike.
-            lots = (
-                [(events, True), (others, False)] if is_derived else [([*events, *others], False)]
-            )
+            flights = [self._new_flight(buffer, flushing.budget)]
             try:
-                for lot, is_derived in lots:
-                    if lot:
-                        if attempts:
-                            flight.outbox.submit_all(attempts)
-                        attempts = self._sealer.seal(
-                            lot, flight, is_derived=is_derived, budget=budget
-                        )
-            except BaseException:  # The next flush takes the rest along, and accounts for this.
-                flight.waiting_since = flight.ends_at = NEVER
-                for lot, _ in lots:
-                    buffer.count(-len(lot))
-                    self.dropped.append(lot)
+                attempts = self._seal_all(flushing, flights)
+                if earlier:
+                    self._join(flights, buffer, earlier)
+            except BaseException:  # The next flush accounts for what has departed.
+                for flight in flights:
+                    flight.waiting_since = flight.ends_at = NEVER
                 raise
-            if earlier:
-                self._join(flights, buffer, earlier)
         return flights, attempts
+
+    def _seal_all(self, flushing: Flushing, flights: list[Flight]) -> list[Attempt]:
+        """Seal what waits in the buffer of a flush, and elsewhere; return as of `Sealer.seal`."""
+        buffer, budget, flight = flushing.buffer, flushing.budget, flights[0]
+        attempts = self._seal_lots(buffer, flight, budget)
+        # The unattended one outlives whatever invocation flushes it.
+        is_end = flushing.last and buffer is not self.unattended
+        events = buffer.take_last() if is_end else buffer.take()
+        _note_counts(buffer, flight)
+        others = self._take_others(buffer, flights)
+        # Unattended events would change a batch that a retry is to seal alike.
+        apart, joined = [(events, True), (others, False)], [([*events, *others], False)]
+        lots = apart if buffer.is_idempotent else joined
+        try:
+            for lot, is_derived in lots:
+                if lot:
+                    if attempts:
+                        flight.outbox.submit_all(attempts)
+                    attempts = self._sealer.seal(lot, flight, is_derived=is_derived, budget=budget)
+        except BaseException:  # The next flush takes the rest along.
+            for lot, _ in lots:
+                buffer.count(-len(lot))
+                self.dropped.append(lot)
+            raise
+        return attempts
 
     def _take_others(self, buffer: Buffer, flights: list[Flight]) -> list[Event]:
         """Take what no invocation has recorded, and what buffers held that are gone."""
