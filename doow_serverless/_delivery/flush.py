@@ -222,8 +222,9 @@ class Flusher:
 
     def flush_in_job(self, buffer: Buffer, limit_s: float, *, last: bool = False) -> Outcome:
         """As :meth:`flush`, also on a thread that runs jobs: for those jobs themselves."""
-        flushing = Flushing(buffer, Budget(limit_s, self._clock), self._clock, last=last)
+        flushing = Flushing(buffer, Budget(limit_s, self._clock), self._clock)
         try:
+            self._set_off(buffer, last)
             if is_job_here():  # As many as there may be jobs: they must not wait for one another.
                 self._make(flushing, may_send=False)
                 flushing.wait(self._look_at)
@@ -232,6 +233,7 @@ class Flusher:
             flushing.wait(self._have_looked)
         except BaseException as fault:
             # The handler of a signal has raised it: the events leave before it passes.
+            self._set_off(buffer, last)
             try:
                 self._begin(flushing)
                 flushing.wait(self._have_looked)
@@ -248,8 +250,9 @@ class Flusher:
         from .async_wait import wait_for  # It imports asyncio, as async code has.
 
         budget = Budget(limit_s, self._clock)
-        flushing = Flushing(buffer, budget, self._clock, last=last)
+        flushing = Flushing(buffer, budget, self._clock)
         try:
+            self._set_off(buffer, last)
             self._begin(flushing)
             self._outbox.watch(anyway=True)  # Others may block the loop, which is no freeze.
             cancelled = await wait_for(flushing, self._have_looked)
@@ -285,6 +288,14 @@ class Flusher:
         if buffer.is_idle and not self.dropped and (buffer is unattended or unattended.is_idle):
             return not last or buffer is unattended or buffer.close_if_idle()
         return False
+
+    def _set_off(self, buffer: Buffer, last: bool) -> None:
+        """Cut off here what a flush takes, so that it has the same events whatever workers do.
+
+        Work that is done again must lead to the same batches, whose ids derive from their events.
+        """
+        # The unattended one outlives whatever invocation flushes it.
+        buffer.set_off(is_last=last and buffer is not self.unattended)
 
     def _begin(self, flushing: Flushing) -> None:
         """Have a worker make a flush, that of the first call; this thread if there is none."""
@@ -348,10 +359,12 @@ class Flusher:
     def _seal_all(self, flushing: Flushing, flights: list[Flight]) -> list[Attempt]:
         """Seal what waits in the buffer of a flush, and elsewhere; return as of `Sealer.seal`."""
         buffer, budget, flight = flushing.buffer, flushing.budget, flights[0]
-        attempts = self._seal_lots(buffer, flight, budget)
-        # The unattended one outlives whatever invocation flushes it.
-        is_end = flushing.last and buffer is not self.unattended
-        events = buffer.take_last() if is_end else buffer.take()
+        events = buffer.leaving.pop() if buffer.leaving else []
+        try:
+            attempts = self._seal_lots(buffer, flight, budget)
+        except BaseException:
+            buffer.leaving.append(events)
+            raise
         _note_counts(buffer, flight)
         others = self._take_others(buffer, flights)
         # Unattended events would change a batch that a retry is to seal alike.
@@ -474,6 +487,7 @@ class Flusher:
         for each in reversed(self.buffers()):  # The first takes along what is unattended.
             if not each.is_idle or (self.dropped and each is self.unattended):
                 flushing = Flushing(each, budget, self._clock)
+                self._set_off(each, last=False)
                 flushing.flights, attempts = self._depart(flushing)
                 self._outbox.submit_all(attempts)
                 flushes.append(flushing)

@@ -35,7 +35,6 @@ class Flushing:
         buffer: The outermost buffer of an invocation, or the unattended one.
         budget: The time that it may take.
         clock: Monotonic seconds.
-        last: Whether the invocation is over, so that the buffer takes no more.
 
     Attributes:
         flights: What it waits for.
@@ -55,7 +54,6 @@ class Flushing:
         "buffer",
         "flights",
         "is_over",
-        "last",
         "outcome",
         "wake",
     )
@@ -65,13 +63,10 @@ class Flushing:
         buffer: Buffer,
         budget: Budget,
         clock: Clock,
-        *,
-        last: bool = False,
     ) -> None:
         self.buffer = buffer
         self.budget = budget
         self._clock = clock
-        self.last = last
         self.flights: list[Flight] = []
         self.outcome: Outcome | None = None
         self.is_over = False

@@ -324,10 +324,15 @@ class Buffer:
             raise
         return events
 
-    def set_off(self, at_least: int) -> bool:
-        """Move to :attr:`leaving` what waits, if it is so much or fills a batch; whether it was."""
-        with self.root._lock:
-            if not self._has(at_least):
+    def set_off(self, at_least: int = 1, *, is_last: bool = False) -> bool:
+        """Move to :attr:`leaving` what waits, if it is so much or fills a batch; whether it was.
+
+        If ``is_last``, accept no more.
+        """
+        with (self._root or self)._lock:
+            is_enough = self._has(at_least)
+            self.is_closed |= is_last
+            if not is_enough:
                 return False
             lot = self._events
             try:

@@ -661,7 +661,7 @@ def test_a_cancelled_coroutine_is_cancelled_once_the_events_have_left(
     world.turns.is_inline = True
 
     async def wait_for(flushing: Any, look: Any) -> asyncio.CancelledError:
-        assert (flushing.is_over, flushing.last) == (True, True)
+        assert (flushing.is_over, buffer.is_closed) == (True, True)
         look(flushing)
         return asyncio.CancelledError("mine")
 
@@ -1175,3 +1175,20 @@ def test_who_debugs_sees_what_waits(world: World) -> None:
     record(world.flusher.unattended, "u")
     assert (world.flusher.has_in_hand, len(world.flusher.buffers())) == (True, 2)
     assert buffer in world.flusher.buffers()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_flush_takes_what_was_recorded_when_it_was_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, last: bool
+) -> None:
+    """However late its worker is: work that is done again must lead to the same batches."""
+    buffer = world.buffer("a", identity=("function", "1"))
+    offer = world.outbox.workers.offer
+
+    def be_late(job: Callable[[], None]) -> bool:
+        record(buffer, "b")  # For nobody, if the invocation is over.
+        return offer(job)
+
+    monkeypatch.setattr(world.outbox.workers, "offer", be_late)
+    assert world.flusher.flush(buffer, 2.0, last=last).accepted == 1
+    assert world.flusher.flush(buffer, 2.0).accepted == (0 if last else 1)

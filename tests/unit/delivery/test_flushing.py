@@ -50,9 +50,8 @@ def test_a_flush_begins_with_nothing(turns: Turns) -> None:
     buffer: Any = object()
     budget = Budget(2.0, turns.clock)
     one = Flushing(buffer, budget, turns.clock)
-    assert (one.buffer, one.budget, one.last) == (buffer, budget, False)
+    assert (one.buffer, one.budget) == (buffer, budget)
     assert (one.flights, one.outcome, one.is_over) == ([], None, False)
-    assert Flushing(buffer, budget, turns.clock, last=True).last is True
     assert repr(one) == "Flushing(under way, [])"
     one.end()
     assert repr(one) == "Flushing(over, [])"
