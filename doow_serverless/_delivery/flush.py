@@ -126,22 +126,27 @@ class Flusher:
         self._outbox.rescuers.submit(partial(self._seal_leaving, buffer))
 
     def _seal_leaving(self, buffer: Buffer) -> None:
-        """Seal what has left ``buffer``, on a flight that its next flush accounts for."""
+        """Seal a lot that has left ``buffer``, on a flight that its next flush accounts for.
+
+        No more than the lot for which this was asked: what a flush has set off is the flush's.
+        """
         try:
             with buffer.sealing:
                 if buffer.leaving:
                     early = [each for each in buffer.flights if self._takes_more(each)]
                     flight = early[0] if early else self._new_flight(buffer)
-                    attempts = self._seal_lots(buffer, flight, None)
+                    attempts = self._seal_lots(buffer, flight, None, most=1)
                     flight.outbox.watch()
                     flight.outbox.submit_all(attempts)
         except Exception as fault:
             report_fault("sealing", fault)
 
-    def _seal_lots(self, buffer: Buffer, flight: Flight, budget: Budget | None) -> list[Attempt]:
-        """Seal what is leaving ``buffer``, lot by lot; return as of `Sealer.seal`."""
+    def _seal_lots(
+        self, buffer: Buffer, flight: Flight, budget: Budget | None, most: int | None = None
+    ) -> list[Attempt]:
+        """Seal lots that are leaving ``buffer``, all or the oldest; return as of `Sealer.seal`."""
         attempts: list[Attempt] = []
-        while buffer.leaving:
+        for _ in buffer.leaving[:most]:
             if attempts:
                 flight.outbox.submit_all(attempts)
             attempts = self._sealer.seal(

@@ -53,6 +53,13 @@ class Store:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._run, daemon=True).start()
 
+    def wait(self) -> int:
+        """Wait for the first connection, which a busy machine makes late; the number of all."""
+        ends_at = time.monotonic() + 20
+        while not self.connections and time.monotonic() < ends_at:
+            time.sleep(0.01)
+        return self.connections
+
     def release(self) -> None:
         """Answer from now on; what was silent is cut off, and the client connects again."""
         self._is_released.set()
@@ -137,7 +144,7 @@ def test_a_silent_store_costs_its_first_seconds_once(
     where = f"the API key could not be read from {service}, where {variable} points"
     why = f"{where} (no answer yet: see that this network has a route to it)"
     assert (errors[0].kind, str(errors[0])) == ("AUTH_FAILURE", f"1 event not delivered: {why}")
-    assert (elapsed_s < BUDGET_S, store.connections, ingest.events()) == (True, 1, [])
+    assert (elapsed_s < BUDGET_S, store.wait(), ingest.events()) == (True, 1, [])
 
     store.release()
     invocations, ends_at = 4, time.monotonic() + 60
@@ -178,7 +185,7 @@ def test_what_no_response_waits_for_gives_up_in_time(
     where = f"the API key could not be read from Secrets Manager, where {SECRET} points"
     why = f"{where} (no answer yet: see that this network has a route to it)"
     found = [(each.reason, each.message) for each in results if isinstance(each, Failed)]
-    assert (found, store.connections) == ([("AUTH_FAILURE", why)] * 2, 1)
+    assert (found, store.wait()) == ([("AUTH_FAILURE", why)] * 2, 1)
 
 
 def test_what_no_response_waits_for_waits_longer(
